@@ -1,0 +1,3 @@
+//! `millbench`: measures Millstream beside the machine's limits and its peers.
+
+fn main() {}

@@ -1,0 +1,137 @@
+//! Slabs, lent out and taken back. One pool per shard and purpose; its limit is the memory that purpose may take.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::block::Block;
+use super::region::{Memory, Region};
+use crate::limits::BLOCK_BYTES;
+
+/// Slabs come in powers of two from one disk block up; what is larger than the top class is not kept for reuse.
+const CLASSES: usize = 12;
+/// Free slabs are kept up to a quarter of the pool's limit: the rest goes back to the system.
+const KEEP_SHARE: usize = 4;
+
+/// Where slabs return to, from any thread.
+pub(super) struct Home {
+    limit: usize,
+    in_use: AtomicUsize,
+    free: Mutex<Free>,
+}
+
+#[derive(Default)]
+struct Free {
+    bytes: usize,
+    classes: [Vec<Memory>; CLASSES],
+}
+
+/// Lends out blocks of memory up to a limit. Cloning it shares it.
+#[derive(Clone)]
+pub struct Pool {
+    home: Arc<Home>,
+}
+
+/// A pool's state, for metrics and for tests that look for leaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolUse {
+    /// Bytes lent out.
+    pub in_use: usize,
+    /// Bytes kept for reuse.
+    pub free: usize,
+    /// The most that may be lent out.
+    pub limit: usize,
+}
+
+impl Pool {
+    /// A pool that lends out at most `limit` bytes at a time.
+    pub fn new(limit: usize) -> Pool {
+        Pool {
+            home: Arc::new(Home { limit, in_use: AtomicUsize::new(0), free: Mutex::new(Free::default()) }),
+        }
+    }
+
+    /// A block of at least `len` bytes, aligned to a disk block; `None` when the limit is reached.
+    /// Its bytes are whatever the last user left.
+    pub fn block(&self, len: usize) -> Option<Block> {
+        let size = len.max(BLOCK_BYTES).next_power_of_two();
+        let lent = self.home.in_use.fetch_add(size, Ordering::Relaxed);
+        if lent + size > self.home.limit {
+            self.home.in_use.fetch_sub(size, Ordering::Relaxed);
+            return None;
+        }
+        let memory = self.home.reuse(size).unwrap_or_else(|| Memory::new(size));
+        Some(Block::new(Arc::new(Region::slab(memory, Arc::clone(&self.home)))))
+    }
+
+    /// What is lent out and what is kept.
+    pub fn usage(&self) -> PoolUse {
+        let free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner).bytes;
+        PoolUse { in_use: self.home.in_use.load(Ordering::Relaxed), free, limit: self.home.limit }
+    }
+}
+
+impl Home {
+    fn class(size: usize) -> usize {
+        (size / BLOCK_BYTES).trailing_zeros() as usize
+    }
+
+    fn reuse(&self, size: usize) -> Option<Memory> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = free.classes.get_mut(Home::class(size))?.pop()?;
+        free.bytes -= size;
+        Some(memory)
+    }
+
+    /// Takes a slab back; on whatever thread its last slice was dropped.
+    pub(super) fn take_back(&self, memory: Memory) {
+        let size = memory.len();
+        self.in_use.fetch_sub(size, Ordering::Relaxed);
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.bytes + size > self.limit / KEEP_SHARE {
+            return;
+        }
+        if let Some(class) = free.classes.get_mut(Home::class(size)) {
+            class.push(memory);
+            free.bytes += size;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slab_goes_home_when_its_last_slice_is_dropped_on_another_thread() {
+        let pool = Pool::new(1 << 20);
+        let mut block = pool.block(8192).unwrap();
+        block.push(b"hello");
+        let slice = block.freeze();
+        let other = slice.slice(1..3);
+        assert_eq!(pool.usage().in_use, 8192);
+        drop(slice);
+        assert_eq!(pool.usage().in_use, 8192);
+        std::thread::spawn(move || assert_eq!(&other[..], b"el")).join().unwrap();
+        assert_eq!(pool.usage(), PoolUse { in_use: 0, free: 8192, limit: 1 << 20 });
+    }
+
+    #[test]
+    fn the_limit_holds_and_heals() {
+        let pool = Pool::new(16384);
+        let first = pool.block(8192).unwrap();
+        let second = pool.block(5000).unwrap();
+        assert!(pool.block(1).is_none());
+        drop(first);
+        assert!(pool.block(1).is_some());
+        drop(second);
+        assert_eq!(pool.usage().in_use, 0);
+    }
+
+    #[test]
+    fn free_memory_is_kept_up_to_its_share_only() {
+        let pool = Pool::new(4 * 8192);
+        let blocks: Vec<_> = (0..4).map(|_| pool.block(8192).unwrap()).collect();
+        drop(blocks);
+        assert_eq!(pool.usage().free, 8192);
+    }
+}

@@ -1,0 +1,77 @@
+//! What an operator may set, in the engine's terms. The server reads it from its file and its flags.
+
+use crate::limits;
+
+/// A node's settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Shards to run, one thread each.
+    pub shards: u16,
+    /// Bytes that the journals of all shards may grow to. The tail cache in memory follows it.
+    pub journal_bytes: u64,
+    /// Appends are refused while the disk has less than this free.
+    pub disk_free_min_bytes: u64,
+    /// Bytes of buffers that slow readers may pin per shard before their bytes are copied.
+    pub pinned_bytes: u64,
+    /// How long a shard spins for work before it sleeps.
+    pub spin_us: u64,
+    /// How often retention is checked.
+    pub retention_check_ms: u64,
+    /// How long a deleted file stays readable before it is unlinked.
+    pub delete_delay_ms: u64,
+    /// What a new topic gets where its creator does not say.
+    pub topic: TopicConfig,
+    /// Partitions of a topic that is created without a count.
+    pub partitions_default: u32,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            shards: 1,
+            journal_bytes: 256 << 20,
+            disk_free_min_bytes: 256 << 20,
+            pinned_bytes: 64 << 20,
+            spin_us: 0,
+            retention_check_ms: 300_000,
+            delete_delay_ms: 60_000,
+            topic: TopicConfig::default(),
+            partitions_default: 1,
+        }
+    }
+}
+
+/// A topic's settings; the names on the wire are Kafka's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicConfig {
+    /// `segment.bytes`: a segment is sealed before it grows past this.
+    pub segment_bytes: u32,
+    /// `segment.ms`: a segment is sealed when its first record is older than this.
+    pub segment_ms: i64,
+    /// `retention.ms`: sealed segments whose newest record is older are deleted; -1 keeps them.
+    pub retention_ms: i64,
+    /// `retention.bytes`: the oldest sealed segments are deleted while the partition is larger; -1 keeps them.
+    pub retention_bytes: i64,
+    /// `max.message.bytes`: the largest batch accepted.
+    pub max_message_bytes: u32,
+    /// `index.interval.bytes`: bytes of log between two index entries.
+    pub index_interval_bytes: u32,
+    /// `message.timestamp.type=LogAppendTime`: batches are stamped by the broker.
+    pub log_append_time: bool,
+}
+
+impl Default for TopicConfig {
+    fn default() -> TopicConfig {
+        TopicConfig {
+            segment_bytes: 1 << 30,
+            segment_ms: 7 * 24 * 3_600_000,
+            retention_ms: 7 * 24 * 3_600_000,
+            retention_bytes: -1,
+            max_message_bytes: 1_048_588,
+            index_interval_bytes: 4096,
+            log_append_time: false,
+        }
+    }
+}
+
+const _: () = assert!(limits::SEGMENT_BYTES_MAX > 1 << 30, "the default segment fits 32-bit positions");

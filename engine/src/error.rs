@@ -1,0 +1,168 @@
+//! The three kinds of error. Bugs of our own are asserted. What can be expected is a [`Refusal`]: typed, and
+//! mapped exhaustively to each protocol's code. What ends a shard or a start is a [`Fatal`].
+
+use std::fmt;
+
+use crate::types::{Offset, TopicId};
+
+/// Why a request was not carried out. Nothing of it was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No such topic or partition, or it has been deleted.
+    UnknownPartition,
+    /// No topic of that incarnation.
+    UnknownTopic(TopicId),
+    /// The topic's name is taken.
+    TopicExists(TopicId),
+    /// The topic's name is empty, too long, or has characters other than `[a-zA-Z0-9._-]`.
+    InvalidTopicName,
+    /// A count of partitions below one or above the limit.
+    InvalidPartitions,
+    /// The value of a topic's setting is out of its range; names the setting.
+    InvalidConfig(String),
+    /// The bytes are not one valid record batch; says what is wrong.
+    CorruptBatch(&'static str),
+    /// The batch is larger than the topic allows.
+    BatchTooLarge {
+        /// The topic's limit in bytes.
+        limit: u32,
+    },
+    /// A sound batch that a client may not send, such as a control batch; says what is wrong.
+    InvalidRecord(&'static str),
+    /// The producer's epoch is older than the one known.
+    InvalidProducerEpoch,
+    /// The producer's sequence does not follow the last one.
+    OutOfOrderSequence,
+    /// The producer's sequence was taken before, longer ago than is remembered.
+    DuplicateSequence,
+    /// The offset lies outside the log.
+    OffsetOutOfRange {
+        /// The first offset that the log still holds.
+        start: Offset,
+        /// One past the last offset that can be read.
+        end: Offset,
+    },
+    /// The disk is full, or the journal's reserve is touched. Heals by itself when space is freed.
+    DiskFull,
+    /// The shard has failed to flush and stores nothing any more.
+    Poisoned,
+    /// The bytes asked for are on disk but fail their checksum.
+    CorruptData,
+    /// A file could not be read.
+    ReadFailed,
+    /// Too much is under way: a limit of `limits.rs` is reached.
+    Busy,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::UnknownPartition => f.write_str("unknown topic or partition"),
+            Refusal::UnknownTopic(id) => write!(f, "unknown topic {id}"),
+            Refusal::TopicExists(id) => write!(f, "the topic exists already, as {id}"),
+            Refusal::InvalidTopicName => {
+                f.write_str("a topic's name is 1 to 249 characters of [a-zA-Z0-9._-], and neither . nor ..")
+            }
+            Refusal::InvalidPartitions => f.write_str("the number of partitions is out of range"),
+            Refusal::InvalidConfig(what) => write!(f, "invalid configuration: {what}"),
+            Refusal::CorruptBatch(what) => write!(f, "corrupt record batch: {what}"),
+            Refusal::BatchTooLarge { limit } => {
+                write!(f, "the record batch is larger than the topic's {limit} bytes")
+            }
+            Refusal::InvalidRecord(what) => write!(f, "invalid record: {what}"),
+            Refusal::InvalidProducerEpoch => f.write_str("the producer's epoch is outdated"),
+            Refusal::OutOfOrderSequence => f.write_str("the producer's sequence is out of order"),
+            Refusal::DuplicateSequence => f.write_str("the producer's sequence was stored before"),
+            Refusal::OffsetOutOfRange { start, end } => write!(f, "the offset is outside {start}..{end}"),
+            Refusal::DiskFull => f.write_str("the disk is full"),
+            Refusal::Poisoned => {
+                f.write_str("this shard failed to flush its journal and stores nothing any more")
+            }
+            Refusal::CorruptData => f.write_str("stored bytes fail their checksum"),
+            Refusal::ReadFailed => f.write_str("a file could not be read"),
+            Refusal::Busy => f.write_str("too many requests are under way"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Why an I/O operation failed, as far as the engine tells failures apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoError {
+    /// No such file or directory.
+    NotFound,
+    /// It exists already.
+    Exists,
+    /// No space is left on the device, or a quota is used up.
+    NoSpace,
+    /// The operation did not run because one that it was linked to fell short.
+    Cancelled,
+    /// The device or the kernel refused: the errno.
+    Os(i32),
+    /// The simulated machine has lost power; nothing more will happen in this life of it.
+    Halted,
+}
+
+impl fmt::Display for IoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IoError::NotFound => f.write_str("no such file or directory"),
+            IoError::Exists => f.write_str("the file exists already"),
+            IoError::NoSpace => f.write_str("no space left on device"),
+            IoError::Cancelled => f.write_str("cancelled"),
+            IoError::Os(errno) => fmt::Display::fmt(&std::io::Error::from_raw_os_error(*errno), f),
+            IoError::Halted => f.write_str("the machine has lost power"),
+        }
+    }
+}
+
+impl std::error::Error for IoError {}
+
+/// Why a node cannot start, or a shard cannot go on. Says what was found, where, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fatal {
+    /// An operation on a file failed.
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The file, relative to the data directory.
+        file: String,
+        /// How it failed.
+        error: IoError,
+    },
+    /// A file holds something that no crash leaves behind.
+    Corrupt {
+        /// The file, relative to the data directory.
+        file: String,
+        /// The first bad byte's position in it.
+        position: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The data directory was written by a newer version, or by one with a feature that this one lacks.
+    Newer(String),
+    /// Another process serves this data directory.
+    Locked(String),
+    /// The kernel, or what stands before it, does not let us work: what was refused, and what to do.
+    Refused(String),
+    /// The configuration cannot be carried out.
+    Config(String),
+}
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fatal::Io { doing, file, error } => write!(f, "{doing} {file}: {error}"),
+            Fatal::Corrupt { file, position, what } => write!(
+                f,
+                "{file} is damaged at byte {position}: {what}. `millstream log verify` shows more, `millstream log salvage` saves what is sound"
+            ),
+            Fatal::Newer(what) => write!(f, "this data directory needs a newer version: {what}"),
+            Fatal::Locked(who) => write!(f, "another process serves this data directory: {who}"),
+            Fatal::Refused(what) | Fatal::Config(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for Fatal {}

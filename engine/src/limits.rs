@@ -1,0 +1,64 @@
+//! Every bound in the engine, and the relations between them that the code relies on.
+//!
+//! A queue, buffer, window or loop that is not bounded by a number here (or by a key of [`crate::config`]) is a bug.
+
+/// The unit of disk I/O: O_DIRECT's alignment, and what a crash keeps or loses as a whole.
+pub const BLOCK_BYTES: usize = 4096;
+
+/// The size of a journal file. Small enough to recycle often, large enough that switching files is rare.
+pub const JOURNAL_FILE_BYTES: u64 = 16 << 20;
+/// A journal starts with this many files and grows in the background.
+pub const JOURNAL_FILES_MIN: usize = 2;
+/// A group stops accepting records at this size while nobody waits long.
+pub const GROUP_TARGET_BYTES: usize = 256 << 10;
+/// A group never grows past this, header and padding included.
+pub const GROUP_BYTES_MAX: usize = 1 << 20;
+/// Groups are packed into slabs of this size; the slabs are the tail cache afterwards.
+pub const JOURNAL_SLAB_BYTES: usize = 4 << 20;
+/// Groups in flight to one journal. Recovery knows it: only this many groups may be torn.
+pub const GROUPS_IN_FLIGHT: usize = 1;
+
+/// One write to a segment.
+pub const SEGMENT_WRITE_BYTES: usize = 256 << 10;
+/// Segment writes in flight per shard, so that they never crowd out the journal's.
+pub const SEGMENT_WRITES_IN_FLIGHT: usize = 2;
+/// Failed flushes of one segment, each retried into a new file, before the shard is poisoned.
+pub const SEGMENT_FLUSH_FAILURES_MAX: u32 = 3;
+/// Segment files have 32-bit positions, as Kafka's do.
+pub const SEGMENT_BYTES_MAX: u64 = (1 << 31) - 1;
+/// The sealed checksum file covers the log and its indexes in blocks of this size.
+pub const SUM_BLOCK_BYTES: usize = 64 << 10;
+
+/// One chunk of a read: what a single send may pin.
+pub const READ_CHUNK_BYTES: usize = 256 << 10;
+/// Files that a shard keeps open for reading.
+pub const OPEN_SEGMENTS_MAX: usize = 256;
+
+/// Messages in a mailbox ring between two shards, each way and kind.
+pub const MAILBOX_SLOTS: usize = 1024;
+/// Completions that one turn takes before it looks at its other work.
+pub const COMPLETIONS_PER_TURN: usize = 512;
+
+/// The largest record batch that any configuration may allow.
+pub const BATCH_BYTES_MAX: usize = 100 << 20;
+/// Batches that an idempotent producer's state remembers; clients keep at most this many in flight.
+pub const PRODUCER_BATCHES: usize = 5;
+/// Producers that one shard remembers, over all its partitions; the least recent goes first.
+pub const PRODUCERS_PER_SHARD_MAX: usize = 100_000;
+/// A topic name's length, as in Kafka.
+pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+/// Partitions that one topic may have.
+pub const PARTITIONS_PER_TOPIC_MAX: u32 = 10_000;
+/// Shards in one process.
+pub const SHARDS_MAX: u16 = 256;
+
+const _: () =
+    assert!(GROUP_TARGET_BYTES <= GROUP_BYTES_MAX, "a group may not be asked to pass its own limit");
+const _: () = assert!(GROUP_BYTES_MAX as u64 <= JOURNAL_FILE_BYTES, "a group lies within one file");
+const _: () =
+    assert!(JOURNAL_SLAB_BYTES.is_multiple_of(BLOCK_BYTES), "groups start at block boundaries in memory too");
+const _: () = assert!(JOURNAL_SLAB_BYTES >= 2 * GROUP_BYTES_MAX, "a group fills while another is in flight");
+const _: () =
+    assert!(GROUP_BYTES_MAX.is_multiple_of(BLOCK_BYTES) && SEGMENT_WRITE_BYTES.is_multiple_of(BLOCK_BYTES));
+const _: () = assert!(GROUPS_IN_FLIGHT == 1, "recovery's decision table is written for one group in flight");
+const _: () = assert!(JOURNAL_FILES_MIN >= 2, "one file fills while the other is recycled");

@@ -1,0 +1,158 @@
+//! The one way up: what a host implements, and what it may ask for.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::buffer::Slice;
+use crate::io::{CloseReason, ConnId, Job};
+use crate::shard::metadata::Metadata;
+use crate::shard::request::{Reply, Request};
+use crate::time::{Nanos, WallMs};
+use crate::types::ShardId;
+
+/// The host's part of one shard: connections, protocols, whatever it serves. One value per shard, touched by that
+/// shard's thread only; it runs unchanged in the simulator.
+pub trait App {
+    /// Takes one event. Everything it wants done goes into `out`; it must not block, and should take well under a
+    /// millisecond.
+    fn step(&mut self, event: AppEvent, out: &mut Outbox);
+}
+
+/// Chosen by the host, returned with the answer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct AppToken(pub u64);
+
+/// What happened.
+#[derive(Debug)]
+pub enum AppEvent {
+    /// The shard is about to serve: the first event, once.
+    Started,
+    /// A connection is this shard's now.
+    Accepted {
+        /// Which.
+        conn: ConnId,
+        /// Who connected.
+        peer: SocketAddr,
+        /// The address they dialled.
+        local: SocketAddr,
+    },
+    /// Bytes came in, in order.
+    Received(ConnId, Slice),
+    /// What was sent last has been taken whole by the kernel: the next [`Output::Send`] may follow.
+    SendDone(ConnId),
+    /// The connection is over; nothing about it follows.
+    Closed(ConnId, CloseReason),
+    /// A timer has run out.
+    Timer(AppToken),
+    /// A shard's answer.
+    Reply(AppToken, Reply),
+    /// An offloaded job's result.
+    Offloaded(AppToken, Box<dyn Any + Send>),
+    /// There is new metadata, see [`Outbox::metadata`].
+    MetadataChanged,
+    /// The node is stopping: answer what can be answered, take nothing new.
+    Stopping,
+}
+
+/// What the host wants done.
+pub enum Output {
+    /// Send slices on a connection, gathered, in order. One at a time per connection: wait for [`AppEvent::SendDone`].
+    Send(ConnId, Vec<Slice>),
+    /// Turn reading from a connection on or off.
+    Read(ConnId, bool),
+    /// Close a connection.
+    Close(ConnId),
+    /// Set a timer. It cannot be taken back: ignore it when it comes too late.
+    SetTimer(AppToken, Nanos),
+    /// Ask a shard. If that shard's mailbox is full, the request waits, and reading from `source` is off meanwhile.
+    Engine {
+        /// Returned with the reply.
+        token: AppToken,
+        /// Whom to ask; `dispatch` finds it in the metadata.
+        shard: ShardId,
+        /// What.
+        request: Request,
+        /// The connection on whose behalf.
+        source: Option<ConnId>,
+    },
+    /// Run a job on a helper thread.
+    Offload(AppToken, Job),
+}
+
+/// Where a step leaves what it wants done, and looks at what it may know. Owned by the reactor and reused.
+pub struct Outbox {
+    pub(super) outputs: Vec<Output>,
+    pub(super) now: Nanos,
+    pub(super) wall_ms: WallMs,
+    pub(super) shard: ShardId,
+    pub(super) metadata: Arc<Metadata>,
+}
+
+impl Outbox {
+    /// An empty outbox. The reactor makes its own; hosts make one to test themselves.
+    pub fn new(shard: ShardId, metadata: Arc<Metadata>) -> Outbox {
+        Outbox { outputs: Vec::new(), now: Nanos::ZERO, wall_ms: WallMs(0), shard, metadata }
+    }
+
+    /// The monotonic clock, as of this step.
+    pub fn now(&self) -> Nanos {
+        self.now
+    }
+
+    /// The wall clock, as of this step.
+    pub fn wall_ms(&self) -> WallMs {
+        self.wall_ms
+    }
+
+    /// The shard that steps.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// The node's metadata that this shard has applied.
+    pub fn metadata(&self) -> &Arc<Metadata> {
+        &self.metadata
+    }
+
+    /// Sets the clocks; for a host's own tests.
+    pub fn set_clocks(&mut self, now: Nanos, wall_ms: WallMs) {
+        self.now = now;
+        self.wall_ms = wall_ms;
+    }
+
+    /// Takes what was left here, in order; for a host's own tests.
+    pub fn take(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// Sends on a connection.
+    pub fn send(&mut self, conn: ConnId, slices: Vec<Slice>) {
+        self.outputs.push(Output::Send(conn, slices));
+    }
+
+    /// Turns reading on or off.
+    pub fn read(&mut self, conn: ConnId, on: bool) {
+        self.outputs.push(Output::Read(conn, on));
+    }
+
+    /// Closes a connection.
+    pub fn close(&mut self, conn: ConnId) {
+        self.outputs.push(Output::Close(conn));
+    }
+
+    /// Sets a timer to run out at `at`.
+    pub fn set_timer(&mut self, token: AppToken, at: Nanos) {
+        self.outputs.push(Output::SetTimer(token, at));
+    }
+
+    /// Asks a shard, on behalf of a connection if there is one.
+    pub fn engine(&mut self, token: AppToken, shard: ShardId, request: Request, source: Option<ConnId>) {
+        self.outputs.push(Output::Engine { token, shard, request, source });
+    }
+
+    /// Runs a job on a helper thread.
+    pub fn offload(&mut self, token: AppToken, job: Job) {
+        self.outputs.push(Output::Offload(token, job));
+    }
+}

@@ -1,0 +1,3 @@
+//! The only loop: take completions, step, submit, wait. One pinned thread per core.
+
+pub mod app;

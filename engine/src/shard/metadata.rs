@@ -1,0 +1,66 @@
+//! What every shard knows of the whole node: an immutable snapshot per epoch, swapped as one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::config::TopicConfig;
+use crate::types::{LeaderEpoch, MetadataEpoch, PartitionId, ShardId, Slot, TopicId};
+
+/// A topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// Its incarnation.
+    pub id: TopicId,
+    /// Its name.
+    pub name: String,
+    /// Its settings.
+    pub config: TopicConfig,
+    /// Where each partition is placed; the index is the partition's number.
+    pub slots: Vec<Slot>,
+}
+
+/// The node's metadata at one epoch.
+#[derive(Clone, Debug, Default)]
+pub struct Metadata {
+    /// Which version this is.
+    pub epoch: MetadataEpoch,
+    /// The node's cluster: a random id, made when the data directory was.
+    pub cluster_id: TopicId,
+    /// This node's number in the cluster.
+    pub node_id: u32,
+    /// Shards that serve.
+    pub shards: u16,
+    /// The epoch of this boot, which is every partition's leader epoch.
+    pub leader_epoch: LeaderEpoch,
+    /// Every topic, by name.
+    pub topics: BTreeMap<String, Arc<Topic>>,
+    /// The same topics, by id.
+    pub by_id: BTreeMap<TopicId, Arc<Topic>>,
+    /// Owners that are no more, and whose bytes a journal may still hold.
+    pub deleted: std::collections::BTreeSet<TopicId>,
+}
+
+impl Metadata {
+    /// The topic of that name.
+    pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(name)
+    }
+
+    /// The shard that serves a partition.
+    pub fn shard_of(&self, partition: PartitionId) -> Option<ShardId> {
+        let slot = self.by_id.get(&partition.topic)?.slots.get(partition.index as usize)?;
+        Some(slot.shard(self.shards))
+    }
+
+    /// The partitions that a shard serves.
+    pub fn partitions_of(&self, shard: ShardId) -> impl Iterator<Item = (PartitionId, &Arc<Topic>)> {
+        self.by_id.values().flat_map(move |topic| {
+            topic
+                .slots
+                .iter()
+                .enumerate()
+                .filter(move |(_, slot)| slot.shard(self.shards) == shard)
+                .map(move |(index, _)| (PartitionId { topic: topic.id, index: index as u32 }, topic))
+        })
+    }
+}

@@ -1,0 +1,4 @@
+//! A shard: the owner of its logs, its journal and everything that waits for them. Touched by its own thread only.
+
+pub mod metadata;
+pub mod request;

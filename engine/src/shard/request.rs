@@ -1,0 +1,146 @@
+//! What a shard can be asked, and what it answers: closed enums, the whole contract between engine and host.
+
+use crate::buffer::Slice;
+use crate::config::TopicConfig;
+use crate::error::Refusal;
+pub use crate::log::plan::Range;
+use crate::time::WallMs;
+use crate::types::{Durability, LeaderEpoch, Offset, PartitionId, TopicId};
+
+/// A request to one shard. Each is answered by exactly one [`Reply`].
+#[derive(Debug)]
+pub enum Request {
+    /// Store one record batch (v2, as on the wire). Answered [`Reply::Appended`] when it is as durable as asked, or as
+    /// the topic demands if that is more. Batches of one sender to one partition are stored in the order sent.
+    Append {
+        /// Where to.
+        partition: PartitionId,
+        /// The batch, whole. Base offset and leader epoch are overwritten in the stored copy.
+        batch: Slice,
+        /// When to answer.
+        durability: Durability,
+    },
+    /// Read whole batches, starting with the one that holds `offset`: [`Reply::Read`].
+    Read {
+        /// Where from.
+        partition: PartitionId,
+        /// The first offset wanted.
+        offset: Offset,
+        /// Bytes wanted at most; the first batch is returned even if it is larger.
+        max_bytes: u32,
+    },
+    /// Load the next chunk of a read plan: [`Reply::Loaded`].
+    Load(Range),
+    /// Tell when at least `min_bytes` have become readable behind the given offsets, or one of the partitions has been
+    /// deleted: [`Reply::Woken`]. At once if that is so already.
+    Watch {
+        /// Names the watch, for [`Request::Unwatch`]; unique per sender.
+        watch: WatchId,
+        /// Partitions of this shard, and the offset up to which the sender has read.
+        interests: Vec<(PartitionId, Offset)>,
+        /// Bytes to wait for, over all of them.
+        min_bytes: u32,
+    },
+    /// End a watch early. It is answered [`Reply::Woken`] if it was not yet; this request itself by [`Reply::Done`].
+    Unwatch(WatchId),
+    /// Find an offset: [`Reply::Found`].
+    Find {
+        /// Where.
+        partition: PartitionId,
+        /// Which.
+        target: Target,
+    },
+    /// Move the log's start up, deleting what is before it: [`Reply::Trimmed`] when that is durable.
+    TrimLog {
+        /// Where.
+        partition: PartitionId,
+        /// The first offset to keep; `None` means the high watermark.
+        before: Option<Offset>,
+    },
+    /// Create a topic: [`Reply::TopicCreated`] when it is durable and every shard has applied it. To shard 0 only.
+    CreateTopic {
+        /// Its name.
+        name: String,
+        /// How many partitions; `None` means the node's default.
+        partitions: Option<u32>,
+        /// Its settings.
+        config: TopicConfig,
+    },
+    /// Delete a topic: [`Reply::Done`] when it is durable and every shard has applied it. To shard 0 only.
+    DeleteTopic(TopicId),
+}
+
+/// Names a watch among those of one sender.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct WatchId(pub u64);
+
+/// An offset described by what it stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// The first offset that the log holds.
+    Earliest,
+    /// One past the last readable offset.
+    Latest,
+    /// The first record whose timestamp is at least this.
+    Timestamp(WallMs),
+    /// The record with the largest timestamp.
+    MaxTimestamp,
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug)]
+pub enum Reply {
+    /// The batch is stored, at the durability asked for.
+    Appended(Appended),
+    /// What was read.
+    Read(ReadReply),
+    /// The chunk's bytes: the first of the range's, at most [`crate::limits::READ_CHUNK_BYTES`] of them; and what is left.
+    Loaded(Vec<Slice>, Option<Range>),
+    /// The watch's condition holds, or it was ended.
+    Woken(WatchId),
+    /// What was looked for.
+    Found(Found),
+    /// The log's start is this now.
+    Trimmed(Offset),
+    /// The topic is there on every shard.
+    TopicCreated(TopicId),
+    /// Done.
+    Done,
+    /// Not done, and nothing of it stored.
+    Refused(Refusal),
+}
+
+/// Where a batch went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    /// The offset of its first record. For a duplicate, the original's.
+    pub base_offset: Offset,
+    /// The broker's timestamp, if the topic is stamped by the broker.
+    pub append_time: Option<WallMs>,
+    /// The first offset that the log holds.
+    pub log_start: Offset,
+}
+
+/// What was read, and where the log stands.
+#[derive(Debug, Default)]
+pub struct ReadReply {
+    /// The first chunk: whole batches unless one is larger than a chunk. Empty at the log's end.
+    pub bytes: Vec<Slice>,
+    /// The rest, to be fetched by [`Request::Load`].
+    pub rest: Option<Range>,
+    /// One past the last readable offset: everything before it is durable.
+    pub high_watermark: Offset,
+    /// The first offset that the log holds.
+    pub log_start: Offset,
+}
+
+/// An offset that was looked for.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// The offset; `None` if no record qualifies. For a timestamp, that of the batch which holds the record.
+    pub offset: Option<Offset>,
+    /// The batch that holds the record, for a search by time: its records are the host's to look into.
+    pub batch: Option<Slice>,
+    /// The leader epoch of that offset.
+    pub leader_epoch: LeaderEpoch,
+}

@@ -1,0 +1,3 @@
+//! `millstream`: the broker.
+
+fn main() {}

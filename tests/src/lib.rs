@@ -1,0 +1,1 @@
+//! Simulation, crash, conformance, golden files and tidiness. What several tests share lives here.
