@@ -4,4 +4,6 @@
 //! be anything, and neither panic nor trust a length or count.
 
 pub mod batch;
+pub mod index;
+pub mod manifest;
 pub mod record;
