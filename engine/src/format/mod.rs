@@ -6,4 +6,7 @@
 pub mod batch;
 pub mod index;
 pub mod manifest;
+pub mod metadata;
 pub mod record;
+pub mod settings;
+mod take;
