@@ -5,12 +5,14 @@
 //! module names a descriptor, a clock or a source of chance.
 
 mod blocking;
+mod replace;
 
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 
 pub use blocking::Blocking;
+pub use replace::Replace;
 
 use crate::buffer::{Block, Slice};
 use crate::error::IoError;
