@@ -120,7 +120,8 @@ struct RawSegment {
     stored: U64,
 }
 
-const _: () = assert!(size_of::<RawHeader>() == 48 && size_of::<RawPartition>() == 48 && size_of::<RawSegment>() == 48);
+const _: () =
+    assert!(size_of::<RawHeader>() == 48 && size_of::<RawPartition>() == 48 && size_of::<RawSegment>() == 48);
 
 impl Checkpoint {
     /// The file's bytes.
@@ -164,7 +165,8 @@ impl Checkpoint {
         let mut partitions = Vec::new();
         for _ in 0..header.partitions.get() {
             let at = (bytes.len() - rest.len()) as u64;
-            let partition = PartitionState::decode(&mut rest).ok_or((at, "a partition's state is malformed"))?;
+            let partition =
+                PartitionState::decode(&mut rest).ok_or((at, "a partition's state is malformed"))?;
             partitions.push(partition);
         }
         if !rest.is_empty() {

@@ -230,7 +230,8 @@ pub fn seal(group: &mut [u8], used: usize, records: u32, place: &GroupPlace) -> 
     };
     let (room, _) = group.split_at_mut(GROUP_HEADER_BYTES);
     room.copy_from_slice(header.as_bytes());
-    let crc = checksum(group, used, |_| Ok(())).expect("the records of a group that we built are well-formed");
+    let crc =
+        checksum(group, used, |_| Ok(())).expect("the records of a group that we built are well-formed");
     header.crc = U32::new(crc);
     group[..GROUP_HEADER_BYTES].copy_from_slice(header.as_bytes());
     crc
@@ -308,8 +309,12 @@ impl Walk<'_> {
         }
         let at = self.at;
         let broken = |what| Some(Err(GroupError::Broken(at, what)));
-        let Some(rest) = self.group.get(at..self.used) else { return broken("a record lies outside its group") };
-        let Ok((raw, _)) = RawRecord::ref_from_prefix(rest) else { return broken("a record's header is cut off") };
+        let Some(rest) = self.group.get(at..self.used) else {
+            return broken("a record lies outside its group");
+        };
+        let Ok((raw, _)) = RawRecord::ref_from_prefix(rest) else {
+            return broken("a record's header is cut off");
+        };
         let Some(header) = RecordHeader::decode(raw) else { return broken("a record of an unknown kind") };
         if record_bytes(header.len) > rest.len() {
             return broken("a record is longer than its group");
@@ -347,7 +352,12 @@ mod tests {
     use super::*;
 
     fn place(first_lsn: u64) -> GroupPlace {
-        GroupPlace { previous_crc: 7, file_epoch: FileEpoch(3), first_lsn: Lsn(first_lsn), durable_lsn: Lsn(first_lsn - 1) }
+        GroupPlace {
+            previous_crc: 7,
+            file_epoch: FileEpoch(3),
+            first_lsn: Lsn(first_lsn),
+            durable_lsn: Lsn(first_lsn - 1),
+        }
     }
 
     fn group(payloads: &[(RecordKind, Vec<u8>)]) -> (Vec<u8>, u32) {
@@ -396,7 +406,8 @@ mod tests {
         let sound = sample();
         let used = check(&sound).unwrap().used;
         // The zeros between records are nobody's bytes.
-        let padding: Vec<usize> = records(&sound).flat_map(|(_, r)| r.end..r.end.next_multiple_of(8)).collect();
+        let padding: Vec<usize> =
+            records(&sound).flat_map(|(_, r)| r.end..r.end.next_multiple_of(8)).collect();
         for bit in (0..used * 8).filter(|bit| !padding.contains(&(bit / 8))) {
             let mut bytes = sound.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);

@@ -26,7 +26,8 @@ enum Step {
 impl Replace {
     /// Starts replacing `path` by `bytes`.
     pub fn start<I: Io>(io: &mut I, token: Token, path: &str, bytes: Vec<u8>) -> Replace {
-        let replace = Replace { path: path.to_owned(), bytes: Slice::from(bytes), file: None, next: Step::Cut };
+        let replace =
+            Replace { path: path.to_owned(), bytes: Slice::from(bytes), file: None, next: Step::Cut };
         io.open(token, &replace.aside(), OpenMode::Buffered);
         replace
     }
@@ -37,7 +38,12 @@ impl Replace {
 
     /// Takes a completion and goes on. `Ok(true)` when the new file is there, durably. After an error the old file
     /// still is, and nothing is left to be done.
-    pub fn step<I: Io>(&mut self, io: &mut I, token: Token, done: Result<DiskDone, IoError>) -> Result<bool, IoError> {
+    pub fn step<I: Io>(
+        &mut self,
+        io: &mut I,
+        token: Token,
+        done: Result<DiskDone, IoError>,
+    ) -> Result<bool, IoError> {
         match done {
             Ok(DiskDone::Opened(file, _)) => self.file = Some(file),
             Ok(_) => {}

@@ -6,17 +6,19 @@
 mod files;
 mod grow;
 mod recovery;
+mod trim;
 
 use std::ops::Range;
 
 pub use files::{FileSlot, Files, UsedFile};
 pub use grow::Grow;
 pub use recovery::{Recovered, recover};
+pub use trim::{Ended, Trim};
 
 use crate::buffer::{Block, Pool, Slice};
 use crate::format::journal::{
-    GROUP_HEADER_BYTES, GroupPlace, PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader, encode_record, record_bytes,
-    seal,
+    GROUP_HEADER_BYTES, GroupPlace, PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader, encode_record,
+    record_bytes, seal,
 };
 use crate::io::{Io, Token};
 use crate::limits::{BLOCK_BYTES, GROUP_BYTES_MAX, GROUP_TARGET_BYTES, JOURNAL_SLAB_BYTES};
@@ -112,6 +114,11 @@ impl Journal {
         Lsn(self.next_lsn.0 - 1)
     }
 
+    /// The first record of the open group; the next record's number if it has none.
+    pub fn first_open_lsn(&self) -> Lsn {
+        Lsn(self.next_lsn.0 - u64::from(self.records))
+    }
+
     /// Whether a flush has failed.
     pub fn is_poisoned(&self) -> bool {
         self.poisoned
@@ -160,7 +167,8 @@ impl Journal {
             return open.len() + needed <= target.min(open.capacity());
         }
         // The first record of a group always fits, if not behind the groups before it then in a slab of its own.
-        let enough = |block: &Block| block.capacity() >= (GROUP_HEADER_BYTES + needed).max(GROUP_TARGET_BYTES);
+        let enough =
+            |block: &Block| block.capacity() >= (GROUP_HEADER_BYTES + needed).max(GROUP_TARGET_BYTES);
         if !self.open.as_ref().is_some_and(enough) {
             self.open = self.pool.block(JOURNAL_SLAB_BYTES);
         }

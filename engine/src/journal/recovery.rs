@@ -24,7 +24,9 @@ use crate::buffer::Slice;
 use crate::error::Fatal;
 use crate::format::journal::{GroupError, GroupHeader, RecordHeader, check, peek, records};
 use crate::io::{Blocking, FileId, Io, OpenMode};
-use crate::limits::{BLOCK_BYTES, GROUP_BYTES_MAX, JOURNAL_FILE_BYTES, JOURNAL_FILES_MIN, JOURNAL_SLAB_BYTES};
+use crate::limits::{
+    BLOCK_BYTES, GROUP_BYTES_MAX, JOURNAL_FILE_BYTES, JOURNAL_FILES_MIN, JOURNAL_SLAB_BYTES,
+};
 use crate::types::{FileEpoch, Lsn};
 
 /// What recovery found.
@@ -63,7 +65,9 @@ pub fn recover<I: Io>(
     candidates.sort_by_key(|candidate| candidate.first.file_epoch);
     let next_epoch = FileEpoch(candidates.last().map_or(0, |candidate| candidate.first.file_epoch.0) + 1);
 
-    let needed = candidates.iter().rposition(|candidate| candidate.first.first_lsn <= replay_lsn.min(checkpoint_lsn.next()));
+    let needed = candidates
+        .iter()
+        .rposition(|candidate| candidate.first.first_lsn <= replay_lsn.min(checkpoint_lsn.next()));
     let live = candidates.split_off(needed.unwrap_or(0));
     free.extend(candidates.iter().map(|candidate| candidate.slot));
 
@@ -78,7 +82,11 @@ pub fn recover<I: Io>(
         return Err(Fatal::Corrupt {
             file: directory.to_owned(),
             position: 0,
-            what: format!("the journal starts at record {}, but {} is needed", scan.last_lsn.0 + 1, replay_lsn.0),
+            what: format!(
+                "the journal starts at record {}, but {} is needed",
+                scan.last_lsn.0 + 1,
+                replay_lsn.0
+            ),
         });
     }
     let mut used = VecDeque::new();
@@ -94,7 +102,10 @@ pub fn recover<I: Io>(
         return Err(Fatal::Corrupt {
             file: live.last().map_or_else(|| directory.to_owned(), |candidate| candidate.name.clone()),
             position: 0,
-            what: format!("the journal ends at record {}, but {} was durable", scan.last_lsn.0, scan.durable_lsn.0),
+            what: format!(
+                "the journal ends at record {}, but {} was durable",
+                scan.last_lsn.0, scan.durable_lsn.0
+            ),
         });
     }
     // What a killed process had written but not flushed was read here, and is about to be believed: flush it first.
@@ -115,7 +126,10 @@ pub fn recover<I: Io>(
 }
 
 /// Opens every file of the ring: those that start with a valid group, and the rest, ready to be used.
-fn open_files<I: Io>(disk: &mut Blocking<'_, I>, directory: &str) -> Result<(Vec<Candidate>, Vec<FileSlot>), Fatal> {
+fn open_files<I: Io>(
+    disk: &mut Blocking<'_, I>,
+    directory: &str,
+) -> Result<(Vec<Candidate>, Vec<FileSlot>), Fatal> {
     let mut candidates = Vec::new();
     let mut free = Vec::new();
     for entry in disk.list(directory)? {
@@ -139,7 +153,11 @@ fn open_files<I: Io>(disk: &mut Blocking<'_, I>, directory: &str) -> Result<(Vec
 }
 
 /// The group that a file starts with, if it is valid.
-fn first_group<I: Io>(disk: &mut Blocking<'_, I>, file: FileId, name: &str) -> Result<Option<GroupHeader>, Fatal> {
+fn first_group<I: Io>(
+    disk: &mut Blocking<'_, I>,
+    file: FileId,
+    name: &str,
+) -> Result<Option<GroupHeader>, Fatal> {
     let block = disk.read(file, name, 0, BLOCK_BYTES)?;
     let Ok(header) = peek(block.filled()) else { return Ok(None) };
     let block = disk.read(file, name, 0, header.length)?;
@@ -184,7 +202,9 @@ impl Scan {
                     Err(GroupError::Broken(offset, what)) => (offset, what),
                 };
                 // The group may only be cut off by the chunk's end: look again with it at the start of a chunk.
-                if at > 0 && (rest.len() < GROUP_BYTES_MAX && position + (chunk.len() as u64) < JOURNAL_FILE_BYTES) {
+                if at > 0
+                    && (rest.len() < GROUP_BYTES_MAX && position + (chunk.len() as u64) < JOURNAL_FILE_BYTES)
+                {
                     break;
                 }
                 if at == chunk.len() && next.is_none() && position + at as u64 == JOURNAL_FILE_BYTES {
@@ -221,8 +241,11 @@ impl Scan {
         for (record, payload) in records(group) {
             lsn = lsn.next();
             let at = position + payload.start as u64;
-            replay(lsn, &record, group.slice(payload))
-                .map_err(|what| Fatal::Corrupt { file: name.to_owned(), position: at, what })?;
+            replay(lsn, &record, group.slice(payload)).map_err(|what| Fatal::Corrupt {
+                file: name.to_owned(),
+                position: at,
+                what,
+            })?;
         }
         Ok(())
     }
@@ -260,7 +283,12 @@ impl Scan {
         candidate: &Candidate,
         position: u64,
     ) -> Result<Option<u64>, Fatal> {
-        let rest = disk.read(candidate.slot.file, &candidate.name, position, (JOURNAL_FILE_BYTES - position) as usize)?;
+        let rest = disk.read(
+            candidate.slot.file,
+            &candidate.name,
+            position,
+            (JOURNAL_FILE_BYTES - position) as usize,
+        )?;
         let bytes = rest.filled();
         for at in (BLOCK_BYTES..bytes.len()).step_by(BLOCK_BYTES) {
             let Some(here) = bytes.get(at..) else { break };

@@ -35,7 +35,11 @@ pub struct Readers {
 
 impl Default for Readers {
     fn default() -> Readers {
-        Readers { files: Lru::new(OPEN_SEGMENTS_MAX), indexes: Lru::new(INDEX_CACHE_BYTES), closing: Vec::new() }
+        Readers {
+            files: Lru::new(OPEN_SEGMENTS_MAX),
+            indexes: Lru::new(INDEX_CACHE_BYTES),
+            closing: Vec::new(),
+        }
     }
 }
 
@@ -129,10 +133,9 @@ impl Cold {
         want: Want,
         token: Token,
     ) -> Result<Cold, Refusal> {
-        let held = log.segment(segment).ok_or(Refusal::OffsetOutOfRange {
-            start: log.log_start,
-            end: log.high_watermark,
-        })?;
+        let held = log
+            .segment(segment)
+            .ok_or(Refusal::OffsetOutOfRange { start: log.log_start, end: log.high_watermark })?;
         let end = match log.tail.front() {
             Some(front) if front.segment == segment => front.position,
             _ => held.flushed,
@@ -147,8 +150,18 @@ impl Cold {
             Want::Batches { .. } | Want::Time(_) => 0,
         };
         let step = Step::OpenLog;
-        let mut cold =
-            Cold { log: index, want, segment, end, step, file: None, index_file: None, relative, position, read_len: 0 };
+        let mut cold = Cold {
+            log: index,
+            want,
+            segment,
+            end,
+            step,
+            file: None,
+            index_file: None,
+            relative,
+            position,
+            read_len: 0,
+        };
         match want {
             Want::Load(_) => cold.open_log(io, readers, log, token),
             Want::Batches { .. } | Want::Time(_) => cold.seek(io, readers, log, token),
@@ -177,7 +190,8 @@ impl Cold {
         let relative = match (self.relative, self.want) {
             (Some(relative), _) => relative,
             (None, Want::Time(timestamp)) => {
-                let Some(index) = readers.indexes.get(&(self.log, self.segment, SegmentFile::TimeIndex)) else {
+                let Some(index) = readers.indexes.get(&(self.log, self.segment, SegmentFile::TimeIndex))
+                else {
                     return self.open_index(io, log, SegmentFile::TimeIndex, token);
                 };
                 time_floor_in_file(&index, timestamp)
@@ -214,7 +228,12 @@ impl Cold {
     }
 
     /// Submits the next read of the log's file; `Some` if there is nothing more to read.
-    pub fn go_on<I: Io>(&mut self, io: &mut I, pool: &Pool, token: Token) -> Result<Option<Outcome>, Refusal> {
+    pub fn go_on<I: Io>(
+        &mut self,
+        io: &mut I,
+        pool: &Pool,
+        token: Token,
+    ) -> Result<Option<Outcome>, Refusal> {
         if self.position >= self.end {
             return Ok(Some(Outcome::Passed));
         }
@@ -271,7 +290,8 @@ impl Cold {
             }
             (Step::OpenLog, DiskDone::Opened(file, _)) => {
                 let file = Rc::new(file);
-                let gone = readers.files.insert((self.log, self.segment, SegmentFile::Log), Rc::clone(&file), 1);
+                let gone =
+                    readers.files.insert((self.log, self.segment, SegmentFile::Log), Rc::clone(&file), 1);
                 readers.closing.extend(gone);
                 self.file = Some(file);
                 self.go_on(io, pool, token)
@@ -305,7 +325,13 @@ impl Cold {
     ) -> Result<Option<Outcome>, Refusal> {
         let damaged = |at: usize, what: &str| {
             let position = self.position as usize + at;
-            tracing::error!(directory = log.directory, segment = self.segment.0, position, what, "stored bytes are damaged");
+            tracing::error!(
+                directory = log.directory,
+                segment = self.segment.0,
+                position,
+                what,
+                "stored bytes are damaged"
+            );
             Refusal::CorruptData
         };
         let mut passed = 0;
@@ -354,7 +380,13 @@ impl Cold {
         let start = self.position + at as u32;
         let mut whole = 0;
         let damaged = |what: &str| {
-            tracing::error!(directory = log.directory, segment = self.segment.0, position = start, what, "stored bytes are damaged");
+            tracing::error!(
+                directory = log.directory,
+                segment = self.segment.0,
+                position = start,
+                what,
+                "stored bytes are damaged"
+            );
             Refusal::CorruptData
         };
         for scanned in Scanner::new(&bytes[at..]) {
@@ -370,7 +402,8 @@ impl Cold {
         if whole == 0 {
             // The first batch is larger than what was read: the rest of it is planned, and all of it is promised.
             let here = bytes.len() - at;
-            let range = Range { partition: log.id, segment: self.segment, position: start, len: first as u32 };
+            let range =
+                Range { partition: log.id, segment: self.segment, position: start, len: first as u32 };
             return Ok(Outcome::Chunk((vec![bytes.slice(at..bytes.len())], range.after(here as u32))));
         }
         // What the index knows to be batches further on can be promised without being looked at.

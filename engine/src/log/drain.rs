@@ -47,7 +47,7 @@ pub enum Progress {
 
 /// One segment being drained. Feed every completion of its tokens to [`Drain::on_done`].
 pub struct Drain {
-    segment: Offset,
+    base: Offset,
     /// Bytes to reach, fixed at the start.
     target: u32,
     seals: bool,
@@ -68,7 +68,7 @@ impl Drain {
         let segment = log.segments.iter().find(|segment| segment.wants_drain())?;
         let seals = segment.sealed && segment.durable == segment.size;
         let mut drain = Drain {
-            segment: segment.base,
+            base: segment.base,
             target: segment.drainable(),
             seals,
             step: Step::OpenLog,
@@ -78,7 +78,7 @@ impl Drain {
             // again, and so is the name.
             named: segment.flushed == 0 || seals,
             submitted: segment.flushed,
-            in_flight: 0,
+            in_flight: 1,
             entries: Vec::new(),
             times: Vec::new(),
         };
@@ -101,9 +101,7 @@ impl Drain {
         token: Token,
         done: Result<DiskDone, IoError>,
     ) -> Result<Progress, IoError> {
-        if self.step == Step::Write {
-            self.in_flight -= 1;
-        }
+        self.in_flight -= 1;
         let opened = match done? {
             DiskDone::Opened(file, _) => Some(file),
             _ => None,
@@ -142,18 +140,23 @@ impl Drain {
                 io.flush(token, self.log_file());
             }
             Step::FlushLog => {
-                (self.entries, self.times) = self.segment(log).index.storable(self.target);
-                self.open_index_file(io, log, token, SegmentFile::Index);
+                (self.entries, self.times) = self.held(log).index.storable(self.target);
+                return Ok(self.index_or_end(io, log, token, Some(SegmentFile::Index)));
             }
             Step::OpenIndex(kind) => {
                 self.index_file = opened;
-                self.step = Step::WriteIndex(kind);
-                let index = &self.segment(log).index;
+                let index = &self.held(log).index;
                 let (at, bytes) = match kind {
                     SegmentFile::Index => (u64::from(index.stored) * 8, &self.entries),
                     _ => (u64::from(index.stored_times) * 12, &self.times),
                 };
-                io.write(token, self.open_index(), at, bytes.clone().into());
+                if bytes.is_empty() {
+                    self.step = Step::FlushIndex(kind);
+                    io.flush(token, self.open_index());
+                } else {
+                    self.step = Step::WriteIndex(kind);
+                    io.write(token, self.open_index(), at, bytes.clone().into());
+                }
             }
             Step::WriteIndex(kind) if self.seals => {
                 self.step = Step::FlushIndex(kind);
@@ -161,24 +164,46 @@ impl Drain {
             }
             Step::WriteIndex(kind) | Step::FlushIndex(kind) => {
                 self.close_index(io);
-                if kind == SegmentFile::Index {
-                    self.open_index_file(io, log, token, SegmentFile::TimeIndex);
-                } else if self.named {
-                    self.step = Step::SyncDirectory;
-                    io.sync_dir(token, &log.directory);
-                } else {
-                    return Ok(self.finish(io, log));
-                }
+                let next = (kind == SegmentFile::Index).then_some(SegmentFile::TimeIndex);
+                return Ok(self.index_or_end(io, log, token, next));
             }
             Step::SyncDirectory => return Ok(self.finish(io, log)),
             Step::Finished => unreachable!("a finished job has nothing under way"),
         }
+        self.in_flight += 1;
         Ok(Progress::Going)
+    }
+
+    /// Goes on with the next index file that has anything to be written, or has to be there; else ends the job.
+    fn index_or_end<I: Io>(
+        &mut self,
+        io: &mut I,
+        log: &mut Log,
+        token: Token,
+        next: Option<SegmentFile>,
+    ) -> Progress {
+        let wanted = |kind: SegmentFile| {
+            self.seals
+                || !if kind == SegmentFile::Index { self.entries.is_empty() } else { self.times.is_empty() }
+        };
+        let next =
+            next.and_then(|kind| [kind, SegmentFile::TimeIndex].into_iter().find(|kind| wanted(*kind)));
+        if let Some(kind) = next {
+            self.step = Step::OpenIndex(kind);
+            io.open(token, &file_name(&log.directory, self.base, kind), OpenMode::Buffered);
+        } else if self.named {
+            self.step = Step::SyncDirectory;
+            io.sync_dir(token, &log.directory);
+        } else {
+            return self.finish(io, log);
+        }
+        self.in_flight += 1;
+        Progress::Going
     }
 
     /// Goes on after it was starved of memory.
     pub fn resume<I: Io>(&mut self, io: &mut I, log: &mut Log, pool: &Pool, token: Token) -> Progress {
-        if self.step != Step::Write {
+        if self.step != Step::Write || self.in_flight > 0 {
             return Progress::Going;
         }
         self.write(io, log, pool, token).unwrap_or(Progress::Going)
@@ -192,29 +217,47 @@ impl Drain {
         }
     }
 
+    /// Counts a completion that comes after the job has failed.
+    pub fn settle(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
     /// Operations under way.
     pub fn in_flight(&self) -> u32 {
-        if self.step == Step::Write { self.in_flight } else { 1 }
+        self.in_flight
+    }
+
+    /// The segment being drained.
+    pub fn segment(&self) -> Offset {
+        self.base
+    }
+
+    /// Whether the segment is stored whole when the job is done.
+    pub fn seals(&self) -> bool {
+        self.seals
     }
 
     fn open_log<I: Io>(&mut self, io: &mut I, log: &Log, token: Token) {
         self.step = Step::OpenLog;
-        io.open(token, &file_name(&log.directory, self.segment, SegmentFile::Log), OpenMode::Direct);
-    }
-
-    fn open_index_file<I: Io>(&mut self, io: &mut I, log: &Log, token: Token, kind: SegmentFile) {
-        self.step = Step::OpenIndex(kind);
-        io.open(token, &file_name(&log.directory, self.segment, kind), OpenMode::Buffered);
+        io.open(token, &file_name(&log.directory, self.base, SegmentFile::Log), OpenMode::Direct);
     }
 
     /// Submits as many writes as may be in flight; goes on to the flush when all have completed.
-    fn write<I: Io>(&mut self, io: &mut I, log: &mut Log, pool: &Pool, token: Token) -> Result<Progress, IoError> {
-        while self.submitted < self.target && (self.in_flight as usize) < crate::limits::SEGMENT_WRITES_IN_FLIGHT {
+    fn write<I: Io>(
+        &mut self,
+        io: &mut I,
+        log: &mut Log,
+        pool: &Pool,
+        token: Token,
+    ) -> Result<Progress, IoError> {
+        while self.submitted < self.target
+            && (self.in_flight as usize) < crate::limits::SEGMENT_WRITES_IN_FLIGHT
+        {
             let len = (self.target - self.submitted).min(SEGMENT_WRITE_BYTES as u32);
             let Some(mut block) = pool.block((len as usize).next_multiple_of(BLOCK_BYTES)) else {
                 return Ok(if self.in_flight == 0 { Progress::Starved } else { Progress::Going });
             };
-            stage(log, self.segment, self.submitted, len, &mut block);
+            stage(log, self.base, self.submitted, len, &mut block);
             io.write(token, self.log_file(), u64::from(self.submitted), block.freeze());
             self.submitted += len;
             self.in_flight += 1;
@@ -223,7 +266,7 @@ impl Drain {
             return Ok(Progress::Going);
         }
         let target = self.target;
-        self.segment_mut(log).drained = target;
+        self.held_mut(log).drained = target;
         if self.seals {
             self.step = Step::Cut;
             io.set_len(token, self.log_file(), u64::from(target));
@@ -231,6 +274,7 @@ impl Drain {
             self.step = Step::FlushLog;
             io.flush(token, self.log_file());
         }
+        self.in_flight += 1;
         Ok(Progress::Going)
     }
 
@@ -239,22 +283,22 @@ impl Drain {
         self.give_up(io);
         let (target, seals) = (self.target, self.seals);
         let (entries, times) = (self.entries.len(), self.times.len());
-        let segment = self.segment_mut(log);
+        let segment = self.held_mut(log);
         segment.flushed = target;
         segment.index.stored_now(entries, times);
         segment.stored = seals;
-        if log.carried.is_some_and(|carried| carried.segment == self.segment && carried.from != target) {
+        if log.carried.is_some_and(|carried| carried.segment == self.base && carried.from != target) {
             log.carried = None;
         }
         Progress::Finished
     }
 
-    fn segment<'a>(&self, log: &'a Log) -> &'a Segment {
-        log.segment(self.segment).expect("a segment stays until its drain is over")
+    fn held<'a>(&self, log: &'a Log) -> &'a Segment {
+        log.segment(self.base).expect("a segment stays until its drain is over")
     }
 
-    fn segment_mut<'a>(&self, log: &'a mut Log) -> &'a mut Segment {
-        log.segment_mut(self.segment).expect("a segment stays until its drain is over")
+    fn held_mut<'a>(&self, log: &'a mut Log) -> &'a mut Segment {
+        log.segment_mut(self.base).expect("a segment stays until its drain is over")
     }
 
     fn log_file(&self) -> FileId {
@@ -285,22 +329,36 @@ fn stage(log: &Log, segment: Offset, from: u32, len: u32, block: &mut Block) {
     block.push_zeros(block.len().next_multiple_of(BLOCK_BYTES) - block.len());
 }
 
-/// The bytes behind the open segment's last flushed block, if there are any that the journal must carry forward.
-pub fn remainder(log: &Log) -> Option<(Offset, u32, Vec<u8>)> {
+/// The bytes behind the open segment's last flushed block, if there are any: what the journal must carry forward.
+pub struct Remainder {
+    /// The segment.
+    pub segment: Offset,
+    /// Where the batch starts that the first byte belongs to.
+    pub start: u32,
+    /// Where the bytes start.
+    pub from: u32,
+    /// The bytes: less than a disk block of them, once the segment has been drained.
+    pub bytes: Vec<u8>,
+}
+
+/// Copies a log's remainder from the tail.
+pub fn remainder(log: &Log) -> Option<Remainder> {
     let open = log.segments.back()?;
     let (from, to) = (open.flushed, open.durable);
-    if open.sealed || from == to {
+    if from == to {
         return None;
     }
     let mut bytes = Vec::with_capacity((to - from) as usize);
-    for batch in log.tail.from_position(open.base, from)? {
-        let start = from.max(batch.position) - batch.position;
-        let stop = to.min(batch.end()) - batch.position;
-        if start >= stop {
+    let mut batches = log.tail.from_position(open.base, from)?.peekable();
+    let start = batches.peek()?.position;
+    for batch in batches {
+        let first = from.max(batch.position) - batch.position;
+        let last = to.min(batch.end()).saturating_sub(batch.position);
+        if first >= last {
             break;
         }
-        bytes.extend_from_slice(&batch.bytes[start as usize..stop as usize]);
+        bytes.extend_from_slice(&batch.bytes[first as usize..last as usize]);
     }
     assert_eq!(bytes.len() as u32, to - from, "the tail holds all that is not drained");
-    Some((open.base, from, bytes))
+    Some(Remainder { segment: open.base, start, from, bytes })
 }

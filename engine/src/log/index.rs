@@ -62,7 +62,8 @@ impl SparseIndex {
 
     fn add_time(&mut self) {
         if self.max_timestamp > self.last_time {
-            let entry = TimeIndexEntry { timestamp: self.max_timestamp, relative_offset: self.max_timestamp_offset };
+            let entry =
+                TimeIndexEntry { timestamp: self.max_timestamp, relative_offset: self.max_timestamp_offset };
             self.recent_times.push(entry);
             self.last_time = self.max_timestamp;
         }

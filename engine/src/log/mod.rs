@@ -121,7 +121,9 @@ impl Log {
         let last = self.next_offset.0 + u64::from(batch.last_offset_delta);
         let old = now.0.saturating_sub(open.created.0) >= self.config.segment_ms;
         open.size > 0
-            && (u64::from(open.size) + batch.size as u64 > limit || old || last - open.base.0 > i32::MAX as u64)
+            && (u64::from(open.size) + batch.size as u64 > limit
+                || old
+                || last - open.base.0 > i32::MAX as u64)
     }
 
     /// Seals the open segment and opens another.
@@ -151,6 +153,11 @@ impl Log {
         if let Some(segment) = self.segments.iter_mut().rev().find(|candidate| candidate.base == segment) {
             segment.durable = end;
         }
+    }
+
+    /// Whether the open segment's last bytes must be carried forward before the journal up to `upto` can be recycled.
+    pub fn wants_carry(&self, upto: Lsn) -> bool {
+        self.first_needed_lsn().is_some_and(|needed| needed <= upto)
     }
 
     /// The index of the segment that holds `offset`.
@@ -209,7 +216,10 @@ impl Log {
     /// Moves the log's start up to `start`. Gives the segments that hold nothing any more, for their files to be
     /// removed once the move is durable.
     pub fn move_start(&mut self, start: Offset) -> Vec<Offset> {
-        assert!(start >= self.log_start && start <= self.high_watermark, "a log's start moves up, to what is durable");
+        assert!(
+            start >= self.log_start && start <= self.high_watermark,
+            "a log's start moves up, to what is durable"
+        );
         self.log_start = start;
         let mut gone = Vec::new();
         while self.segments.len() > 1 && self.segments[1].base <= start && self.segments[0].stored {
@@ -229,8 +239,8 @@ impl Log {
             let newest = if newest < 0 { segment.created.0 } else { newest };
             let expired = config.retention_ms >= 0 && now.0.saturating_sub(newest) > config.retention_ms;
             // A segment goes by size only if what stays still has as many bytes as are to be kept.
-            let surplus =
-                config.retention_bytes >= 0 && bytes - u64::from(segment.size) >= config.retention_bytes as u64;
+            let surplus = config.retention_bytes >= 0
+                && bytes - u64::from(segment.size) >= config.retention_bytes as u64;
             if !segment.stored || !(expired || surplus) {
                 break;
             }
@@ -242,7 +252,11 @@ impl Log {
 
     /// Whether the open segment is old enough to be sealed although nothing comes.
     pub fn is_roll_due(&self, now: WallMs) -> bool {
-        let due = self.config.segment_ms.min(if self.config.retention_ms < 0 { i64::MAX } else { self.config.retention_ms });
+        let due = self.config.segment_ms.min(if self.config.retention_ms < 0 {
+            i64::MAX
+        } else {
+            self.config.retention_ms
+        });
         self.segments.back().is_some_and(|open| open.size > 0 && now.0.saturating_sub(open.created.0) > due)
     }
 }

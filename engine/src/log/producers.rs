@@ -61,10 +61,15 @@ impl Producers {
             return Err(Refusal::InvalidProducerEpoch);
         }
         if batch.producer_epoch > producer.epoch {
-            return if batch.base_sequence == 0 { Ok(Verdict::New) } else { Err(Refusal::OutOfOrderSequence) };
+            return if batch.base_sequence == 0 {
+                Ok(Verdict::New)
+            } else {
+                Err(Refusal::OutOfOrderSequence)
+            };
         }
         let same = |known: &&Remembered| {
-            known.batch.first_sequence == batch.base_sequence && known.batch.last_sequence() == batch.last_sequence()
+            known.batch.first_sequence == batch.base_sequence
+                && known.batch.last_sequence() == batch.last_sequence()
         };
         if let Some(known) = producer.batches.iter().find(same) {
             return Ok(Verdict::Duplicate(known.batch.base_offset, known.lsn));
@@ -194,7 +199,10 @@ mod tests {
         let mut producers = Producers::default();
         take(&mut producers, 1, &batch(0, i32::MAX - 1, 2)).unwrap();
         assert_eq!(take(&mut producers, 2, &batch(0, 0, 1)), Ok(Verdict::New));
-        assert_eq!(take(&mut producers, 3, &batch(0, i32::MAX - 1, 2)), Ok(Verdict::Duplicate(Offset(10), Lsn(1))));
+        assert_eq!(
+            take(&mut producers, 3, &batch(0, i32::MAX - 1, 2)),
+            Ok(Verdict::Duplicate(Offset(10), Lsn(1)))
+        );
     }
 
     #[test]

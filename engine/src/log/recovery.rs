@@ -81,7 +81,9 @@ impl Rebuild {
             match logs.find(state.id).and_then(|index| logs.get_mut(index)) {
                 Some(log) => restore(log, state),
                 None if deleted.contains(&state.id.topic) => {}
-                None => return Err(format!("it holds partition {}, which the metadata does not know", state.id)),
+                None => {
+                    return Err(format!("it holds partition {}, which the metadata does not know", state.id));
+                }
             }
         }
         Ok(Rebuild { logs, deleted, checkpoint_lsn, now, chains: BTreeMap::new(), pending: BTreeMap::new() })
@@ -93,7 +95,10 @@ impl Rebuild {
             if self.deleted.contains(&record.partition.topic) {
                 return Ok(()); // L7
             }
-            return Err(format!("a record of partition {}, which the metadata does not know", record.partition));
+            return Err(format!(
+                "a record of partition {}, which the metadata does not know",
+                record.partition
+            ));
         };
         match record.kind {
             RecordKind::Batch => self.batch(index, lsn, lsn, record, payload),
@@ -115,7 +120,13 @@ impl Rebuild {
         }
     }
 
-    fn part(&mut self, index: LogIndex, lsn: Lsn, record: &RecordHeader, payload: &Slice) -> Result<(), String> {
+    fn part(
+        &mut self,
+        index: LogIndex,
+        lsn: Lsn,
+        record: &RecordHeader,
+        payload: &Slice,
+    ) -> Result<(), String> {
         let (total, at) = ((record.aux >> 32) as usize, (record.aux & u64::from(u32::MAX)) as usize);
         if at == 0 {
             let chain = Chain {
@@ -159,7 +170,8 @@ impl Rebuild {
             return Ok(()); // Its segment was deleted before the checkpoint.
         } else {
             let interval_bytes = log.config.index_interval_bytes;
-            let segment = log.segment_mut(record.segment).ok_or("a batch in a segment that the checkpoint lacks")?;
+            let segment =
+                log.segment_mut(record.segment).ok_or("a batch in a segment that the checkpoint lacks")?;
             if u64::from(record.position) + bytes.len() as u64 > u64::from(segment.size) {
                 return Err("a batch beyond the end that the checkpoint gives its segment".to_owned());
             }
@@ -177,7 +189,8 @@ impl Rebuild {
             bytes,
         };
         if let Some(pending) = self.pending.get_mut(&index) {
-            let new_segment = batch.segment > pending.after.last().map_or(pending.segment, |last| last.segment);
+            let new_segment =
+                batch.segment > pending.after.last().map_or(pending.segment, |last| last.segment);
             if new_segment || batch.position == pending.end() {
                 pending.after.push(batch);
             }
@@ -222,8 +235,11 @@ impl Rebuild {
     /// Completes what was carried from the files, removes what the directories hold in excess, and makes sure that no
     /// durable byte is missing.
     pub fn finish<I: Io>(mut self, disk: &mut Blocking<'_, I>) -> Result<Logs, Fatal> {
-        let directories: BTreeSet<String> =
-            disk.list(paths::LOGS)?.into_iter().map(|entry| format!("{}/{}", paths::LOGS, entry.name)).collect();
+        let directories: BTreeSet<String> = disk
+            .list(paths::LOGS)?
+            .into_iter()
+            .map(|entry| format!("{}/{}", paths::LOGS, entry.name))
+            .collect();
         let indexes: Vec<LogIndex> = self.logs.iter().map(|(index, _)| index).collect();
         for index in indexes {
             let pending = self.pending.remove(&index);
@@ -270,9 +286,18 @@ fn restore(log: &mut Log, state: &PartitionState) {
     }
 }
 
-fn append(log: &mut Log, record: &RecordHeader, header: &BatchHeader, lsn: Lsn, now: WallMs) -> Result<(), String> {
+fn append(
+    log: &mut Log,
+    record: &RecordHeader,
+    header: &BatchHeader,
+    lsn: Lsn,
+    now: WallMs,
+) -> Result<(), String> {
     if header.base_offset != log.next_offset {
-        return Err(format!("a batch with offset {} where {} comes next", header.base_offset, log.next_offset));
+        return Err(format!(
+            "a batch with offset {} where {} comes next",
+            header.base_offset, log.next_offset
+        ));
     }
     if log.segments.back().is_none_or(|open| open.base != record.segment) {
         if record.segment != log.next_offset {
@@ -284,7 +309,8 @@ fn append(log: &mut Log, record: &RecordHeader, header: &BatchHeader, lsn: Lsn, 
     if record.position != open.size {
         return Err(format!("a batch at position {} where {} comes next", record.position, open.size));
     }
-    let placement = Placement { base: header.base_offset, segment: record.segment, position: record.position };
+    let placement =
+        Placement { base: header.base_offset, segment: record.segment, position: record.position };
     log.appended(placement, header, lsn);
     Ok(())
 }
@@ -298,10 +324,15 @@ fn complete<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log, pending: Pending) 
         position: u64::from(position),
         what: what.to_owned(),
     };
-    let prefix = pending.from.checked_sub(pending.start).ok_or_else(|| corrupt(pending.from, "a carry from before"))?;
+    let prefix = pending
+        .from
+        .checked_sub(pending.start)
+        .ok_or_else(|| corrupt(pending.from, "a carry from before"))?;
     let mut bytes = Vec::new();
     if prefix > 0 {
-        let Some((file, _)) = disk.open_existing(&name)? else { return Err(corrupt(0, "the file is missing")) };
+        let Some((file, _)) = disk.open_existing(&name)? else {
+            return Err(corrupt(0, "the file is missing"));
+        };
         let block = disk.read(file, &name, u64::from(pending.start), prefix as usize)?;
         bytes.extend_from_slice(block.filled());
         disk.close(file);
@@ -315,7 +346,9 @@ fn complete<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log, pending: Pending) 
     for scanned in Scanner::new(&bytes) {
         let scanned = scanned.map_err(|error| corrupt(pending.start + end as u32, error.what()))?;
         let range = scanned.at..scanned.at + scanned.header.size;
-        let whole = bytes.get(range.clone()).ok_or_else(|| corrupt(pending.start + end as u32, "a batch is cut off"))?;
+        let whole = bytes
+            .get(range.clone())
+            .ok_or_else(|| corrupt(pending.start + end as u32, "a batch is cut off"))?;
         batch::check(whole).map_err(|error| corrupt(pending.start + end as u32, error.what()))?;
         end = range.end;
         log.tail.push(TailBatch {
@@ -366,8 +399,11 @@ fn sweep<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log) -> Result<(), Fatal> 
 
 /// Every byte that is not flushed in a segment must be in the tail.
 fn covered(log: &Log) -> Result<(), Fatal> {
-    let Some(first) = log.segments.iter().find(|segment| segment.flushed < segment.size) else { return Ok(()) };
-    let starts = log.tail.front().is_some_and(|front| (front.segment, front.position) <= (first.base, first.flushed));
+    let Some(first) = log.segments.iter().find(|segment| segment.flushed < segment.size) else {
+        return Ok(());
+    };
+    let starts =
+        log.tail.front().is_some_and(|front| (front.segment, front.position) <= (first.base, first.flushed));
     let ends = log.tail.back().is_some_and(|back| back.next == log.next_offset);
     if starts && ends {
         return Ok(());
