@@ -16,5 +16,6 @@ pub mod limits;
 pub mod log;
 pub mod reactor;
 pub mod shard;
+mod sync;
 pub mod time;
 pub mod types;
