@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+use loom::sync::Notify;
 use loom::thread;
 
 use super::*;
@@ -91,16 +92,16 @@ enum SecondLook {
 /// sleeper blocked with nobody to run, which `loom` reports as a deadlock.
 fn sleeper(senders: usize, second_look: SecondLook) {
     let parking = Arc::new(Parking::default());
-    let this = thread::current();
+    let bell = Arc::new(Notify::new());
     let (threads, mut consumers): (Vec<_>, Vec<_>) = (0..senders)
         .map(|_| {
             let (mut producer, consumer) = ring(1);
-            let (parking, this) = (Arc::clone(&parking), this.clone());
+            let (parking, bell) = (Arc::clone(&parking), Arc::clone(&bell));
             let sender = thread::spawn(move || {
                 producer.push(()).expect("the ring is empty");
                 producer.publish();
                 if parking.must_ring(Published::fence()) {
-                    this.unpark();
+                    bell.notify();
                 }
             });
             (sender, consumer)
@@ -115,7 +116,7 @@ fn sleeper(senders: usize, second_look: SecondLook) {
         let anything =
             || second_look == SecondLook::Taken && consumers.iter().any(|consumer| !consumer.is_empty());
         if parking.announce_sleep(anything) {
-            thread::park();
+            bell.wait();
             parking.awake();
         }
     }

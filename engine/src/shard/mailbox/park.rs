@@ -2,11 +2,11 @@
 //!
 //! | the sleeper ([`Parking::announce_sleep`])  | a sender                                          |
 //! |--------------------------------------------|---------------------------------------------------|
-//! | 1. store asleep                            | 1. publish the message                            |
+//! | 1. swap to asleep                          | 1. publish the message                            |
 //! | 2. fence                                   | 2. fence ([`Published::fence`])                   |
 //! | 3. look again at everything it takes from  | 3. if asleep: swap to awake ([`Parking::must_ring`]) |
 //! | 4. block, unless something was there       | 4. ring, if the swap found it asleep              |
-//! | 5. store awake                             |                                                   |
+//! | 5. swap to awake                           |                                                   |
 //!
 //! Why no wake-up is lost: of the two fences one comes first in the single order of all such fences. If it is the
 //! sender's, the sleeper's second look sees the message. If it is the sleeper's, the sender sees it asleep, or sees
@@ -48,7 +48,9 @@ impl Parking {
     /// something, the shard counts as awake again. True: it may block, and calls [`Parking::awake`] when it is back.
     #[must_use]
     pub fn announce_sleep(&self, anything: impl FnOnce() -> bool) -> bool {
-        self.asleep.0.store(true, Ordering::Relaxed);
+        // Stores would do here and in `awake`, and beside a system call swaps cost nothing. But `loom` orders the values
+        // that swaps write and not always those of stores among them, and would report losses that cannot be.
+        self.asleep.0.swap(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         let may_sleep = !anything();
         if !may_sleep {
@@ -59,7 +61,7 @@ impl Parking {
 
     /// The sleeper's side, after it blocked. What was published while it slept is found by its next take.
     pub fn awake(&self) {
-        self.asleep.0.store(false, Ordering::Relaxed);
+        self.asleep.0.swap(false, Ordering::Relaxed);
     }
 
     /// The sender's side. True: the shard sleeps, and this sender is the one that has to ring it, before it blocks
