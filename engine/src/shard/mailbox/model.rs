@@ -61,7 +61,7 @@ fn loom_a_ring_keeps_order_over_wraps() {
             assert_eq!(message, expected);
         }
         assert!(consumer.is_empty());
-        sender.join().unwrap();
+        sender.join().expect("the sender does not panic");
     });
 }
 
@@ -71,13 +71,13 @@ fn loom_what_is_left_in_a_ring_is_freed_whichever_half_goes_last() {
     check(3, || {
         let (mut producer, mut consumer) = ring(2);
         let sender = thread::spawn(move || {
-            producer.push(Arc::new(1)).ok().expect("the ring is empty");
+            producer.push(Arc::new(1)).expect("the ring is empty");
             producer.publish();
-            producer.push(Arc::new(2)).ok().expect("the ring has two slots");
+            producer.push(Arc::new(2)).expect("the ring has two slots");
         });
         drop(consumer.pop());
         drop(consumer);
-        sender.join().unwrap();
+        sender.join().expect("the sender does not panic");
     });
 }
 
@@ -121,7 +121,7 @@ fn sleeper(senders: usize, second_look: SecondLook) {
         }
     }
     for sender in threads {
-        sender.join().unwrap();
+        sender.join().expect("the sender does not panic");
     }
 }
 
@@ -183,6 +183,6 @@ fn loom_a_request_with_credit_and_its_reply_always_find_room() {
             thread::yield_now();
         }
         assert_eq!((a.id(), a.credit(B)), (A, 1));
-        server.join().unwrap();
+        server.join().expect("the sender does not panic");
     });
 }
