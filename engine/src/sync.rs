@@ -1,7 +1,7 @@
-//! The standard library's atomics and shared cells, or `loom`'s stand-ins for them when a model is checked
-//! (`--cfg loom`): what is built from these is checked as it is, not a copy of it.
+//! The standard library's atomics and shared cells, or `loom`'s stand-ins for them when models are checked
+//! (tests with `--cfg loom`): what is built from these is checked as it is, not a copy of it.
 
-#[cfg(not(loom))]
+#[cfg(not(all(test, loom)))]
 mod backend {
     pub(crate) use std::sync::Arc;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -22,7 +22,7 @@ mod backend {
     }
 }
 
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 mod backend {
     use std::cell::Cell;
 
