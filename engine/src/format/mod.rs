@@ -2,3 +2,15 @@
 //!
 //! Every structure is described once, at its encoder here; `docs/storage.md` links to it. Decoders take bytes that may
 //! be anything, and neither panic nor trust a length or count.
+
+pub mod batch;
+pub mod damage;
+pub mod index;
+pub mod manifest;
+pub mod metadata;
+pub mod partition;
+pub mod producer;
+pub mod record;
+pub mod settings;
+pub mod sum;
+mod take;
