@@ -18,5 +18,6 @@ pub mod limits;
 pub mod log;
 pub mod reactor;
 pub mod shard;
+mod sync;
 pub mod time;
 pub mod types;
