@@ -5,6 +5,9 @@
 //! module names a descriptor, a clock or a source of chance.
 
 mod blocking;
+pub mod fault;
+pub mod random;
+pub mod sim;
 
 use std::any::Any;
 use std::fmt;
@@ -22,7 +25,7 @@ use crate::types::ShardId;
 pub struct Token(pub u64);
 
 /// An open file, as its backend knows it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FileId(pub u32);
 
 /// A connection, as its backend knows it. Never reused within a process's life.
