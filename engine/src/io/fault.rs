@@ -63,7 +63,7 @@ pub struct Faults {
     pub flush_failure: f64,
     /// A flush (also an append's) reports success without making anything durable.
     pub flush_lie: f64,
-    /// A read fails with EIO.
+    /// A read or a mapping fails with EIO.
     pub read_error: f64,
     /// A bit of what is being read flips, on the disk.
     pub rot: f64,
@@ -175,7 +175,7 @@ impl OpKind {
 /// What becomes of an operation that an [`Injection`] chose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// It fails and does nothing. Of a [`OpKind::Flush`] or an append's flush, use [`Outcome::FlushFails`] instead.
+    /// It fails and does nothing; a flush that fails so has not run.
     Fails(IoError),
     /// A write or an append: its first bytes are written, then it fails.
     FailsAfter {
@@ -202,6 +202,20 @@ pub enum Outcome {
     Rots,
     /// It takes this much longer.
     Slow(Nanos),
+}
+
+impl Outcome {
+    /// Whether it can befall this kind of operation.
+    pub fn suits(self, op: OpKind) -> bool {
+        match self {
+            Outcome::Fails(_) | Outcome::Slow(_) => true,
+            Outcome::FailsAfter { .. } | Outcome::FallsShort { .. } | Outcome::Misdirected { .. } => {
+                matches!(op, OpKind::Append | OpKind::Write)
+            }
+            Outcome::FlushFails | Outcome::FlushLies => matches!(op, OpKind::Append | OpKind::Flush),
+            Outcome::Rots => op == OpKind::Read,
+        }
+    }
 }
 
 /// One fault, placed exactly.

@@ -186,9 +186,9 @@ impl State {
                 None
             }
             OpKind::Flush => flush_fate(faults.flush_failure, faults.flush_lie, random),
-            OpKind::Read if random.chance(faults.read_error) => Some(Outcome::Fails(error)),
+            OpKind::Read | OpKind::Map if random.chance(faults.read_error) => Some(Outcome::Fails(error)),
             OpKind::Read => random.chance(faults.rot).then_some(Outcome::Rots),
-            OpKind::FreeBytes => None,
+            OpKind::Map | OpKind::FreeBytes => None,
             _ => random.chance(faults.name_error).then_some(Outcome::Fails(error)),
         }
     }

@@ -56,6 +56,7 @@ impl World {
 
     /// Places one fault.
     pub fn inject(&self, injection: Injection) {
+        assert!(injection.outcome.suits(injection.op), "no such thing happens: {injection:?}");
         self.state.borrow_mut().injections.push(injection);
     }
 }
@@ -73,7 +74,8 @@ impl World {
     }
 
     /// With `held`, a poll that would wait returns at once instead of letting time pass (except for a system call's
-    /// worth), and its deadline counts in [`World::next_event_at`]: for a driver of several shards.
+    /// worth), and its deadline counts in [`World::next_event_at`]. A driver of several shards needs it: without, one
+    /// shard's wait takes the time past the others' deadlines.
     pub fn hold_time(&self, held: bool) {
         self.state.borrow_mut().time_is_held = held;
     }
@@ -162,6 +164,8 @@ impl World {
         let mut state = self.state.borrow_mut();
         state.halt();
         state.disk = disk;
+        let disk_bytes = state.faults.disk_bytes;
+        state.disk.set_capacity(disk_bytes);
         state.revive();
     }
 }
