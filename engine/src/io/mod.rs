@@ -5,6 +5,8 @@
 //! module names a descriptor, a clock or a source of chance.
 
 mod blocking;
+pub mod probe;
+pub mod uring;
 
 use std::any::Any;
 use std::fmt;
