@@ -1,0 +1,8 @@
+//! The real backend, on a temporary directory and the loopback interface.
+
+#![allow(clippy::disallowed_methods, reason = "tests look at the files from outside")]
+
+mod disk;
+mod net;
+mod rig;
+mod wake;
