@@ -60,7 +60,7 @@ pub const RECEIVE_BLOCK_BYTES: usize = 64 << 10;
 pub const RECEIVE_BLOCKS_MAX: usize = 64;
 /// What is left of a block is lent again if it is at least this much.
 pub const RECEIVE_REST_BYTES_MIN: usize = 4 << 10;
-/// Slices gathered into one call; the kernel takes no more (IOV_MAX).
+/// Slices gathered into one call; the kernel takes no more (`IOV_MAX`).
 pub const SEND_SLICES_MAX: usize = 1024;
 /// Connections that wait to be accepted.
 pub const LISTEN_BACKLOG: i32 = 4096;

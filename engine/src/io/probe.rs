@@ -23,7 +23,7 @@ pub struct Probe {
     pub notes: Vec<String>,
 }
 
-/// What the backend cannot do without, by the names of io_uring's documentation. SEND_ZC is not used: it came with
+/// What the backend cannot do without, by the names of io_uring's documentation. `SEND_ZC` is not used: it came with
 /// Linux 6.0, as multishot receive did, which cannot be asked for by itself.
 const REQUIRED: [(&str, u8); 13] = [
     ("READ", opcode::Read::CODE),
@@ -102,7 +102,7 @@ pub(super) fn refusal(what: &str, error: &io::Error) -> Fatal {
 /// What an errno must be read against.
 struct Circumstances {
     kernel: String,
-    /// The sysctl kernel.io_uring_disabled, where it exists (Linux 6.6).
+    /// The sysctl `kernel.io_uring_disabled`, where it exists (Linux 6.6).
     disabled: Option<u32>,
     /// A seccomp filter stands between us and the kernel.
     filtered: bool,

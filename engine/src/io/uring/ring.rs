@@ -98,7 +98,7 @@ impl Completion {
     }
 }
 
-/// A ring. It belongs to the thread that made it: the kernel refuses submissions of any other (SINGLE_ISSUER), and
+/// A ring. It belongs to the thread that made it: the kernel refuses submissions of any other (`SINGLE_ISSUER`), and
 /// that is why the type is not `Send`.
 pub(super) struct Ring {
     uring: IoUring,
@@ -114,8 +114,8 @@ pub(super) struct Ring {
 }
 
 /// The flags in the order of their arrival in the kernel, newest first: where a kernel refuses all, the next line is
-/// tried. DEFER_TASKRUN (6.1) runs completions when we ask for them and at no other time; it needs SINGLE_ISSUER
-/// (6.0). COOP_TASKRUN (5.19) spares the interrupt. TASKRUN_FLAG tells whether it is worth to ask.
+/// tried. `DEFER_TASKRUN` (6.1) runs completions when we ask for them and at no other time; it needs `SINGLE_ISSUER`
+/// (6.0). `COOP_TASKRUN` (5.19) spares the interrupt. `TASKRUN_FLAG` tells whether it is worth to ask.
 fn build(entries: u32, completions: u32) -> io::Result<IoUring> {
     let mut refused = None;
     for age in 0..4 {
@@ -141,7 +141,7 @@ fn build(entries: u32, completions: u32) -> io::Result<IoUring> {
 impl Ring {
     pub(super) fn new() -> io::Result<Ring> {
         let uring = build(RING_ENTRIES, RING_COMPLETIONS)?;
-        // Kernels before 5.15 cannot be told; they are refused by the probe for other reasons.
+        // See `limits`: cold reads and changes of names must leave a worker for the flush of a commit.
         uring.submitter().register_iowq_max_workers(&mut [DISK_WORKERS_MAX, OTHER_WORKERS_MAX])?;
         Ok(Ring {
             uring,
