@@ -6,9 +6,11 @@
 
 mod blocking;
 pub mod fault;
+pub mod probe;
 pub mod random;
 mod replace;
 pub mod sim;
+pub mod uring;
 
 use std::any::Any;
 use std::fmt;
