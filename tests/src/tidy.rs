@@ -36,22 +36,7 @@ const SERVER_FILES_ALLOWED: &[&str] = &["server/src/cli.rs", "server/src/config.
 
 /// Limits that were laid down before the mechanism that they bound: the journal and the log. The list is to be empty
 /// when those stand.
-const LIMITS_AHEAD: &[&str] = &[
-    "JOURNAL_FILE_BYTES",
-    "JOURNAL_FILES_MIN",
-    "GROUP_TARGET_BYTES",
-    "GROUP_BYTES_MAX",
-    "JOURNAL_SLAB_BYTES",
-    "GROUPS_IN_FLIGHT",
-    "SEGMENT_WRITE_BYTES",
-    "SEGMENT_WRITES_IN_FLIGHT",
-    "SEGMENT_FLUSH_FAILURES_MAX",
-    "READ_CHUNK_BYTES",
-    "OPEN_SEGMENTS_MAX",
-    "COMPLETIONS_PER_TURN",
-    "PRODUCERS_PER_SHARD_MAX",
-    "PARTITIONS_PER_TOPIC_MAX",
-];
+const LIMITS_AHEAD: &[&str] = &["GROUPS_IN_FLIGHT", "PRODUCERS_PER_SHARD_MAX", "PARTITIONS_PER_TOPIC_MAX"];
 
 /// What the names of crates have in them that speak a protocol, or run what does.
 const PROTOCOLS: &[&str] =
