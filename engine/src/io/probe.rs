@@ -130,7 +130,7 @@ fn explain(what: &str, error: &io::Error, found: &Circumstances) -> String {
             if found.filtered { "a seccomp filter blocks it" } else { "a security policy blocks it" }
         ),
         Some(libc::ENOMEM) => format!(
-            "no memory may be locked for it; the limit is {} KiB. Allow 8 MiB per shard: ulimit -l 8192, systemd's \
+            "no memory may be locked for it; the limit is {} KiB, and a shard needs 256. Allow 8 MiB: ulimit -l 8192, systemd's \
              LimitMEMLOCK=8M, Docker's --ulimit memlock=8388608",
             found.memlock_bytes >> 10
         ),

@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use millstream_engine::buffer::{Pool, Slice};
 use millstream_engine::error::IoError;
 use millstream_engine::io::uring::{Peers, Uring, UringOptions};
 use millstream_engine::io::{DiskDone, Event, Io, OpenMode, Token, Wait, probe};
+use millstream_engine::time::Nanos;
 use millstream_engine::types::ShardId;
 
-use crate::rig::{Dir, Rig, TOKEN, pattern};
+use crate::rig::{Dir, PATIENCE, Rig, TOKEN, pattern};
 
 /// Aligned bytes that differ from piece to piece.
 fn aligned(seed: u8, len: usize) -> Slice {
@@ -42,20 +44,37 @@ fn a_durable_append_is_announced_written_then_durable_and_reads_back() {
     assert_eq!(len, 8192 + (1 << 20));
 }
 
+/// Whether some descriptor of this process is open on `path` with O_DIRECT.
+fn is_open_directly(path: &Path) -> bool {
+    fs::read_dir("/proc/self/fd").unwrap().any(|entry| {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        fs::read_link(entry.path()).is_ok_and(|target| target == path)
+            && fs::read_to_string(format!("/proc/self/fdinfo/{name}")).is_ok_and(|info| {
+                let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+                i32::from_str_radix(flags.trim(), 8).unwrap() & libc::O_DIRECT != 0
+            })
+    })
+}
+
 #[test]
-fn a_direct_file_takes_whole_blocks_only() {
+fn a_direct_file_is_written_past_the_page_cache_where_that_can_be() {
     let dir = Dir::new();
-    if !probe::probe(&dir.0).unwrap().direct {
-        return;
-    }
+    let path = dir.0.join("direct");
     let mut rig = Rig::new(&dir.0);
     let (file, _) = rig.open("direct", OpenMode::Direct);
-    rig.io.write(TOKEN, file, 100, Slice::from(vec![1; 100]));
-    let outcome = rig.disk();
-    assert!(matches!(outcome, Err(IoError::Os(_))), "{outcome:?}");
+    assert_eq!(is_open_directly(&path), probe::probe(&dir.0).unwrap().direct);
     rig.io.write(TOKEN, file, 4096, aligned(3, 4096));
     rig.done();
-    assert_eq!(fs::metadata(dir.0.join("direct")).unwrap().len(), 8192);
+    assert_eq!(fs::metadata(&path).unwrap().len(), 8192);
+    rig.open("direct", OpenMode::Buffered);
+    rig.io.close(file);
+    // A worker closes it.
+    let deadline = rig.io.now() + PATIENCE;
+    while is_open_directly(&path) {
+        assert!(rig.io.now() < deadline, "the file is never closed");
+        rig.poll(Wait::Until(rig.io.now() + Nanos::from_millis(1)));
+    }
 }
 
 #[test]

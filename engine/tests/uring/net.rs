@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use millstream_engine::buffer::{Pool, Slice};
 use millstream_engine::error::IoError;
@@ -203,11 +204,15 @@ fn receiving_goes_on_when_memory_comes_home() {
         peer
     });
     let (mut held, mut bytes, mut famines): (Vec<Slice>, _, _) = (Vec::new(), Vec::new(), 0);
+    let mut hands = Vec::new();
     while bytes.len() < total {
         if !held.is_empty() && rig.is_quiet() {
-            // Memory goes home on another thread, silently.
+            // Memory goes home on another thread, silently, while the shard sleeps.
             let slices = std::mem::take(&mut held);
-            thread::spawn(move || drop(slices)).join().unwrap();
+            hands.push(thread::spawn(move || {
+                thread::sleep(Duration::from_millis(10));
+                drop(slices);
+            }));
             famines += 1;
             continue;
         }
@@ -222,6 +227,9 @@ fn receiving_goes_on_when_memory_comes_home() {
     }
     assert!(bytes == expected, "bytes were lost or mixed up");
     assert!(famines >= total / pool.usage().limit - 1, "more was received than there was memory for");
+    for hand in hands {
+        hand.join().unwrap();
+    }
     writer.join().unwrap();
     drop((held, rig));
     assert_eq!(pool.usage().in_use, 0, "all memory has gone home");
