@@ -5,7 +5,9 @@
 //! of the three is forgotten.
 
 pub mod canary;
+pub mod checkpoint;
 pub mod index;
+pub mod journal;
 pub mod manifest;
 pub mod metadata;
 pub mod partition;
@@ -31,6 +33,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "producer", run: producer::run },
     Target { name: "sum", run: sum::run },
     Target { name: "partition", run: partition::run },
+    Target { name: "journal", run: journal::run },
+    Target { name: "checkpoint", run: checkpoint::run },
 ];
 
 /// Overwrites bytes at a position, as far as there are any: how a body repairs a checksum or a length that chance would

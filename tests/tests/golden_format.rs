@@ -12,13 +12,17 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use millstream_engine::format::batch::{self, BatchBuilder, BatchHeader};
+use millstream_engine::format::checkpoint::{Checkpoint, PartitionState, SegmentState};
 use millstream_engine::format::index::{OffsetIndexEntry, TimeIndexEntry};
+use millstream_engine::format::journal::{self, GroupPlace, RecordHeader, RecordKind};
 use millstream_engine::format::manifest::Manifest;
 use millstream_engine::format::metadata::{self, MetadataRecord};
 use millstream_engine::format::partition;
 use millstream_engine::format::producer::{self, ProducerBatch, ProducerState, SnapshotEntry};
 use millstream_engine::format::sum::{Sum, SumBuilder, Summed};
-use millstream_engine::types::{LeaderEpoch, MetadataEpoch, Offset, PartitionId, Slot, TopicId};
+use millstream_engine::types::{
+    FileEpoch, LeaderEpoch, Lsn, MetadataEpoch, Offset, PartitionId, ShardId, Slot, TopicId,
+};
 
 const ID: TopicId =
     TopicId([0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0, 0x0f, 0xed, 0xcb, 0xa9, 0x87, 0x65, 0x43, 0x21]);
@@ -287,4 +291,116 @@ fn partition_texts() {
     let expected = "[(LeaderEpoch(1), Offset(0)), (LeaderEpoch(4), Offset(900))]";
     check("partition/leader-epochs", made.as_bytes(), decoded, expected);
     check("partition/leader-epochs-cut", &made.as_bytes()[..8], decoded, "none");
+}
+
+#[test]
+fn journal_group() {
+    let mut group = vec![0; journal::GROUP_HEADER_BYTES];
+    let batch = BatchBuilder::new(1_700_000_000_000).push(Some(b"key"), Some(b"value")).build();
+    let payloads = [
+        (RecordKind::Batch, &batch[..]),
+        (RecordKind::Part, b"piece"),
+        (RecordKind::Carry, b"the tail's last bytes"),
+        (RecordKind::LogStart, b""),
+    ];
+    for (kind, payload) in payloads {
+        let header = RecordHeader {
+            kind,
+            partition: PARTITION,
+            segment: Offset(500),
+            position: 4_096,
+            aux: 600,
+            len: payload.len(),
+        };
+        group.extend_from_slice(&journal::encode_record(&header));
+        group.extend_from_slice(payload);
+        group.resize(group.len().next_multiple_of(8), 0);
+    }
+    let used = group.len();
+    group.resize(4_096, 0);
+    let place = GroupPlace {
+        previous_crc: 0x0102_0304,
+        file_epoch: FileEpoch(2),
+        first_lsn: Lsn(41),
+        durable_lsn: Lsn(40),
+    };
+    journal::seal(&mut group, used, 4, &place);
+    let decoded = |bytes: &[u8]| match journal::check(bytes) {
+        Ok(header) => {
+            let records: Vec<_> = journal::records(bytes)
+                .map(|(record, payload)| {
+                    format!("{:?} {}@{} {payload:?}", record.kind, record.partition.index, record.position)
+                })
+                .collect();
+            let (first, last) = (header.first_lsn.0, header.last_lsn().0);
+            format!("{first}..={last} of file {}: {}", header.file_epoch.0, records.join(", "))
+        }
+        Err(error) => debug(error),
+    };
+    let expected = "41..=44 of file 2: Batch 3@4096 112..188, Part 3@4096 240..245, \
+        Carry 3@4096 296..317, LogStart 3@4096 368..368";
+    check("journal/sound", &group, decoded, expected);
+    let expected = "Broken(0, \"the group's checksum does not match\")";
+    check("journal/bit-rot", &flipped(&group, 241), decoded, expected);
+    let expected = "Broken(112, \"a record batch's checksum does not match\")";
+    check("journal/bit-rot-in-a-batch", &flipped(&group, 180), decoded, expected);
+    check("journal/cut", &group[..4_000], decoded, "Broken(4000, \"the group is cut off\")");
+    check("journal/nothing", &[0; 4_096], decoded, "Absent");
+}
+
+#[test]
+fn checkpoint() {
+    let segment = |base, size, flushed, stored| SegmentState {
+        base: Offset(base),
+        size,
+        flushed,
+        index_entries: 3,
+        time_entries: 2,
+        max_timestamp: 1_700_000_000_000,
+        created_ms: 1_600_000_000_000,
+        stored,
+    };
+    let batch =
+        ProducerBatch { first_sequence: 10, base_offset: Offset(55), last_offset_delta: 4, timestamp: 1_000 };
+    let made = Checkpoint {
+        lsn: Lsn(900),
+        replay_lsn: Lsn(800),
+        generation: 2,
+        shard: ShardId(1),
+        partitions: vec![PartitionState {
+            id: PARTITION,
+            log_start: Offset(5),
+            next_offset: Offset(60),
+            segments: vec![segment(0, 12_345, 12_345, true), segment(40, 9_000, 8_192, false)],
+            producers: vec![ProducerState {
+                producer_id: 77,
+                epoch: 2,
+                batches: vec![batch],
+                last_timestamp: 1_000,
+            }],
+        }],
+    }
+    .encode();
+    let decoded = |bytes: &[u8]| match Checkpoint::decode(bytes) {
+        Ok(checkpoint) => {
+            let log = &checkpoint.partitions[0];
+            let segments: Vec<_> = log
+                .segments
+                .iter()
+                .map(|segment| (segment.base.0, segment.flushed, segment.stored))
+                .collect();
+            let (lsn, shard, producers) = (checkpoint.lsn.0, checkpoint.shard.0, log.producers.len());
+            format!(
+                "shard {shard} at {lsn}: {} to {}, {segments:?}, {producers} producer",
+                log.log_start, log.next_offset
+            )
+        }
+        Err(damage) => debug(damage),
+    };
+    let expected = "shard 1 at 900: 5 to 60, [(0, 12345, true), (40, 8192, false)], 1 producer";
+    check("checkpoint/sound", &made, decoded, expected);
+    let expected = "(4, \"the checkpoint's checksum does not match\")";
+    check("checkpoint/bit-rot", &flipped(&made, 100), decoded, expected);
+    let expected = "(8, \"the checkpoint's length is not the file's\")";
+    check("checkpoint/cut", &made[..200], decoded, expected);
 }
