@@ -1,5 +1,6 @@
 //! `millbench`: measures Millstream beside the machine's limits and its peers.
 
+mod engine;
 mod limits;
 mod machine;
 mod measure;
@@ -33,14 +34,19 @@ struct Cli {
 enum Command {
     /// What this machine can do: durable appends, sequential I/O, loopback, wake-ups, checksums
     Limits(limits::Limits),
+    /// The embedded engine beside the machine's limits
+    Engine(engine::Engine),
+    #[command(hide = true)]
+    Hold(engine::hold::Hold),
 }
 
 impl Cli {
     fn run(&self) -> Result<(), Problem> {
-        let run = match &self.command {
-            Command::Limits(limits) => limits.run()?,
-        };
-        self.keep(&run)
+        match &self.command {
+            Command::Limits(limits) => self.keep(&limits.run()?),
+            Command::Engine(engine) => engine.run()?.map_or(Ok(()), |run| self.keep(&run)),
+            Command::Hold(hold) => hold.run(),
+        }
     }
 
     fn keep(&self, run: &Run) -> Result<(), Problem> {

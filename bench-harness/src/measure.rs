@@ -93,7 +93,7 @@ impl Measured {
 }
 
 /// Runs every case for `span`, `turns` times, in turns. A case that fails is given up and says why; the others go on.
-pub fn interleave(cases: &mut [Box<dyn Case>], turns: usize, span: Duration) -> Vec<Measured> {
+pub fn interleave(cases: &mut [Box<dyn Case + '_>], turns: usize, span: Duration) -> Vec<Measured> {
     let mut measured: Vec<Measured> =
         cases.iter().map(|case| Measured { name: case.name(), turns: Vec::new(), failure: None }).collect();
     for turn in 1..=turns {

@@ -1,5 +1,6 @@
 //! Tables for the terminal.
 
+use crate::engine::Benchmark;
 use crate::results::{Row, Run};
 
 /// Prints a run as an aligned table. Rows with a bar say whether they met it; failed rows say why they have no figure.
@@ -24,19 +25,32 @@ pub fn print(run: &Run) {
 /// The table's text.
 pub fn table(rows: &[Row]) -> String {
     let head = ["", "median", "min..max", "unit", "p99", "p99.9", "n", ""].map(str::to_owned);
-    let mut lines = vec![head];
-    lines.extend(rows.iter().map(cells));
-    let mut widths = [0; 8];
-    for line in &lines {
+    align(&std::iter::once(head).chain(rows.iter().map(cells)).collect::<Vec<_>>(), &[1, 2, 4, 5, 6])
+}
+
+/// The list of benchmarks, with their bars and how they are measured.
+pub fn list<'a>(benchmarks: impl Iterator<Item = &'a Benchmark>) -> String {
+    let lines: Vec<_> = benchmarks
+        .map(|benchmark| {
+            let bar = benchmark.bar.text().unwrap_or_else(|| "reported".to_owned());
+            [benchmark.name.to_owned(), bar, benchmark.what.to_owned(), benchmark.how.to_owned()]
+        })
+        .collect();
+    align(&lines, &[])
+}
+
+/// Lines of cells, one under the other; the columns of `right` end at the same place, the others start there.
+fn align<const N: usize>(lines: &[[String; N]], right: &[usize]) -> String {
+    let mut widths = [0; N];
+    for line in lines {
         for (width, cell) in widths.iter_mut().zip(line) {
             *width = cell.chars().count().max(*width);
         }
     }
     let mut text = String::new();
-    for line in &lines {
-        let padded = line.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
-            0 | 3 | 7 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
+    for line in lines {
+        let padded = line.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+            if right.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
         });
         text += padded.collect::<Vec<_>>().join("  ").trim_end();
         text.push('\n');

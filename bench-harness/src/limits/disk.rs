@@ -166,7 +166,7 @@ impl Append {
         // The kernel's workers count, so it is the whole process's time: each thread answers for its share of it.
         let cpu = cpu.elapsed() / self.threads as u32;
         Ok(Outcome::default()
-            .with("MB/s", mb_per_second(appended, before - started - renewing))
+            .with("MB/s", mb_per_second(appended, before.duration_since(started).saturating_sub(renewing)))
             .with("CPU us", cpu.as_secs_f64() * 1e6 / latency.len().max(1) as f64)
             .with_latency(latency))
     }
