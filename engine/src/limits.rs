@@ -36,6 +36,10 @@ pub const OPEN_SEGMENTS_MAX: usize = 256;
 
 /// Messages in a mailbox ring between two shards, each way and kind.
 pub const MAILBOX_SLOTS: usize = 1024;
+/// Messages of one kind that may wait for one shard, over all its peers: many shards have smaller rings.
+pub const MAILBOX_SLOTS_INBOUND_MAX: usize = 16 << 10;
+/// Messages in the smallest ring, among as many shards as there may be.
+pub const MAILBOX_SLOTS_MIN: usize = 64;
 /// Completions that one turn takes before it looks at its other work.
 pub const COMPLETIONS_PER_TURN: usize = 512;
 
@@ -62,3 +66,8 @@ const _: () =
     assert!(GROUP_BYTES_MAX.is_multiple_of(BLOCK_BYTES) && SEGMENT_WRITE_BYTES.is_multiple_of(BLOCK_BYTES));
 const _: () = assert!(GROUPS_IN_FLIGHT == 1, "recovery's decision table is written for one group in flight");
 const _: () = assert!(JOURNAL_FILES_MIN >= 2, "one file fills while the other is recycled");
+const _: () = assert!(MAILBOX_SLOTS.is_power_of_two() && MAILBOX_SLOTS_MIN.is_power_of_two(), "rings mask");
+const _: () = assert!(
+    MAILBOX_SLOTS_MIN * SHARDS_MAX as usize <= MAILBOX_SLOTS_INBOUND_MAX,
+    "the smallest rings keep the bound"
+);
