@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput};
 use millstream_engine::checksum::crc32c;
 use millstream_engine::format::batch::{BatchBuilder, BatchHeader, check_produced, stamp};
 use millstream_engine::limits::GROUP_BYTES_MAX;
@@ -53,5 +53,8 @@ fn codec(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, codec);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    codec(&mut criterion);
+    criterion.final_summary();
+}

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use millstream_engine::config::Config;
 
 use crate::limits;
 use crate::measure::Problem;
@@ -61,7 +62,11 @@ impl Engine {
         }
         std::fs::create_dir_all(&self.dir)?;
         let mut notes = Vec::new();
-        let direct = limits::probe(&self.dir, &mut notes)?;
+        let history_bytes = self.history_gib << 30;
+        // The largest log beside the history: `sustained` goes ten times around the journal in each turn.
+        let sustained_bytes = u64::from(self.reps) * 10 * Config::default().journal_bytes;
+        let space = limits::SPACE_BYTES + history_bytes + sustained_bytes;
+        let direct = limits::probe(&self.dir, space, &mut notes)?;
         let taken = self.leave_mib.map(take_memory).transpose()?;
         if let Some(memory) = &taken {
             notes.push(format!("{} MiB of memory were taken to measure under pressure", memory.len() >> 20));
@@ -71,7 +76,7 @@ impl Engine {
             direct,
             span: Duration::try_from_secs_f64(self.seconds)?,
             turns: self.reps.into(),
-            history_bytes: self.history_gib << 30,
+            history_bytes,
             nodes: Cell::new(0),
         };
         let rows = chosen().flat_map(|benchmark| bench.run(benchmark)).collect();

@@ -18,8 +18,8 @@ use crc::Crc;
 use disk::{Append, ColdRead, FileState, Sequential, Submission};
 use wake::{Wake, Way};
 
-/// Bytes that the scratch files take, and some to spare.
-const SPACE_BYTES: u64 = 4 << 30;
+/// Bytes that the scratch files of the limits take, and some to spare.
+pub const SPACE_BYTES: u64 = 4 << 30;
 
 /// What `millbench limits` is told.
 #[derive(Args)]
@@ -44,7 +44,7 @@ impl Limits {
         let dir = &self.dir;
         std::fs::create_dir_all(dir)?;
         let mut notes = Vec::new();
-        let direct = probe(dir, &mut notes)?;
+        let direct = probe(dir, SPACE_BYTES, &mut notes)?;
         eprintln!("preparing files in {}", dir.display());
         let mut cases = cases(dir, direct)?;
         let seconds = self.seconds.unwrap_or(if self.quick { 12.0 } else { 75.0 });
@@ -54,8 +54,9 @@ impl Limits {
     }
 }
 
-/// Whether the directory's file system has `O_DIRECT`, and room enough. What is unusual goes into `notes`.
-pub fn probe(dir: &Path, notes: &mut Vec<String>) -> Result<bool, Problem> {
+/// Whether the directory's file system has `O_DIRECT`; an error if it has less than `space` bytes free. What is unusual
+/// goes into `notes`.
+pub fn probe(dir: &Path, space: u64, notes: &mut Vec<String>) -> Result<bool, Problem> {
     if raw::cpus().len() < 2 {
         notes.push("one processor only: both sides of every pair share it".to_owned());
     }
@@ -67,12 +68,12 @@ pub fn probe(dir: &Path, notes: &mut Vec<String>) -> Result<bool, Problem> {
         file => (file?, true),
     };
     let free = raw::free_bytes(&file)?;
-    if free < SPACE_BYTES {
+    if free < space {
         return Err(format!(
-            "{} has {} MiB free; the scratch files need {} MiB: choose another with --dir",
+            "{} has {} MiB free; {} MiB are needed: choose another with --dir",
             dir.display(),
             free >> 20,
-            SPACE_BYTES >> 20
+            space >> 20
         )
         .into());
     }

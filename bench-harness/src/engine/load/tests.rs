@@ -28,6 +28,7 @@ struct FakeShard<F> {
     now: Nanos,
     service: F,
     batches: u64,
+    held: Nanos,
     /// What comes when; the number keeps the order of what comes at the same time.
     coming: BinaryHeap<Reverse<(Nanos, u64)>>,
     events: BTreeMap<u64, AppEvent>,
@@ -59,6 +60,7 @@ impl<F: FnMut(Nanos) -> Nanos> FakeShard<F> {
             now: Nanos::ZERO,
             service,
             batches: 100,
+            held: Nanos::from_millis(2),
             coming: BinaryHeap::new(),
             events: BTreeMap::new(),
             appends: BTreeMap::new(),
@@ -74,7 +76,7 @@ impl<F: FnMut(Nanos) -> Nanos> FakeShard<F> {
         self.coming.push(Reverse((at, number)));
     }
 
-    /// Steps until the first run has been reported. New metadata takes the shard a turn of 2 ms.
+    /// Steps until the first run has been reported. New metadata takes the shard a turn of `held`.
     fn reports(&mut self) -> Vec<Report> {
         self.later(Nanos::ZERO, AppEvent::Started);
         loop {
@@ -83,7 +85,7 @@ impl<F: FnMut(Nanos) -> Nanos> FakeShard<F> {
             let event = self.events.remove(&number).unwrap();
             match event {
                 AppEvent::Reply(..) => self.in_flight -= 1,
-                AppEvent::MetadataChanged => self.now = self.now + Nanos::from_millis(2),
+                AppEvent::MetadataChanged => self.now = self.now + self.held,
                 _ => {}
             }
             self.out.set_clocks(self.now, WallMs(0));
@@ -200,6 +202,32 @@ fn a_pause_shows_at_its_full_length_in_an_open_loop() {
     assert!((48..=51).contains(&late(1)), "{} appends felt the pause", late(1));
     assert!((23..=26).contains(&late(25)), "{} felt half of it", late(25));
     assert!(report.latency.max() > 49_000_000);
+}
+
+#[test]
+fn a_turn_that_holds_the_generator_itself_shows_at_its_full_length_too() {
+    let load = append(1, Pace::Open(1000.0), Until::Span(Nanos::from_millis(1000)));
+    let mut shard = FakeShard::new(vec![Command::Run(vec![load])], micros(100));
+    shard.held = Nanos::from_millis(50);
+    shard.later(Nanos::from_millis(500), AppEvent::MetadataChanged);
+    let report = shard.reports().remove(0);
+    assert_eq!(report.operations, 1000);
+    let late = |ms: u64| report.latency.count_between(ms * 1_000_000, u64::MAX);
+    assert!((48..=51).contains(&late(1)), "{} appends felt the turn", late(1));
+    assert!((23..=26).contains(&late(25)), "{} felt half of it", late(25));
+}
+
+#[test]
+fn an_open_loop_that_has_too_many_in_flight_goes_on_when_they_end_and_loses_none() {
+    // The load starts at 2 ms. Nothing is answered before 22 ms, when twice as many are due as may be in flight.
+    let service = |now: Nanos| Nanos::from_millis(22).since(now) + Nanos::from_micros(100);
+    let load = append(1, Pace::Open(400_000.0), Until::Span(Nanos::from_millis(20)));
+    let mut shard = FakeShard::new(vec![Command::Run(vec![load])], service);
+    let report = shard.reports().remove(0);
+    assert_eq!((report.operations, shard.in_flight_max), (8000, 4096));
+    // Those in flight were due in the first 10.24 ms, and answered 20.1 ms after the start.
+    let late = report.latency.count_between(10_000_000, u64::MAX);
+    assert!((4000..=4096).contains(&late), "{late}");
 }
 
 #[test]
