@@ -3,6 +3,7 @@
 use std::fs::read_to_string;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -88,6 +89,49 @@ pub fn commit() -> String {
     }
 }
 
+/// How much of the machine other processes took while something was measured. Figures from a busy machine are worth
+/// little: the run says so.
+pub struct Others {
+    started: Instant,
+    ticks: f64,
+}
+
+/// Ticks per second in `/proc`, the same on every Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+impl Others {
+    /// Starts to look.
+    pub fn start() -> Others {
+        Others { started: Instant::now(), ticks: others_ticks().unwrap_or_default() }
+    }
+
+    /// The share of all processors' time that other processes spent outside the kernel since then.
+    pub fn share(&self) -> f64 {
+        let ticks = others_ticks().unwrap_or_default() - self.ticks;
+        let seconds = self.started.elapsed().as_secs_f64() * raw::cpus().len() as f64;
+        (ticks / TICKS_PER_SECOND / seconds).clamp(0.0, 1.0)
+    }
+}
+
+/// User time of all processes but this one and its children.
+fn others_ticks() -> Option<f64> {
+    let all = read_to_string("/proc/stat").ok()?;
+    let own = read_to_string("/proc/self/stat").ok()?;
+    Some(user_ticks(&all)? - own_user_ticks(&own)?)
+}
+
+/// Fields `user` and `nice` of the first line of `/proc/stat`.
+fn user_ticks(stat: &str) -> Option<f64> {
+    let mut fields = stat.lines().next()?.split_whitespace().skip(1);
+    Some(fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?)
+}
+
+/// Fields `utime` and `cutime`, the 14th and 16th, of `/proc/self/stat`; the second is a name that may hold spaces.
+fn own_user_ticks(stat: &str) -> Option<f64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    Some(fields.next()?.parse::<f64>().ok()? + fields.nth(1)?.parse::<f64>().ok()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,5 +142,12 @@ mod tests {
         let found = |dir| mount_in(mounts, Path::new(dir)).map(|(kind, _)| kind);
         assert_eq!(found("/data/x").as_deref(), Some("xfs"));
         assert_eq!(found("/database").as_deref(), Some("ext4"));
+    }
+
+    #[test]
+    fn user_time_is_read_past_a_name_with_spaces_and_brackets() {
+        let own = "7 (a b) c) S 1 2 3 4 5 6 7 8 9 10 40 50 2 60 0";
+        assert_eq!(own_user_ticks(own), Some(42.0));
+        assert_eq!(user_ticks("cpu  100 20 3 4\ncpu0 1 2 3 4"), Some(120.0));
     }
 }

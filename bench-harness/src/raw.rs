@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::ptr::{NonNull, null, null_mut};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::{Entry, Flags};
@@ -140,10 +140,12 @@ pub fn free_bytes(file: &File) -> io::Result<u64> {
 /// A new file without a name: nothing is left of it when the harness ends, however it ends. With `direct`, past the
 /// page cache; refused with [`ErrorKind::InvalidInput`] where the file system cannot do that.
 pub fn scratch_file(dir: &Path, direct: bool) -> io::Result<File> {
-    let path = dir.join(format!("limits-{}", std::process::id()));
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    let path = dir.join(format!("scratch-{}-{number}", std::process::id()));
     let flags = if direct { libc::O_DIRECT } else { 0 };
-    let file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(true).custom_flags(flags).open(&path);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).custom_flags(flags).open(&path);
+    // A file system that refuses O_DIRECT may have made the file all the same.
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => file,

@@ -7,8 +7,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::machine::{self, Machine};
+use crate::machine::{self, Machine, Others};
 use crate::measure::{Measured, Of, Problem, Spread, histogram};
+
+/// Other processes may take this share of the processors before the run warns of it.
+const OTHERS_SHARE_MAX: f64 = 0.03;
 
 /// One run of the harness.
 #[derive(Serialize)]
@@ -19,6 +22,8 @@ pub struct Run {
     pub commit: String,
     /// Where.
     pub machine: Machine,
+    /// The share of the processors that other processes took meanwhile.
+    pub others_share: f64,
     /// The command that repeats it.
     pub command: String,
     /// The durability level that its appends asked for.
@@ -161,8 +166,21 @@ pub fn rows(measured: &[Measured]) -> Vec<Row> {
 }
 
 impl Run {
-    /// A run that has just ended, measured in `dir`.
-    pub fn ended(dir: &Path, durability: &str, notes: Vec<String>, rows: Vec<Row>) -> Run {
+    /// A run that has just ended, measured in `dir`; `others` was started with it.
+    pub fn ended(
+        dir: &Path,
+        others: &Others,
+        durability: &str,
+        mut notes: Vec<String>,
+        rows: Vec<Row>,
+    ) -> Run {
+        let others_share = others.share();
+        if others_share > OTHERS_SHARE_MAX {
+            let percent = others_share * 100.0;
+            notes.push(format!(
+                "other processes took {percent:.0} % of the processors: measure again on a quiet machine"
+            ));
+        }
         let time_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let mut command = vec!["millbench".to_owned()];
         command.extend(std::env::args().skip(1));
@@ -170,6 +188,7 @@ impl Run {
             time_s,
             commit: machine::commit(),
             machine: Machine::of(dir),
+            others_share,
             command: command.join(" "),
             durability: durability.to_owned(),
             notes,

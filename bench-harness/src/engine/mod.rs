@@ -16,6 +16,7 @@ use clap::builder::PossibleValuesParser;
 use millstream_engine::config::Config;
 
 use crate::limits;
+use crate::machine::Others;
 use crate::measure::Problem;
 use crate::raw::Memory;
 use crate::results::Run;
@@ -79,8 +80,9 @@ impl Engine {
             history_bytes,
             nodes: Cell::new(0),
         };
+        let others = Others::start();
         let rows = chosen().flat_map(|benchmark| bench.run(benchmark)).collect();
-        Ok(Some(Run::ended(&self.dir, "durable", notes, rows)))
+        Ok(Some(Run::ended(&self.dir, &others, "durable", notes, rows)))
     }
 }
 

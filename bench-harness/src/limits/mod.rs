@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::machine::Others;
 use crate::measure::{self, Case, Problem};
 use crate::raw::{self, Op};
 use crate::results::{Run, rows};
@@ -49,8 +50,9 @@ impl Limits {
         let mut cases = cases(dir, direct)?;
         let seconds = self.seconds.unwrap_or(if self.quick { 12.0 } else { 75.0 });
         let span = Duration::try_from_secs_f64(seconds / (cases.len() * usize::from(self.reps)) as f64)?;
+        let others = Others::start();
         let measured = measure::interleave(&mut cases, self.reps.into(), span);
-        Ok(Run::ended(dir, "durable", notes, rows(&measured)))
+        Ok(Run::ended(dir, &others, "durable", notes, rows(&measured)))
     }
 }
 
