@@ -5,7 +5,12 @@
 //! module names a descriptor, a clock or a source of chance.
 
 mod blocking;
+pub mod fault;
+pub mod probe;
+pub mod random;
 mod replace;
+pub mod sim;
+pub mod uring;
 
 use std::any::Any;
 use std::fmt;
@@ -42,7 +47,7 @@ impl Token {
 }
 
 /// An open file, as its backend knows it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FileId(pub u32);
 
 /// A connection, as its backend knows it. Never reused within a process's life.
