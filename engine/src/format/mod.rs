@@ -2,3 +2,6 @@
 //!
 //! Every structure is described once, at its encoder here; `docs/storage.md` links to it. Decoders take bytes that may
 //! be anything, and neither panic nor trust a length or count.
+
+pub mod batch;
+pub mod record;
