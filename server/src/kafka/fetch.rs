@@ -124,7 +124,7 @@ impl Fetch {
             }
             reader.tags()?;
         }
-        // Forgotten topics belong to sessions, and the rack to replicas: neither exists here.
+        skip_forgotten(&mut reader, version)?;
         let bytes = |number| u64::try_from(number).unwrap_or(0);
         Ok(Fetch {
             max_wait: Nanos::from_millis(bytes(max_wait_ms)),
@@ -355,6 +355,23 @@ impl Fetch {
 /// Of the bytes that a read may find, those that come into memory with its answer.
 fn held_of(wanted: u64) -> usize {
     wanted.min(READ_CHUNK_BYTES as u64) as usize
+}
+
+/// Forgotten topics belong to sessions, and the rack to replicas: neither exists here.
+fn skip_forgotten(reader: &mut Reader<'_>, version: i16) -> Result<(), Malformed> {
+    if version >= 7 {
+        for _ in 0..reader.count(2)? {
+            reader.string()?;
+            for _ in 0..reader.count(4)? {
+                reader.i32()?;
+            }
+            reader.tags()?;
+        }
+    }
+    if version >= 11 {
+        reader.string()?;
+    }
+    reader.tags()
 }
 
 fn write_head(writer: &mut Writer, version: i16, error: ErrorCode) {

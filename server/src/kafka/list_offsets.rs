@@ -64,6 +64,7 @@ impl ListOffsets {
             }
             reader.tags()?;
         }
+        reader.tags()?;
         Ok(ListOffsets { topics, waiting: 0 })
     }
 

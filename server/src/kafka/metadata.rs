@@ -66,6 +66,7 @@ impl MetadataRequest {
         let may_create = version < 4 || reader.bool()?;
         let wants_cluster_operations = (8..=10).contains(&version) && reader.bool()?;
         let wants_topic_operations = version >= 8 && reader.bool()?;
+        reader.tags()?;
         Ok(MetadataRequest {
             topics,
             may_create,

@@ -1,0 +1,13 @@
+//! The Kafka side from bytes to bytes: real connections, handlers and dispatch, a stand-in for the engine behind them,
+//! and the `kafka-protocol` crate as the other end.
+
+mod api_versions;
+mod engine;
+mod fetch;
+mod hostile;
+mod list_offsets;
+mod metadata;
+mod node;
+mod pipelining;
+mod produce;
+mod wire;
