@@ -139,7 +139,7 @@ pub static KEYS: &[Key] = &[
         name: "data.dir",
         about: "The directory that holds everything. `--data` comes first.",
         get: |config| quoted(&config.data_dir),
-        set: |config, value| text(value).map(|dir| config.data_dir = dir.to_owned()),
+        set: |config, value| text(value).map(|dir| dir.clone_into(&mut config.data_dir)),
     },
     Key {
         name: "shards",
@@ -309,7 +309,7 @@ pub static KEYS: &[Key] = &[
         name: "log.level",
         about: "What is written to stderr: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,millstream=debug`. The environment's `MILLSTREAM_LOG` comes first.",
         get: |config| quoted(&config.log_level),
-        set: |config, value| text(value).map(|level| config.log_level = level.to_owned()),
+        set: |config, value| text(value).map(|level| level.clone_into(&mut config.log_level)),
     },
 ];
 
@@ -376,9 +376,9 @@ mod tests {
     #[test]
     fn every_key_reads_back_what_it_shows() {
         let defaults = ServerConfig::default();
-        let file: String =
-            KEYS.iter().map(|key| format!("{} = {}\n", key.name, (key.get)(&defaults))).collect();
-        let config = ServerConfig::parse(&file).unwrap();
+        let lines: Vec<String> =
+            KEYS.iter().map(|key| format!("{} = {}", key.name, (key.get)(&defaults))).collect();
+        let config = ServerConfig::parse(&lines.join("\n")).unwrap();
         for key in KEYS {
             assert_eq!((key.get)(&config), (key.get)(&defaults), "{}", key.name);
         }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use millstream_engine::error::Refusal;
 use millstream_engine::shard::metadata::{Metadata, Topic};
 use millstream_engine::shard::request::Reply;
 use millstream_engine::types::TopicId;
@@ -99,14 +100,15 @@ impl MetadataRequest {
 
     /// Takes the answer to a creation.
     pub fn on_reply(&mut self, place: u32, reply: Reply, context: &mut Context<'_>) -> Option<Done> {
-        if let Reply::Refused(refusal) = &reply
-            && let Some(wanted) = self.topics.as_mut().and_then(|topics| topics.get_mut(place as usize))
-        {
-            wanted.missing = match code(refusal) {
-                // Somebody else was faster, and this shard will hear of it.
-                ErrorCode::TopicAlreadyExists => ErrorCode::LeaderNotAvailable,
-                error => error,
-            };
+        let refusal = match reply {
+            // Until this shard has applied it, too, there is no leader to name.
+            Reply::TopicCreated(_) | Reply::Refused(Refusal::TopicExists(_)) => None,
+            Reply::Refused(refusal) => Some(refusal),
+            other => panic!("a creation was answered {other:?}"),
+        };
+        let wanted = self.topics.as_mut().and_then(|topics| topics.get_mut(place as usize));
+        if let (Some(wanted), Some(refusal)) = (wanted, refusal) {
+            wanted.missing = code(&refusal);
         }
         self.waiting -= 1;
         self.finish(context)

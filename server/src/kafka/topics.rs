@@ -9,23 +9,23 @@ use crate::limits::{PARTITIONS_PER_REQUEST_MAX, TOPICS_PER_REQUEST_MAX};
 pub struct Topics<P> {
     names: String,
     /// Per topic, where its name and its partitions end.
-    topics: Vec<(usize, usize)>,
+    ends: Vec<(usize, usize)>,
     partitions: Vec<P>,
 }
 
 impl<P> Topics<P> {
     /// None yet.
     pub fn new() -> Topics<P> {
-        Topics { names: String::new(), topics: Vec::new(), partitions: Vec::new() }
+        Topics { names: String::new(), ends: Vec::new(), partitions: Vec::new() }
     }
 
     /// Starts a topic.
     pub fn push_topic(&mut self, name: &str) -> Result<(), Malformed> {
-        if self.topics.len() >= TOPICS_PER_REQUEST_MAX {
+        if self.ends.len() >= TOPICS_PER_REQUEST_MAX {
             return Err(Malformed("the request names too many topics"));
         }
         self.names.push_str(name);
-        self.topics.push((self.names.len(), self.partitions.len()));
+        self.ends.push((self.names.len(), self.partitions.len()));
         Ok(())
     }
 
@@ -35,7 +35,7 @@ impl<P> Topics<P> {
             return Err(Malformed("the request names too many partitions"));
         }
         self.partitions.push(partition);
-        let (_, end) = self.topics.last_mut().expect("a partition follows its topic");
+        let (_, end) = self.ends.last_mut().expect("a partition follows its topic");
         *end = self.partitions.len();
         Ok(())
     }
@@ -59,7 +59,7 @@ impl<P> Topics<P> {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[P])> {
         let mut name_start = 0;
         let mut start = 0;
-        self.topics.iter().map(move |&(name_end, end)| {
+        self.ends.iter().map(move |&(name_end, end)| {
             let name = self.names.get(name_start..name_end).expect("names end where push_topic says");
             let partitions = self.partitions.get(start..end).expect("ends rise up to the last partition");
             (name_start, start) = (name_end, end);
@@ -72,7 +72,7 @@ impl<P> Topics<P> {
         let mut name_start = 0;
         let mut partitions = self.partitions.iter_mut().enumerate();
         let mut start = 0;
-        for &(name_end, end) in &self.topics {
+        for &(name_end, end) in &self.ends {
             let name = self.names.get(name_start..name_end).expect("names end where push_topic says");
             for (index, partition) in partitions.by_ref().take(end - start) {
                 each(name, index as u32, partition);
@@ -88,7 +88,7 @@ impl<P> Topics<P> {
 
     /// Writes the array of topics, each with its array of partitions, which is what the responses share.
     pub fn write(&self, writer: &mut Writer, mut partition: impl FnMut(&mut Writer, &P)) {
-        writer.count(self.topics.len());
+        writer.count(self.ends.len());
         for (name, partitions) in self.iter() {
             writer.string(name);
             writer.count(partitions.len());

@@ -295,7 +295,7 @@ impl Connection {
 
     /// What came is not Kafka's protocol: earlier requests are still answered, then the connection is closed.
     fn refuse(&mut self, reason: &dyn Display) {
-        tracing::info!(peer = %self.peer, "connection refused: {reason}");
+        tracing::info!(peer = %self.peer, "connection closed: {reason}");
         self.drain();
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream_engine::buffer::Slice;
+use millstream_engine::config::TopicConfig;
 use millstream_engine::error::Refusal;
 use millstream_engine::format::batch::{BatchHeader, check_produced, stamp};
 use millstream_engine::shard::metadata::{Metadata, Topic};
@@ -20,6 +21,12 @@ struct Partition {
     log_start: u64,
 }
 
+struct Watch {
+    token: u64,
+    interests: Vec<(PartitionId, Offset)>,
+    min_bytes: u32,
+}
+
 /// All shards of a node in one.
 pub struct Engine {
     pub metadata: Arc<Metadata>,
@@ -30,7 +37,7 @@ pub struct Engine {
     /// Whether a load fails.
     pub refuse_load: bool,
     partitions: BTreeMap<PartitionId, Partition>,
-    watches: BTreeMap<WatchId, (u64, Vec<(PartitionId, Offset)>, u32)>,
+    watches: BTreeMap<WatchId, Watch>,
 }
 
 impl Engine {
@@ -57,7 +64,7 @@ impl Engine {
         let mut metadata = Metadata::clone(&self.metadata);
         let id = TopicId([metadata.topics.len() as u8 + 1; 16]);
         let slots = (0..partitions).map(Slot).collect();
-        let topic = Arc::new(Topic { id, name: name.to_owned(), config: Default::default(), slots });
+        let topic = Arc::new(Topic { id, name: name.to_owned(), config: TopicConfig::default(), slots });
         metadata.epoch = MetadataEpoch(metadata.epoch.0 + 1);
         metadata.topics.insert(name.to_owned(), Arc::clone(&topic));
         metadata.by_id.insert(id, topic);
@@ -94,14 +101,14 @@ impl Engine {
         }
         let woken: Vec<_> = self.watches.keys().copied().filter(|id| self.is_due(*id)).collect();
         for id in woken {
-            let (token, ..) = self.watches.remove(&id).unwrap();
+            let Watch { token, .. } = self.watches.remove(&id).unwrap();
             replies.push((token, Reply::Woken(id)));
         }
         replies
     }
 
     fn is_due(&self, id: WatchId) -> bool {
-        let (_, interests, min_bytes) = &self.watches[&id];
+        let Watch { interests, min_bytes, .. } = &self.watches[&id];
         let new: usize =
             interests.iter().map(|(id, offset)| self.partitions[id].batches_from(*offset).len()).sum();
         *min_bytes == 0 || new >= *min_bytes as usize
@@ -130,12 +137,12 @@ impl Engine {
                 Reply::Loaded(bytes, rest)
             }
             Request::Watch { watch, interests, min_bytes } => {
-                self.watches.insert(watch, (token, interests, min_bytes));
+                self.watches.insert(watch, Watch { token, interests, min_bytes });
                 return Ok(None);
             }
             Request::Unwatch(watch) => {
-                if let Some((_, _, min_bytes)) = self.watches.get_mut(&watch) {
-                    *min_bytes = 0;
+                if let Some(watch) = self.watches.get_mut(&watch) {
+                    watch.min_bytes = 0;
                 }
                 Reply::Done
             }

@@ -158,7 +158,9 @@ impl Node {
                 assert!(!socket.closed, "nothing is sent after a close");
                 socket.sending = true;
                 socket.sends += 1;
-                slices.iter().for_each(|slice| socket.sent.extend_from_slice(slice));
+                for slice in &slices {
+                    socket.sent.extend_from_slice(slice);
+                }
                 if !self.hold_sends {
                     self.send_done(conn);
                 }

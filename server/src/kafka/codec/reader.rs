@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
         Ok(TopicId(self.array()?))
     }
 
-    /// An UNSIGNED_VARINT of at most 32 bits.
+    /// An `UNSIGNED_VARINT` of at most 32 bits.
     pub fn unsigned_varint(&mut self) -> Result<u32, Malformed> {
         let mut value = 0_u32;
         for shift in (0..u32::BITS).step_by(7) {
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A NULLABLE_STRING.
+    /// A `NULLABLE_STRING`.
     pub fn nullable_string(&mut self) -> Result<Option<&'a str>, Malformed> {
         let Some(len) = self.length(true)? else { return Ok(None) };
         let bytes = self.take(len)?;
@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
         self.nullable_string()?.ok_or(Malformed("a string is null"))
     }
 
-    /// NULLABLE_BYTES or RECORDS, as their place in the message.
+    /// `NULLABLE_BYTES` or RECORDS, as their place in the message.
     pub fn nullable_bytes(&mut self) -> Result<Option<Range<usize>>, Malformed> {
         let Some(len) = self.length(false)? else { return Ok(None) };
         let start = self.position;

@@ -79,7 +79,7 @@ impl Writer {
         self.bytes.extend_from_slice(&id.0);
     }
 
-    /// An UNSIGNED_VARINT.
+    /// An `UNSIGNED_VARINT`.
     pub fn unsigned_varint(&mut self, mut value: u32) {
         while value >= 0x80 {
             self.bytes.push(value as u8 | 0x80);
@@ -88,9 +88,9 @@ impl Writer {
         self.bytes.push(value as u8);
     }
 
-    /// A NULLABLE_STRING. What is longer than 32767 bytes is cut, at a character: only our own error texts could be.
+    /// A `NULLABLE_STRING`. What is longer than 32767 bytes is cut, at a character: only our own error texts could be.
     pub fn nullable_string(&mut self, text: Option<&str>) {
-        let text = text.map(|text| text.get(..text.floor_char_boundary(i16::MAX as usize)).unwrap_or(text));
+        let text = text.map(cut_to_max);
         match (text, self.flexible) {
             (None, true) => self.unsigned_varint(0),
             (None, false) => self.i16(-1),
@@ -128,6 +128,12 @@ impl Writer {
     }
 }
 
+/// The longest beginning of a text, in whole characters, that has a length in 16 bits.
+fn cut_to_max(text: &str) -> &str {
+    let max = i16::MAX as usize;
+    (0..=max.min(text.len())).rev().find_map(|end| text.get(..end)).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +164,12 @@ mod tests {
             assert_eq!(reader.tags(), Ok(()));
             assert_eq!(reader.remaining(), 0);
         }
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_is_cut_at_a_character() {
+        assert_eq!(cut_to_max("äöü"), "äöü");
+        assert_eq!(cut_to_max(&"ä".repeat(20_000)).len(), 32_766);
     }
 
     #[test]
