@@ -7,14 +7,17 @@
 //! `reactor`, `shard`, `journal`, `log`, `queue`, `cache`, `format`, `io`, `buffer`, and the plain vocabulary below them.
 
 pub mod buffer;
+pub mod cache;
 pub mod checksum;
 pub mod config;
 pub mod error;
 pub mod format;
 pub mod io;
+pub mod journal;
 pub mod limits;
 pub mod log;
 pub mod reactor;
 pub mod shard;
+mod sync;
 pub mod time;
 pub mod types;

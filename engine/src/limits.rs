@@ -36,8 +36,38 @@ pub const OPEN_SEGMENTS_MAX: usize = 256;
 
 /// Messages in a mailbox ring between two shards, each way and kind.
 pub const MAILBOX_SLOTS: usize = 1024;
+/// Messages of one kind that may wait for one shard, over all its peers: many shards have smaller rings.
+pub const MAILBOX_SLOTS_INBOUND_MAX: usize = 16 << 10;
+/// Messages in the smallest ring, among as many shards as there may be.
+pub const MAILBOX_SLOTS_MIN: usize = 64;
 /// Completions that one turn takes before it looks at its other work.
 pub const COMPLETIONS_PER_TURN: usize = 512;
+
+/// Operations queued between two submissions; more are submitted at once.
+pub const RING_ENTRIES: u32 = 512;
+/// Completions that the ring holds before the kernel keeps them aside.
+pub const RING_COMPLETIONS: u32 = 4096;
+/// Workers that the kernel may start for a ring's blocking disk work: the commit's flush, a write and a flush each for
+/// [`SEGMENT_WRITES_IN_FLIGHT`] segments, the checkpoint's, a directory's, and the slow lane.
+pub const DISK_WORKERS_MAX: u32 = 12;
+/// The same for everything that is no disk. Sockets are polled, so hardly any is ever needed.
+pub const OTHER_WORKERS_MAX: u32 = 2;
+/// Reads of cold bytes and changes of names (open, rename, unlink, close) in flight at a time. Each may hold a worker
+/// and the device for milliseconds, and the commit's flush needs both.
+pub const SLOW_LANE_IN_FLIGHT: usize = 4;
+/// Helper threads of a shard, for offloaded jobs.
+pub const HELPER_THREADS: usize = 2;
+
+/// Memory is lent to the kernel for incoming bytes in blocks of this size.
+pub const RECEIVE_BLOCK_BYTES: usize = 64 << 10;
+/// Blocks lent at a time, if the receive budget allows twice as many. A power of two.
+pub const RECEIVE_BLOCKS_MAX: usize = 64;
+/// What is left of a block is lent again if it is at least this much.
+pub const RECEIVE_REST_BYTES_MIN: usize = 4 << 10;
+/// Slices gathered into one call; the kernel takes no more (`IOV_MAX`).
+pub const SEND_SLICES_MAX: usize = 1024;
+/// Connections that wait to be accepted.
+pub const LISTEN_BACKLOG: i32 = 4096;
 
 /// The largest record batch that any configuration may allow.
 pub const BATCH_BYTES_MAX: usize = 100 << 20;
@@ -61,4 +91,14 @@ const _: () = assert!(JOURNAL_SLAB_BYTES >= 2 * GROUP_BYTES_MAX, "a group fills 
 const _: () =
     assert!(GROUP_BYTES_MAX.is_multiple_of(BLOCK_BYTES) && SEGMENT_WRITE_BYTES.is_multiple_of(BLOCK_BYTES));
 const _: () = assert!(GROUPS_IN_FLIGHT == 1, "recovery's decision table is written for one group in flight");
+const _: () = assert!(RECEIVE_BLOCKS_MAX.is_power_of_two() && RECEIVE_BLOCKS_MAX <= 1 << 15);
+const _: () = assert!(
+    DISK_WORKERS_MAX as usize >= 4 + 2 * SEGMENT_WRITES_IN_FLIGHT + SLOW_LANE_IN_FLIGHT,
+    "cold reads leave room for the commit's flush"
+);
 const _: () = assert!(JOURNAL_FILES_MIN >= 2, "one file fills while the other is recycled");
+const _: () = assert!(MAILBOX_SLOTS.is_power_of_two() && MAILBOX_SLOTS_MIN.is_power_of_two(), "rings mask");
+const _: () = assert!(
+    MAILBOX_SLOTS_MIN * SHARDS_MAX as usize <= MAILBOX_SLOTS_INBOUND_MAX,
+    "the smallest rings keep the bound"
+);

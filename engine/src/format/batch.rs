@@ -28,6 +28,7 @@ use std::mem::{offset_of, size_of};
 use zerocopy::byteorder::big_endian::{I16, I32, I64, U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::producer::sequence_plus;
 use super::record::write_record;
 pub use super::record::{RecordView, Records, records_in};
 use crate::checksum::crc32c;
@@ -224,8 +225,7 @@ impl BatchHeader {
 
     /// The sequence of the last record, which wraps from `i32::MAX` to 0. Means something only if there is a producer.
     pub fn last_sequence(&self) -> i32 {
-        (self.base_sequence.cast_unsigned().wrapping_add(self.last_offset_delta) & i32::MAX.cast_unsigned())
-            .cast_signed()
+        sequence_plus(self.base_sequence, self.last_offset_delta)
     }
 }
 

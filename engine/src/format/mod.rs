@@ -4,4 +4,15 @@
 //! be anything, and neither panic nor trust a length or count.
 
 pub mod batch;
+pub mod checkpoint;
+pub mod damage;
+pub mod index;
+pub mod journal;
+pub mod manifest;
+pub mod metadata;
+pub mod partition;
+pub mod producer;
 pub mod record;
+pub mod settings;
+pub mod sum;
+mod take;

@@ -5,12 +5,19 @@
 //! module names a descriptor, a clock or a source of chance.
 
 mod blocking;
+pub mod fault;
+pub mod probe;
+pub mod random;
+mod replace;
+pub mod sim;
+pub mod uring;
 
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 
 pub use blocking::Blocking;
+pub use replace::Replace;
 
 use crate::buffer::{Block, Slice};
 use crate::error::IoError;
@@ -21,8 +28,26 @@ use crate::types::ShardId;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Token(pub u64);
 
+impl Token {
+    /// A token of one of up to 255 owners, with the owner's own number in it (56 bits).
+    pub fn new(owner: u8, id: u64) -> Token {
+        assert!(id < 1 << 56, "a token's number has 56 bits");
+        Token(u64::from(owner) << 56 | id)
+    }
+
+    /// Whose it is.
+    pub fn owner(self) -> u8 {
+        (self.0 >> 56) as u8
+    }
+
+    /// The owner's own number.
+    pub fn id(self) -> u64 {
+        self.0 & ((1 << 56) - 1)
+    }
+}
+
 /// An open file, as its backend knows it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FileId(pub u32);
 
 /// A connection, as its backend knows it. Never reused within a process's life.

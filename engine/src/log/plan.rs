@@ -1,5 +1,8 @@
-//! Read plans: what will be read, owned, holding nothing.
+//! Read plans: what will be read, owned, holding nothing; and reading as much of one as is in memory.
 
+use super::Log;
+use crate::buffer::Slice;
+use crate::limits::READ_CHUNK_BYTES;
 use crate::types::{Offset, PartitionId};
 
 /// A stretch of a partition's bytes, whole batches from end to end: what is left of a read plan. It holds no buffer.
@@ -13,4 +16,58 @@ pub struct Range {
     pub position: u32,
     /// How many.
     pub len: u32,
+}
+
+impl Range {
+    /// What is left behind the first `done` bytes; `None` if that is nothing.
+    #[must_use]
+    pub fn after(self, done: u32) -> Option<Range> {
+        assert!(done <= self.len, "more was read than planned");
+        let rest = Range { position: self.position + done, len: self.len - done, ..self };
+        (rest.len > 0).then_some(rest)
+    }
+}
+
+/// A chunk of bytes, and the plan for what follows it.
+pub type Chunk = (Vec<Slice>, Option<Range>);
+
+/// Plans a read of whole batches from the one that holds `offset` on, at most `max_bytes` but one batch at least, and
+/// gives its first chunk, if all of it is in the tail. Stays below the high watermark and within one segment.
+pub fn from_tail(log: &Log, offset: Offset, max_bytes: u32) -> Option<Chunk> {
+    let mut range: Option<Range> = None;
+    for batch in log.tail.from_offset(offset)? {
+        let len = batch.bytes.len() as u32;
+        let range = range.get_or_insert(Range {
+            partition: log.id,
+            segment: batch.segment,
+            position: batch.position,
+            len: 0,
+        });
+        let fits = range.len == 0 || range.len + len <= max_bytes;
+        if batch.next > log.high_watermark || batch.segment != range.segment || !fits {
+            break;
+        }
+        range.len += len;
+    }
+    match range.filter(|range| range.len > 0) {
+        Some(range) => load_from_tail(log, range),
+        None => Some((Vec::new(), None)),
+    }
+}
+
+/// The first chunk of a range, if the tail has its start.
+pub fn load_from_tail(log: &Log, range: Range) -> Option<Chunk> {
+    let want = range.len.min(READ_CHUNK_BYTES as u32);
+    let mut slices = Vec::new();
+    let mut done = 0;
+    for batch in log.tail.from_position(range.segment, range.position)? {
+        let start = (range.position + done - batch.position) as usize;
+        let stop = batch.bytes.len().min(start + (want - done) as usize);
+        slices.push(batch.bytes.slice(start..stop));
+        done += (stop - start) as u32;
+        if done == want {
+            return Some((slices, range.after(done)));
+        }
+    }
+    None
 }

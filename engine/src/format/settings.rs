@@ -1,0 +1,143 @@
+//! A topic's settings as names and values: how they are stored, and how Kafka's admin requests speak of them.
+
+use crate::config::TopicConfig;
+use crate::limits::{BATCH_BYTES_MAX, SEGMENT_BYTES_MAX};
+
+/// One setting of [`TopicConfig`].
+#[derive(Debug)]
+pub struct Setting {
+    /// Kafka's name for it.
+    pub name: &'static str,
+    /// Its value, as text.
+    pub get: fn(&TopicConfig) -> String,
+    /// Sets it; `None` if the text is no such value or out of range, and then nothing has changed.
+    pub set: fn(&mut TopicConfig, &str) -> Option<()>,
+}
+
+/// Every setting.
+pub const SETTINGS: [Setting; 7] = [
+    Setting {
+        name: "segment.bytes",
+        get: |config| config.segment_bytes.to_string(),
+        set: |config, text| {
+            config.segment_bytes = parse_within(text, 14, SEGMENT_BYTES_MAX as i64)? as u32;
+            Some(())
+        },
+    },
+    Setting {
+        name: "segment.ms",
+        get: |config| config.segment_ms.to_string(),
+        set: |config, text| {
+            config.segment_ms = parse_within(text, 1, i64::MAX)?;
+            Some(())
+        },
+    },
+    Setting {
+        name: "retention.ms",
+        get: |config| config.retention_ms.to_string(),
+        set: |config, text| {
+            config.retention_ms = parse_within(text, -1, i64::MAX)?;
+            Some(())
+        },
+    },
+    Setting {
+        name: "retention.bytes",
+        get: |config| config.retention_bytes.to_string(),
+        set: |config, text| {
+            config.retention_bytes = parse_within(text, -1, i64::MAX)?;
+            Some(())
+        },
+    },
+    Setting {
+        name: "max.message.bytes",
+        get: |config| config.max_message_bytes.to_string(),
+        set: |config, text| {
+            config.max_message_bytes = parse_within(text, 0, BATCH_BYTES_MAX as i64)? as u32;
+            Some(())
+        },
+    },
+    Setting {
+        name: "index.interval.bytes",
+        get: |config| config.index_interval_bytes.to_string(),
+        set: |config, text| {
+            config.index_interval_bytes = parse_within(text, 0, i64::from(i32::MAX))? as u32;
+            Some(())
+        },
+    },
+    Setting {
+        name: "message.timestamp.type",
+        get: |config| if config.log_append_time { "LogAppendTime" } else { "CreateTime" }.to_owned(),
+        set: |config, text| {
+            config.log_append_time = match text {
+                "LogAppendTime" => true,
+                "CreateTime" => false,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+];
+
+/// Settings by name, in the table's order.
+pub fn to_pairs(config: &TopicConfig) -> Vec<(String, String)> {
+    SETTINGS.iter().map(|setting| (setting.name.to_owned(), (setting.get)(config))).collect()
+}
+
+/// Sets what the pairs say, in their order. Names that are not in the table are left to the caller.
+///
+/// # Errors
+/// The name of the first setting whose value is out of its range.
+pub fn apply_pairs(config: &mut TopicConfig, pairs: &[(String, String)]) -> Result<(), String> {
+    for (name, value) in pairs {
+        if let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) {
+            (setting.set)(config, value).ok_or_else(|| name.clone())?;
+        }
+    }
+    Ok(())
+}
+
+fn parse_within(text: &str, min: i64, max: i64) -> Option<i64> {
+    text.parse().ok().filter(|value| (min..=max).contains(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_survives_as_text() {
+        let config = TopicConfig {
+            segment_bytes: 1 << 20,
+            segment_ms: 1,
+            retention_ms: -1,
+            retention_bytes: 7,
+            max_message_bytes: 100,
+            index_interval_bytes: 0,
+            log_append_time: true,
+        };
+        let mut read = TopicConfig::default();
+        apply_pairs(&mut read, &to_pairs(&config)).unwrap();
+        assert_eq!(read, config);
+    }
+
+    #[test]
+    fn unknown_names_are_passed_over_and_bad_values_are_named() {
+        let mut config = TopicConfig::default();
+        let pair = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
+        assert_eq!(apply_pairs(&mut config, &pair("a.later.version", "yes")), Ok(()));
+        for (name, value) in [
+            ("segment.bytes", "13"),
+            ("segment.bytes", "2147483648"),
+            ("segment.ms", "0"),
+            ("retention.ms", "-2"),
+            ("retention.bytes", "lots"),
+            ("max.message.bytes", "-1"),
+            ("max.message.bytes", "104857601"),
+            ("index.interval.bytes", ""),
+            ("message.timestamp.type", "logappendtime"),
+        ] {
+            assert_eq!(apply_pairs(&mut config, &pair(name, value)), Err(name.to_owned()), "{value}");
+        }
+        assert_eq!(config, TopicConfig::default());
+    }
+}

@@ -1,0 +1,250 @@
+//! Group commit: one journal per shard, and nothing else flushes for an acknowledgement.
+//!
+//! Records join the open group. When no group is in flight the open one is closed and written, linked to a flush;
+//! meanwhile the next one fills. No timer decides when: the disk does.
+
+mod files;
+mod grow;
+mod recovery;
+mod trim;
+
+use std::ops::Range;
+
+pub use files::{FileSlot, Files, UsedFile};
+pub use grow::Grow;
+pub use recovery::{Recovered, recover};
+pub use trim::{Ended, Trim};
+
+use crate::buffer::{Block, Pool, Slice};
+use crate::format::journal::{
+    GROUP_HEADER_BYTES, GroupPlace, PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader, encode_record,
+    record_bytes, seal,
+};
+use crate::io::{Io, Token};
+use crate::limits::{BLOCK_BYTES, GROUP_BYTES_MAX, GROUP_TARGET_BYTES, JOURNAL_SLAB_BYTES};
+use crate::time::Nanos;
+use crate::types::Lsn;
+
+/// Whose record asks for room: the last files of the ring are for those that free others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Claim {
+    /// A client's bytes: may use the ring up to its reserve.
+    Client,
+    /// Carried bytes, log-start moves, settlements: may use the reserve too.
+    Internal,
+}
+
+/// Where a record was put in the open group.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Its number.
+    pub lsn: Lsn,
+    /// Where its payload lies in the group.
+    pub payload: Range<usize>,
+}
+
+/// A group on its way to the disk.
+#[derive(Debug)]
+pub struct Submitted {
+    /// Its bytes, immutable from now on: they are the tail cache's.
+    pub bytes: Slice,
+    /// Its last record.
+    pub last_lsn: Lsn,
+}
+
+struct InFlight {
+    last_lsn: Lsn,
+    submitted_at: Nanos,
+}
+
+/// A shard's journal.
+///
+/// **Durability.** A record is numbered when it joins the open group and promised nothing by that. Once
+/// [`Journal::written_lsn`] covers it, its group has been written whole; once [`Journal::durable_lsn`] does, the flush
+/// after that write has completed. Both only ever rise. A failed flush poisons the journal: neither rises again, and
+/// what was in flight or in the open group is never acknowledged (a later flush that succeeds would prove nothing).
+pub struct Journal {
+    pool: Pool,
+    files: Files,
+    /// Where the open group is built; `None` until a record comes, or while the pool is exhausted.
+    open: Option<Block>,
+    records: u32,
+    in_flight: Option<InFlight>,
+    next_lsn: Lsn,
+    written_lsn: Lsn,
+    durable_lsn: Lsn,
+    previous_crc: u32,
+    flush_time: Nanos,
+    poisoned: bool,
+    /// Files that clients leave free.
+    reserve: usize,
+}
+
+impl Journal {
+    /// The journal that recovery found; slabs come from `pool`.
+    pub fn new(recovered: Recovered, pool: Pool) -> Journal {
+        Journal {
+            pool,
+            files: recovered.files,
+            open: None,
+            records: 0,
+            in_flight: None,
+            next_lsn: recovered.last_lsn.next(),
+            written_lsn: recovered.last_lsn,
+            durable_lsn: recovered.last_lsn,
+            previous_crc: recovered.last_crc,
+            flush_time: Nanos::from_micros(200),
+            poisoned: false,
+            reserve: 1,
+        }
+    }
+
+    /// Everything up to here has been written.
+    pub fn written_lsn(&self) -> Lsn {
+        self.written_lsn
+    }
+
+    /// Everything up to here has been flushed.
+    pub fn durable_lsn(&self) -> Lsn {
+        self.durable_lsn
+    }
+
+    /// The last record given a number.
+    pub fn last_lsn(&self) -> Lsn {
+        Lsn(self.next_lsn.0 - 1)
+    }
+
+    /// The first record of the open group; the next record's number if it has none.
+    pub fn first_open_lsn(&self) -> Lsn {
+        Lsn(self.next_lsn.0 - u64::from(self.records))
+    }
+
+    /// Whether a flush has failed.
+    pub fn is_poisoned(&self) -> bool {
+        self.poisoned
+    }
+
+    /// How long a group takes from submission to durability, smoothed.
+    pub fn flush_time(&self) -> Nanos {
+        self.flush_time
+    }
+
+    /// Whether a group is on its way to the disk.
+    pub fn is_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// The ring of files.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// The ring of files, to add to it or to recycle.
+    pub fn files_mut(&mut self) -> &mut Files {
+        &mut self.files
+    }
+
+    /// Sets how many files clients leave free.
+    pub fn set_reserve(&mut self, files: usize) {
+        self.reserve = files.max(1);
+    }
+
+    /// Whether a record with this payload may join the open group now. `hurry` lets the group grow to its full size:
+    /// somebody has waited longer than two flushes.
+    pub fn fits(&mut self, payload: usize, claim: Claim, hurry: bool) -> bool {
+        assert!(payload <= PAYLOAD_BYTES_MAX, "a larger record is a chain of parts");
+        let reserve = match claim {
+            Claim::Client => self.reserve,
+            Claim::Internal => 0,
+        };
+        if self.poisoned || !self.files.has_room(reserve) {
+            return false;
+        }
+        let needed = record_bytes(payload);
+        if self.records > 0 {
+            let open = self.open.as_ref().expect("an open group with records has a block");
+            let target = if hurry { GROUP_BYTES_MAX } else { GROUP_TARGET_BYTES };
+            return open.len() + needed <= target.min(open.capacity());
+        }
+        // The first record of a group always fits, if not behind the groups before it then in a slab of its own.
+        let enough =
+            |block: &Block| block.capacity() >= (GROUP_HEADER_BYTES + needed).max(GROUP_TARGET_BYTES);
+        if !self.open.as_ref().is_some_and(enough) {
+            self.open = self.pool.block(JOURNAL_SLAB_BYTES);
+        }
+        self.open.is_some()
+    }
+
+    /// Adds a record to the open group, after [`Journal::fits`] has said that it may.
+    pub fn append(&mut self, header: &RecordHeader, payload: &[u8]) -> Placed {
+        assert_eq!(header.len, payload.len(), "a record's header tells its payload's length");
+        let open = self.open.as_mut().expect("fits() provided a block");
+        if self.records == 0 {
+            open.clear();
+            open.push_zeros(GROUP_HEADER_BYTES);
+        }
+        open.push(&encode_record(header));
+        let start = open.len();
+        open.push(payload);
+        open.push_zeros(record_bytes(payload.len()) - RECORD_HEADER_BYTES - payload.len());
+        self.records += 1;
+        let lsn = self.next_lsn;
+        self.next_lsn = lsn.next();
+        Placed { lsn, payload: start..start + payload.len() }
+    }
+
+    /// A payload in the open group, to be stamped.
+    pub fn payload_mut(&mut self, placed: &Placed) -> &mut [u8] {
+        let open = self.open.as_mut().expect("a placed record lies in the open group");
+        &mut open.filled_mut()[placed.payload.clone()]
+    }
+
+    /// Closes the open group and writes it, if there is one and none is in flight. Both halves of the commit come back
+    /// under `token`: hand them to [`Journal::on_written`] and [`Journal::on_durable`].
+    pub fn submit<I: Io>(&mut self, io: &mut I, token: Token) -> Option<Submitted> {
+        if self.records == 0 || self.in_flight.is_some() || self.poisoned {
+            return None;
+        }
+        let open = self.open.as_mut().expect("an open group with records has a block");
+        let used = open.len();
+        open.push_zeros(used.next_multiple_of(BLOCK_BYTES) - used);
+        let last_lsn = Lsn(self.next_lsn.0 - 1);
+        let target = self.files.place(open.len(), last_lsn);
+        let place = GroupPlace {
+            previous_crc: self.previous_crc,
+            file_epoch: target.epoch,
+            first_lsn: Lsn(self.next_lsn.0 - u64::from(self.records)),
+            durable_lsn: self.durable_lsn,
+        };
+        self.previous_crc = seal(open.filled_mut(), used, self.records, &place);
+        let bytes = open.split_frozen();
+        io.append_durable(token, target.file, target.at, bytes.clone());
+        self.in_flight = Some(InFlight { last_lsn, submitted_at: io.now() });
+        self.records = 0;
+        Some(Submitted { bytes, last_lsn })
+    }
+
+    /// The group in flight has been written.
+    pub fn on_written(&mut self) {
+        let in_flight = self.in_flight.as_ref().expect("only a group in flight can be written");
+        self.written_lsn = in_flight.last_lsn;
+    }
+
+    /// The flush behind the group in flight has completed, or has not: then the journal is poisoned.
+    pub fn on_durable(&mut self, flushed: bool, now: Nanos) {
+        let in_flight = self.in_flight.take().expect("only a group in flight can be flushed");
+        if !flushed {
+            self.poisoned = true;
+            return;
+        }
+        self.written_lsn = in_flight.last_lsn;
+        self.durable_lsn = in_flight.last_lsn;
+        let took = now.since(in_flight.submitted_at);
+        self.flush_time = Nanos((self.flush_time.0 * 7 + took.0) / 8);
+    }
+
+    /// Stops the journal for good, when what it protects cannot be moved to segments.
+    pub fn poison(&mut self) {
+        self.poisoned = true;
+    }
+}

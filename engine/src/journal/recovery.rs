@@ -1,0 +1,305 @@
+//! Finding the end of the journal, and giving every record that is still needed to whoever rebuilds the state.
+//!
+//! One group is in flight at a time, so a crash can tear the last group only. At every position, with `L` the next LSN
+//! and `c` the checksum of the group before, the first row that applies decides:
+//!
+//! | # | what is found | what it means |
+//! |---|---|---|
+//! | R1 | the file with the next epoch starts with LSN `L` chained to `c` | this file ends here, whatever lies behind: a start after a crash went on in the next file |
+//! | R2 | a valid group of this file's epoch with LSN `L`, chained to `c` | accepted |
+//! | R3 | there is a file with a later epoch | **damage**: it started behind a group that is gone |
+//! | R4 | a valid group of this epoch further on in the file | **damage**: a later group was submitted, so the one here was durable |
+//! | R5 | `L` is at or below a durable LSN recorded in any group or the checkpoint | **damage**: it was durable |
+//! | R6 | none of these | the torn tail, or the end: the journal ends before `L` |
+//!
+//! R1 comes before R2 because a killed process's last write may reach the disk after its successor has read the file:
+//! such a ghost is valid, but the successor's next file has taken its LSN.
+//!
+//! Nothing is ever appended behind a torn tail. The next group goes to a file of its own, with a new epoch.
+
+use std::collections::VecDeque;
+
+use super::files::{FileSlot, Files, UsedFile};
+use crate::buffer::Slice;
+use crate::error::Fatal;
+use crate::format::journal::{GroupError, GroupHeader, RecordHeader, check, peek, records};
+use crate::io::{Blocking, FileId, Io, OpenMode};
+use crate::limits::{
+    BLOCK_BYTES, GROUP_BYTES_MAX, JOURNAL_FILE_BYTES, JOURNAL_FILES_MIN, JOURNAL_SLAB_BYTES,
+};
+use crate::types::{FileEpoch, Lsn};
+
+/// What recovery found.
+pub struct Recovered {
+    /// The ring.
+    pub files: Files,
+    /// The last record; everything up to it is flushed now.
+    pub last_lsn: Lsn,
+    /// The last group's checksum.
+    pub last_crc: u32,
+    /// Bytes of groups that were read.
+    pub bytes: u64,
+}
+
+/// A file that starts with a valid group.
+struct Candidate {
+    slot: FileSlot,
+    name: String,
+    first: GroupHeader,
+}
+
+/// Reads the journal in `directory`, which may not exist yet. The state that the records are applied to is as of
+/// `checkpoint_lsn` (durable, by the checkpoint's word) and needs every record from `replay_lsn` on.
+///
+/// `replay` takes the records in order. A payload is a slice of journal memory, and may be kept. What it says against a
+/// record, because that contradicts the state so far, is damage at the record's place.
+pub fn recover<I: Io>(
+    disk: &mut Blocking<'_, I>,
+    directory: &str,
+    checkpoint_lsn: Lsn,
+    replay_lsn: Lsn,
+    replay: &mut impl FnMut(Lsn, &RecordHeader, Slice) -> Result<(), String>,
+) -> Result<Recovered, Fatal> {
+    disk.make_dir(directory)?;
+    let (mut candidates, mut free) = open_files(disk, directory)?;
+    candidates.sort_by_key(|candidate| candidate.first.file_epoch);
+    let next_epoch = FileEpoch(candidates.last().map_or(0, |candidate| candidate.first.file_epoch.0) + 1);
+
+    let needed = candidates
+        .iter()
+        .rposition(|candidate| candidate.first.first_lsn <= replay_lsn.min(checkpoint_lsn.next()));
+    let live = candidates.split_off(needed.unwrap_or(0));
+    free.extend(candidates.iter().map(|candidate| candidate.slot));
+
+    let mut scan = Scan {
+        durable_lsn: checkpoint_lsn,
+        last_lsn: Lsn(live.first().map_or(0, |candidate| candidate.first.first_lsn.0 - 1)),
+        last_crc: live.first().map_or(0, |candidate| candidate.first.previous_crc),
+        bytes: 0,
+        replay_lsn,
+    };
+    if needed.is_none() && scan.last_lsn >= replay_lsn {
+        return Err(Fatal::Corrupt {
+            file: directory.to_owned(),
+            position: 0,
+            what: format!(
+                "the journal starts at record {}, but {} is needed",
+                scan.last_lsn.0 + 1,
+                replay_lsn.0
+            ),
+        });
+    }
+    let mut used = VecDeque::new();
+    for (index, candidate) in live.iter().enumerate() {
+        scan.file(disk, candidate, live.get(index + 1), replay)?;
+        used.push_back(UsedFile {
+            slot: candidate.slot,
+            epoch: candidate.first.file_epoch,
+            last_lsn: scan.last_lsn,
+        });
+    }
+    if scan.last_lsn < scan.durable_lsn {
+        return Err(Fatal::Corrupt {
+            file: live.last().map_or_else(|| directory.to_owned(), |candidate| candidate.name.clone()),
+            position: 0,
+            what: format!(
+                "the journal ends at record {}, but {} was durable",
+                scan.last_lsn.0, scan.durable_lsn.0
+            ),
+        });
+    }
+    // What a killed process had written but not flushed was read here, and is about to be believed: flush it first.
+    if let Some(candidate) = live.last() {
+        disk.flush(candidate.slot.file, &candidate.name)?;
+    }
+    let mut files = Files::new(used, free.into(), next_epoch);
+    while files.total() < JOURNAL_FILES_MIN || files.free() == 0 {
+        let number = files.next_number();
+        let name = format!("{directory}/{}", Files::name(number));
+        let (file, _) = disk.open(&name, OpenMode::Direct)?;
+        disk.write_zeros(file, &name, 0, JOURNAL_FILE_BYTES)?;
+        disk.flush(file, &name)?;
+        disk.sync_dir(directory)?;
+        files.add(FileSlot { number, file });
+    }
+    Ok(Recovered { files, last_lsn: scan.last_lsn, last_crc: scan.last_crc, bytes: scan.bytes })
+}
+
+/// Opens every file of the ring: those that start with a valid group, and the rest, ready to be used.
+fn open_files<I: Io>(
+    disk: &mut Blocking<'_, I>,
+    directory: &str,
+) -> Result<(Vec<Candidate>, Vec<FileSlot>), Fatal> {
+    let mut candidates = Vec::new();
+    let mut free = Vec::new();
+    for entry in disk.list(directory)? {
+        let Some(number) = Files::number(&entry.name) else { continue };
+        let name = format!("{directory}/{}", entry.name);
+        let (file, len) = disk.open(&name, OpenMode::Direct)?;
+        let slot = FileSlot { number, file };
+        if let Some(first) = first_group(disk, file, &name)? {
+            candidates.push(Candidate { slot, name, first });
+        } else {
+            // A file whose making was interrupted is shorter; a used one never is.
+            if len < JOURNAL_FILE_BYTES {
+                disk.write_zeros(file, &name, 0, JOURNAL_FILE_BYTES)?;
+                disk.flush(file, &name)?;
+                disk.sync_dir(directory)?;
+            }
+            free.push(slot);
+        }
+    }
+    Ok((candidates, free))
+}
+
+/// The group that a file starts with, if it is valid.
+fn first_group<I: Io>(
+    disk: &mut Blocking<'_, I>,
+    file: FileId,
+    name: &str,
+) -> Result<Option<GroupHeader>, Fatal> {
+    let block = disk.read(file, name, 0, BLOCK_BYTES)?;
+    let Ok(header) = peek(block.filled()) else { return Ok(None) };
+    let block = disk.read(file, name, 0, header.length)?;
+    Ok(check(block.filled()).ok())
+}
+
+/// The walk over the live files.
+struct Scan {
+    durable_lsn: Lsn,
+    last_lsn: Lsn,
+    last_crc: u32,
+    bytes: u64,
+    replay_lsn: Lsn,
+}
+
+impl Scan {
+    fn file<I: Io>(
+        &mut self,
+        disk: &mut Blocking<'_, I>,
+        candidate: &Candidate,
+        next: Option<&Candidate>,
+        replay: &mut impl FnMut(Lsn, &RecordHeader, Slice) -> Result<(), String>,
+    ) -> Result<(), Fatal> {
+        let Candidate { slot, name, first } = candidate;
+        let mut position = 0;
+        while position < JOURNAL_FILE_BYTES {
+            let len = (JOURNAL_SLAB_BYTES as u64).min(JOURNAL_FILE_BYTES - position) as usize;
+            let chunk = disk.read(slot.file, name, position, len)?.freeze();
+            let mut at = 0;
+            loop {
+                let rest = chunk.slice(at..chunk.len());
+                if next.is_some_and(|next| self.is_continued_by(&next.first)) {
+                    return Ok(()); // R1
+                }
+                let error = match check(&rest) {
+                    Ok(header) if header.file_epoch == first.file_epoch && self.is_continued_by(&header) => {
+                        self.accept(&header, &rest, name, position + at as u64, replay)?; // R2
+                        at += header.length;
+                        continue;
+                    }
+                    Ok(_) | Err(GroupError::Absent) => (0, "there is no group of this file here"),
+                    Err(GroupError::Broken(offset, what)) => (offset, what),
+                };
+                // The group may only be cut off by the chunk's end: look again with it at the start of a chunk.
+                if at > 0
+                    && (rest.len() < GROUP_BYTES_MAX && position + (chunk.len() as u64) < JOURNAL_FILE_BYTES)
+                {
+                    break;
+                }
+                if at == chunk.len() && next.is_none() && position + at as u64 == JOURNAL_FILE_BYTES {
+                    return Ok(()); // The file is full to its last byte, and is the last: R6.
+                }
+                let position = position + at as u64;
+                return self.end(disk, candidate, next, position, error);
+            }
+            position += at as u64;
+        }
+        Ok(())
+    }
+
+    fn is_continued_by(&self, header: &GroupHeader) -> bool {
+        header.first_lsn == self.last_lsn.next() && header.previous_crc == self.last_crc
+    }
+
+    fn accept(
+        &mut self,
+        header: &GroupHeader,
+        group: &Slice,
+        name: &str,
+        position: u64,
+        replay: &mut impl FnMut(Lsn, &RecordHeader, Slice) -> Result<(), String>,
+    ) -> Result<(), Fatal> {
+        self.durable_lsn = self.durable_lsn.max(header.durable_lsn);
+        self.last_crc = header.crc;
+        self.bytes += header.length as u64;
+        let mut lsn = self.last_lsn;
+        self.last_lsn = header.last_lsn();
+        if header.last_lsn() < self.replay_lsn {
+            return Ok(());
+        }
+        for (record, payload) in records(group) {
+            lsn = lsn.next();
+            let at = position + payload.start as u64;
+            replay(lsn, &record, group.slice(payload)).map_err(|what| Fatal::Corrupt {
+                file: name.to_owned(),
+                position: at,
+                what,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The file does not go on at `position`: rows R3 to R6.
+    fn end<I: Io>(
+        &self,
+        disk: &mut Blocking<'_, I>,
+        candidate: &Candidate,
+        next: Option<&Candidate>,
+        position: u64,
+        (offset, why): (usize, &str),
+    ) -> Result<(), Fatal> {
+        let evidence = if let Some(next) = next {
+            Some(format!("{} was started behind it", next.name)) // R3
+        } else if let Some(later) = self.later_group(disk, candidate, position)? {
+            Some(format!("a valid group follows at {later}")) // R4
+        } else if self.last_lsn < self.durable_lsn {
+            Some(format!("record {} was durable", self.durable_lsn.0)) // R5
+        } else {
+            None // R6
+        };
+        let Some(evidence) = evidence else { return Ok(()) };
+        Err(Fatal::Corrupt {
+            file: candidate.name.clone(),
+            position: position + offset as u64,
+            what: format!("{why}, where record {} should be; and {evidence}", self.last_lsn.0 + 1),
+        })
+    }
+
+    /// The position of a valid group of this file's epoch behind `position`.
+    fn later_group<I: Io>(
+        &self,
+        disk: &mut Blocking<'_, I>,
+        candidate: &Candidate,
+        position: u64,
+    ) -> Result<Option<u64>, Fatal> {
+        let rest = disk.read(
+            candidate.slot.file,
+            &candidate.name,
+            position,
+            (JOURNAL_FILE_BYTES - position) as usize,
+        )?;
+        let bytes = rest.filled();
+        for at in (BLOCK_BYTES..bytes.len()).step_by(BLOCK_BYTES) {
+            let Some(here) = bytes.get(at..) else { break };
+            if let Ok(header) = peek(here)
+                && header.file_epoch == candidate.first.file_epoch
+                && header.first_lsn > self.last_lsn
+                && check(here).is_ok()
+            {
+                return Ok(Some(position + at as u64));
+            }
+        }
+        Ok(None)
+    }
+}

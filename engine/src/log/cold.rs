@@ -1,0 +1,427 @@
+//! Reading what is no longer in the tail: index, then batches, then a chunk of bytes that have been checked.
+//!
+//! An index entry is a hint. Whatever it says, the walk starts at a batch that parses, the offset that was asked for is
+//! looked for batch by batch, and every batch that is given out whole has had its checksum verified here.
+
+use std::rc::Rc;
+
+use super::Log;
+use super::index::{boundary_in_file, floor_in_file, time_floor_in_file};
+use super::paths;
+use super::plan::{Chunk, Range};
+use super::scanner::Scanner;
+use super::table::LogIndex;
+use crate::buffer::{Pool, Slice};
+use crate::cache::blocks::Lru;
+use crate::error::{IoError, Refusal};
+use crate::format::batch;
+use crate::format::partition::SegmentFile;
+use crate::io::{DiskDone, FileId, Io, OpenMode, Token};
+use crate::limits::{OPEN_SEGMENTS_MAX, READ_CHUNK_BYTES};
+use crate::types::Offset;
+
+/// Names a file of a segment of a log.
+pub type FileKey = (LogIndex, Offset, SegmentFile);
+
+/// Bytes of index files that a shard keeps in memory.
+const INDEX_CACHE_BYTES: usize = 16 << 20;
+
+/// What is kept open, and which indexes are kept, for reading.
+pub struct Readers {
+    files: Lru<FileKey, Rc<FileId>>,
+    indexes: Lru<FileKey, Slice>,
+    closing: Vec<Rc<FileId>>,
+}
+
+impl Default for Readers {
+    fn default() -> Readers {
+        Readers {
+            files: Lru::new(OPEN_SEGMENTS_MAX),
+            indexes: Lru::new(INDEX_CACHE_BYTES),
+            closing: Vec::new(),
+        }
+    }
+}
+
+impl Readers {
+    /// Forgets what belongs to a segment, since it has changed or gone.
+    pub fn forget(&mut self, log: LogIndex, segment: Offset) {
+        let range = (log, segment, SegmentFile::Log)..=(log, segment, SegmentFile::Sum);
+        self.closing.extend(self.files.remove_range(range.clone()));
+        self.indexes.remove_range(range);
+    }
+
+    /// Forgets what belongs to a log.
+    pub fn forget_log(&mut self, log: LogIndex) {
+        let range = (log, Offset(0), SegmentFile::Log)..=(log, Offset(u64::MAX), SegmentFile::Sum);
+        self.closing.extend(self.files.remove_range(range.clone()));
+        self.indexes.remove_range(range);
+    }
+
+    /// Closes files that nobody reads any more.
+    pub fn close_idle<I: Io>(&mut self, io: &mut I) {
+        self.closing.retain(|file| {
+            let idle = Rc::strong_count(file) == 1;
+            if idle {
+                io.close(**file);
+            }
+            !idle
+        });
+    }
+}
+
+/// What a cold read is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Want {
+    /// Whole batches from the one that holds this offset on.
+    Batches {
+        /// The offset.
+        offset: Offset,
+        /// Bytes at most, but one batch at least.
+        max_bytes: u32,
+    },
+    /// A planned stretch's next chunk.
+    Load(Range),
+    /// The first batch with a timestamp of at least this.
+    Time(i64),
+}
+
+/// What a cold read comes to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A chunk, and the plan for what follows it.
+    Chunk(Chunk),
+    /// The batch that was looked for by time.
+    Batch(Slice),
+    /// The segment's file does not hold it: what follows in the tail, or the next segment, may.
+    Passed,
+}
+
+/// What it waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    OpenIndex(SegmentFile),
+    ReadIndex(SegmentFile),
+    OpenLog,
+    Read,
+}
+
+/// A cold read under way. One operation at a time; feed every completion of its token to [`Cold::on_done`].
+pub struct Cold {
+    log: LogIndex,
+    want: Want,
+    segment: Offset,
+    /// Where the segment's file ends for readers: the rest is in the tail, or not there.
+    end: u32,
+    step: Step,
+    file: Option<Rc<FileId>>,
+    index_file: Option<FileId>,
+    /// The offset to look for the batch of, relative to the segment; known once the time index has been asked.
+    relative: Option<u32>,
+    position: u32,
+    read_len: u32,
+}
+
+impl Cold {
+    /// Starts reading from the segment with base `segment`.
+    pub fn start<I: Io>(
+        io: &mut I,
+        readers: &mut Readers,
+        log: &Log,
+        index: LogIndex,
+        segment: Offset,
+        want: Want,
+        token: Token,
+    ) -> Result<Cold, Refusal> {
+        let held = log
+            .segment(segment)
+            .ok_or(Refusal::OffsetOutOfRange { start: log.log_start, end: log.high_watermark })?;
+        let end = match log.tail.front() {
+            Some(front) if front.segment == segment => front.position,
+            _ => held.flushed,
+        };
+        let relative = match want {
+            Want::Batches { offset, .. } => Some((offset.0 - segment.0) as u32),
+            Want::Load(_) => None,
+            Want::Time(timestamp) => held.index.recent_time_floor(timestamp),
+        };
+        let position = match want {
+            Want::Load(range) => range.position,
+            Want::Batches { .. } | Want::Time(_) => 0,
+        };
+        let step = Step::OpenLog;
+        let mut cold = Cold {
+            log: index,
+            want,
+            segment,
+            end,
+            step,
+            file: None,
+            index_file: None,
+            relative,
+            position,
+            read_len: 0,
+        };
+        match want {
+            Want::Load(_) => cold.open_log(io, readers, log, token),
+            Want::Batches { .. } | Want::Time(_) => cold.seek(io, readers, log, token),
+        }
+        Ok(cold)
+    }
+
+    /// Which log it reads.
+    pub fn log(&self) -> LogIndex {
+        self.log
+    }
+
+    /// What it is for.
+    pub fn want(&self) -> Want {
+        self.want
+    }
+
+    /// The segment that it reads.
+    pub fn segment(&self) -> Offset {
+        self.segment
+    }
+
+    /// Finds the position to start at: by the entries in memory, else by the index files.
+    fn seek<I: Io>(&mut self, io: &mut I, readers: &mut Readers, log: &Log, token: Token) {
+        let Some(held) = log.segment(self.segment) else { return self.open_log(io, readers, log, token) };
+        let relative = match (self.relative, self.want) {
+            (Some(relative), _) => relative,
+            (None, Want::Time(timestamp)) => {
+                let Some(index) = readers.indexes.get(&(self.log, self.segment, SegmentFile::TimeIndex))
+                else {
+                    return self.open_index(io, log, SegmentFile::TimeIndex, token);
+                };
+                time_floor_in_file(&index, timestamp)
+            }
+            (None, _) => 0,
+        };
+        self.relative = Some(relative);
+        self.position = match held.index.recent_floor(relative) {
+            Some(position) => position,
+            None => match readers.indexes.get(&(self.log, self.segment, SegmentFile::Index)) {
+                Some(index) => floor_in_file(&index, relative),
+                None => return self.open_index(io, log, SegmentFile::Index, token),
+            },
+        };
+        self.open_log(io, readers, log, token);
+    }
+
+    fn open_index<I: Io>(&mut self, io: &mut I, log: &Log, kind: SegmentFile, token: Token) {
+        self.step = Step::OpenIndex(kind);
+        io.open(token, &paths::segment(&log.directory, self.segment, kind), OpenMode::Read);
+    }
+
+    fn open_log<I: Io>(&mut self, io: &mut I, readers: &mut Readers, log: &Log, token: Token) {
+        self.step = Step::OpenLog;
+        self.file = readers.files.get(&(self.log, self.segment, SegmentFile::Log));
+        if self.file.is_none() {
+            io.open(token, &paths::segment(&log.directory, self.segment, SegmentFile::Log), OpenMode::Read);
+        }
+    }
+
+    /// Whether it waits for nothing, because everything it needed was at hand: call [`Cold::go_on`].
+    pub fn is_ready(&self) -> bool {
+        self.step == Step::OpenLog && self.file.is_some()
+    }
+
+    /// Submits the next read of the log's file; `Some` if there is nothing more to read.
+    pub fn go_on<I: Io>(
+        &mut self,
+        io: &mut I,
+        pool: &Pool,
+        token: Token,
+    ) -> Result<Option<Outcome>, Refusal> {
+        if self.position >= self.end {
+            return Ok(Some(Outcome::Passed));
+        }
+        let want = match self.want {
+            Want::Load(range) => range.len.min(READ_CHUNK_BYTES as u32),
+            Want::Batches { .. } | Want::Time(_) => self.read_len.max(READ_CHUNK_BYTES as u32),
+        };
+        let len = want.min(self.end - self.position);
+        let block = pool.block(len as usize).ok_or(Refusal::Busy)?;
+        let file = self.file.as_ref().expect("the log's file is open");
+        self.step = Step::Read;
+        io.read(token, **file, u64::from(self.position), block, len as usize);
+        Ok(None)
+    }
+
+    /// Takes a completion and goes on; gives the outcome when there is one. An error ends the read, and says why.
+    pub fn on_done<I: Io>(
+        &mut self,
+        io: &mut I,
+        readers: &mut Readers,
+        log: &Log,
+        pool: &Pool,
+        token: Token,
+        done: Result<DiskDone, IoError>,
+    ) -> Result<Option<Outcome>, Refusal> {
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::error!(directory = log.directory, segment = self.segment.0, %error, "a cold read failed");
+                self.close_index(io);
+                return Err(Refusal::ReadFailed);
+            }
+        };
+        match (self.step, done) {
+            (Step::OpenIndex(kind), DiskDone::Opened(file, _)) => {
+                self.index_file = Some(file);
+                let held = log.segment(self.segment).ok_or(Refusal::ReadFailed)?;
+                let len = match kind {
+                    SegmentFile::TimeIndex => held.index.stored_times as usize * 12,
+                    _ => held.index.stored as usize * 8,
+                };
+                let block = pool.block(len.max(1)).ok_or(Refusal::Busy)?;
+                self.step = Step::ReadIndex(kind);
+                io.read(token, file, 0, block, len);
+                Ok(None)
+            }
+            (Step::ReadIndex(kind), DiskDone::Read(block)) => {
+                self.close_index(io);
+                let bytes = Slice::from(block.filled().to_vec());
+                let cost = bytes.len();
+                readers.indexes.insert((self.log, self.segment, kind), bytes, cost);
+                self.seek(io, readers, log, token);
+                if self.is_ready() { self.go_on(io, pool, token) } else { Ok(None) }
+            }
+            (Step::OpenLog, DiskDone::Opened(file, _)) => {
+                let file = Rc::new(file);
+                let gone =
+                    readers.files.insert((self.log, self.segment, SegmentFile::Log), Rc::clone(&file), 1);
+                readers.closing.extend(gone);
+                self.file = Some(file);
+                self.go_on(io, pool, token)
+            }
+            (Step::Read, DiskDone::Read(block)) => {
+                let bytes = block.freeze();
+                match self.want {
+                    Want::Load(range) => Ok(Some(Outcome::Chunk(loaded(range, bytes)?))),
+                    Want::Batches { .. } | Want::Time(_) => self.scan(io, readers, log, pool, token, &bytes),
+                }
+            }
+            (step, done) => panic!("a cold read at {step:?} was answered {done:?}"),
+        }
+    }
+
+    fn close_index<I: Io>(&mut self, io: &mut I) {
+        if let Some(file) = self.index_file.take() {
+            io.close(file);
+        }
+    }
+
+    /// Looks through what was read for the first batch wanted; reads on if it is not there.
+    fn scan<I: Io>(
+        &mut self,
+        io: &mut I,
+        readers: &mut Readers,
+        log: &Log,
+        pool: &Pool,
+        token: Token,
+        bytes: &Slice,
+    ) -> Result<Option<Outcome>, Refusal> {
+        let damaged = |at: usize, what: &str| {
+            let position = self.position as usize + at;
+            tracing::error!(
+                directory = log.directory,
+                segment = self.segment.0,
+                position,
+                what,
+                "stored bytes are damaged"
+            );
+            Refusal::CorruptData
+        };
+        let mut passed = 0;
+        for scanned in Scanner::new(bytes) {
+            let scanned = scanned.map_err(|error| damaged(passed, error.what()))?;
+            let header = &scanned.header;
+            let wanted = match self.want {
+                Want::Batches { offset, .. } => header.next_offset() > offset,
+                Want::Time(timestamp) => header.max_timestamp >= timestamp,
+                Want::Load(_) => true,
+            };
+            if !wanted {
+                passed = scanned.at + header.size;
+                continue;
+            }
+            if let Want::Batches { max_bytes, .. } = self.want {
+                return self.chunk(readers, log, bytes, scanned.at, header.size, max_bytes).map(Some);
+            }
+            if scanned.whole {
+                let found = bytes.slice(scanned.at..scanned.at + header.size);
+                batch::check(&found).map_err(|error| damaged(scanned.at, error.what()))?;
+                return Ok(Some(Outcome::Batch(found)));
+            }
+            // It starts here, but does not end here: read it from its start.
+            self.read_len = header.size as u32;
+            self.position += scanned.at as u32;
+            return self.go_on(io, pool, token);
+        }
+        if passed == 0 {
+            return Err(damaged(0, "no batch starts here"));
+        }
+        self.position += passed as u32;
+        self.go_on(io, pool, token)
+    }
+
+    /// The chunk that starts with the batch at `at`, and the plan for the rest.
+    fn chunk(
+        &self,
+        readers: &mut Readers,
+        log: &Log,
+        bytes: &Slice,
+        at: usize,
+        first: usize,
+        max_bytes: u32,
+    ) -> Result<Outcome, Refusal> {
+        let start = self.position + at as u32;
+        let mut whole = 0;
+        let damaged = |what: &str| {
+            tracing::error!(
+                directory = log.directory,
+                segment = self.segment.0,
+                position = start,
+                what,
+                "stored bytes are damaged"
+            );
+            Refusal::CorruptData
+        };
+        for scanned in Scanner::new(&bytes[at..]) {
+            let scanned = scanned.map_err(|error| damaged(error.what()))?;
+            let end = scanned.at + scanned.header.size;
+            let fits = scanned.at == 0 || end <= max_bytes as usize;
+            if !scanned.whole || !fits {
+                break;
+            }
+            batch::check(&bytes[at + scanned.at..at + end]).map_err(|error| damaged(error.what()))?;
+            whole = end;
+        }
+        if whole == 0 {
+            // The first batch is larger than what was read: the rest of it is planned, and all of it is promised.
+            let here = bytes.len() - at;
+            let range =
+                Range { partition: log.id, segment: self.segment, position: start, len: first as u32 };
+            return Ok(Outcome::Chunk((vec![bytes.slice(at..bytes.len())], range.after(here as u32))));
+        }
+        // What the index knows to be batches further on can be promised without being looked at.
+        let limit = start.saturating_add(max_bytes).min(self.end);
+        let known = readers.indexes.get(&(self.log, self.segment, SegmentFile::Index));
+        let boundary = known.map_or(0, |index| boundary_in_file(&index, limit));
+        let whole = whole as u32;
+        let len = boundary.saturating_sub(start).max(whole);
+        let range = Range { partition: log.id, segment: self.segment, position: start, len };
+        Ok(Outcome::Chunk((vec![bytes.slice(at..at + whole as usize)], range.after(whole))))
+    }
+}
+
+/// A planned stretch's chunk. Fewer bytes than were planned means that the file was cut.
+fn loaded(range: Range, bytes: Slice) -> Result<Chunk, Refusal> {
+    let done = bytes.len() as u32;
+    if done == 0 {
+        return Err(Refusal::ReadFailed);
+    }
+    Ok((vec![bytes], range.after(done)))
+}

@@ -1,0 +1,364 @@
+//! Moving one segment's bytes from the tail to its files, off the acknowledgement path.
+//!
+//! For an open segment: its whole durable blocks, and the index entries that point to them. For a sealed one: what is
+//! left, the last block padded and the file then cut to its exact size, and its indexes complete and flushed. What is
+//! durable when the job is done is said by [`Segment::flushed`](super::segment::Segment) and `stored`, set here and only
+//! after the flushes, and after the flush of the directory if a name in it is new.
+
+use super::Log;
+use super::paths::{LOGS, segment as file_name};
+use super::segment::Segment;
+use crate::buffer::{Block, Pool};
+use crate::error::IoError;
+use crate::format::partition::{METADATA_FILE, SegmentFile, encode_metadata};
+use crate::io::{DiskDone, FileId, Io, OpenMode, Token};
+use crate::limits::{BLOCK_BYTES, SEGMENT_WRITE_BYTES};
+use crate::types::Offset;
+
+/// What a job is at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    MakeDirectory,
+    OpenPartitionMetadata,
+    WritePartitionMetadata,
+    FlushPartitionMetadata,
+    SyncParent,
+    OpenLog,
+    Write,
+    Cut,
+    FlushLog,
+    OpenIndex(SegmentFile),
+    WriteIndex(SegmentFile),
+    FlushIndex(SegmentFile),
+    SyncDirectory,
+    Finished,
+}
+
+/// How far a job is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// It waits for completions.
+    Going,
+    /// It waits for memory to stage bytes in: [`Drain::resume`] it.
+    Starved,
+    /// It is done.
+    Finished,
+}
+
+/// One segment being drained. Feed every completion of its tokens to [`Drain::on_done`].
+pub struct Drain {
+    base: Offset,
+    /// Bytes to reach, fixed at the start.
+    target: u32,
+    seals: bool,
+    step: Step,
+    file: Option<FileId>,
+    index_file: Option<FileId>,
+    /// Whether a name was made that its directory must remember.
+    named: bool,
+    submitted: u32,
+    in_flight: u32,
+    entries: Vec<u8>,
+    times: Vec<u8>,
+}
+
+impl Drain {
+    /// Starts draining the oldest segment of `log` that wants it; `None` if none does.
+    pub fn start<I: Io>(io: &mut I, log: &Log, token: Token) -> Option<Drain> {
+        let segment = log.segments.iter().find(|segment| segment.wants_drain())?;
+        let seals = segment.sealed && segment.durable == segment.size;
+        let mut drain = Drain {
+            base: segment.base,
+            target: segment.drainable(),
+            seals,
+            step: Step::OpenLog,
+            file: None,
+            index_file: None,
+            // A name is made with the first bytes. After a crash before the directory's flush those bytes are written
+            // again, and so is the name.
+            named: segment.flushed == 0 || seals,
+            submitted: segment.flushed,
+            in_flight: 1,
+            entries: Vec::new(),
+            times: Vec::new(),
+        };
+        if log.has_directory {
+            drain.open_log(io, log, token);
+        } else {
+            drain.step = Step::MakeDirectory;
+            io.make_dir(token, &log.directory);
+        }
+        Some(drain)
+    }
+
+    /// Takes a completion and goes on. After an error nothing more is under way once `in_flight` is zero; what was
+    /// flushed before stays so, and the job is given up by its owner.
+    pub fn on_done<I: Io>(
+        &mut self,
+        io: &mut I,
+        log: &mut Log,
+        pool: &Pool,
+        token: Token,
+        done: Result<DiskDone, IoError>,
+    ) -> Result<Progress, IoError> {
+        self.in_flight -= 1;
+        let opened = match done? {
+            DiskDone::Opened(file, _) => Some(file),
+            _ => None,
+        };
+        match self.step {
+            Step::MakeDirectory => {
+                self.step = Step::OpenPartitionMetadata;
+                io.open(token, &format!("{}/{METADATA_FILE}", log.directory), OpenMode::Buffered);
+            }
+            Step::OpenPartitionMetadata => {
+                self.index_file = opened;
+                self.step = Step::WritePartitionMetadata;
+                io.write(token, self.open_index(), 0, encode_metadata(log.id.topic).into_bytes().into());
+            }
+            Step::WritePartitionMetadata => {
+                self.step = Step::FlushPartitionMetadata;
+                io.flush(token, self.open_index());
+            }
+            Step::FlushPartitionMetadata => {
+                self.close_index(io);
+                self.step = Step::SyncParent;
+                io.sync_dir(token, LOGS);
+            }
+            Step::SyncParent => {
+                log.has_directory = true;
+                self.open_log(io, log, token);
+            }
+            Step::OpenLog => {
+                self.file = opened;
+                self.step = Step::Write;
+                return self.write(io, log, pool, token);
+            }
+            Step::Write => return self.write(io, log, pool, token),
+            Step::Cut => {
+                self.step = Step::FlushLog;
+                io.flush(token, self.log_file());
+            }
+            Step::FlushLog => {
+                (self.entries, self.times) = self.held(log).index.storable(self.target);
+                return Ok(self.index_or_end(io, log, token, Some(SegmentFile::Index)));
+            }
+            Step::OpenIndex(kind) => {
+                self.index_file = opened;
+                let index = &self.held(log).index;
+                let (at, bytes) = match kind {
+                    SegmentFile::Index => (u64::from(index.stored) * 8, &self.entries),
+                    _ => (u64::from(index.stored_times) * 12, &self.times),
+                };
+                if bytes.is_empty() {
+                    self.step = Step::FlushIndex(kind);
+                    io.flush(token, self.open_index());
+                } else {
+                    self.step = Step::WriteIndex(kind);
+                    io.write(token, self.open_index(), at, bytes.clone().into());
+                }
+            }
+            Step::WriteIndex(kind) if self.seals => {
+                self.step = Step::FlushIndex(kind);
+                io.flush(token, self.open_index());
+            }
+            Step::WriteIndex(kind) | Step::FlushIndex(kind) => {
+                self.close_index(io);
+                let next = (kind == SegmentFile::Index).then_some(SegmentFile::TimeIndex);
+                return Ok(self.index_or_end(io, log, token, next));
+            }
+            Step::SyncDirectory => return Ok(self.finish(io, log)),
+            Step::Finished => unreachable!("a finished job has nothing under way"),
+        }
+        self.in_flight += 1;
+        Ok(Progress::Going)
+    }
+
+    /// Goes on with the next index file that has anything to be written, or has to be there; else ends the job.
+    fn index_or_end<I: Io>(
+        &mut self,
+        io: &mut I,
+        log: &mut Log,
+        token: Token,
+        next: Option<SegmentFile>,
+    ) -> Progress {
+        let wanted = |kind: SegmentFile| {
+            self.seals
+                || !if kind == SegmentFile::Index { self.entries.is_empty() } else { self.times.is_empty() }
+        };
+        let next =
+            next.and_then(|kind| [kind, SegmentFile::TimeIndex].into_iter().find(|kind| wanted(*kind)));
+        if let Some(kind) = next {
+            self.step = Step::OpenIndex(kind);
+            io.open(token, &file_name(&log.directory, self.base, kind), OpenMode::Buffered);
+        } else if self.named {
+            self.step = Step::SyncDirectory;
+            io.sync_dir(token, &log.directory);
+        } else {
+            return self.finish(io, log);
+        }
+        self.in_flight += 1;
+        Progress::Going
+    }
+
+    /// Goes on after it was starved of memory.
+    pub fn resume<I: Io>(&mut self, io: &mut I, log: &mut Log, pool: &Pool, token: Token) -> Progress {
+        if self.step != Step::Write || self.in_flight > 0 {
+            return Progress::Going;
+        }
+        self.write(io, log, pool, token).unwrap_or(Progress::Going)
+    }
+
+    /// Closes what is open, when the job is given up.
+    pub fn give_up<I: Io>(&mut self, io: &mut I) {
+        self.close_index(io);
+        if let Some(file) = self.file.take() {
+            io.close(file);
+        }
+    }
+
+    /// Counts a completion that comes after the job has failed.
+    pub fn settle(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Operations under way.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// The segment being drained.
+    pub fn segment(&self) -> Offset {
+        self.base
+    }
+
+    /// Whether the segment is stored whole when the job is done.
+    pub fn seals(&self) -> bool {
+        self.seals
+    }
+
+    fn open_log<I: Io>(&mut self, io: &mut I, log: &Log, token: Token) {
+        self.step = Step::OpenLog;
+        io.open(token, &file_name(&log.directory, self.base, SegmentFile::Log), OpenMode::Direct);
+    }
+
+    /// Submits as many writes as may be in flight; goes on to the flush when all have completed.
+    fn write<I: Io>(
+        &mut self,
+        io: &mut I,
+        log: &mut Log,
+        pool: &Pool,
+        token: Token,
+    ) -> Result<Progress, IoError> {
+        while self.submitted < self.target
+            && (self.in_flight as usize) < crate::limits::SEGMENT_WRITES_IN_FLIGHT
+        {
+            let len = (self.target - self.submitted).min(SEGMENT_WRITE_BYTES as u32);
+            let Some(mut block) = pool.block((len as usize).next_multiple_of(BLOCK_BYTES)) else {
+                return Ok(if self.in_flight == 0 { Progress::Starved } else { Progress::Going });
+            };
+            stage(log, self.base, self.submitted, len, &mut block);
+            io.write(token, self.log_file(), u64::from(self.submitted), block.freeze());
+            self.submitted += len;
+            self.in_flight += 1;
+        }
+        if self.in_flight > 0 {
+            return Ok(Progress::Going);
+        }
+        let target = self.target;
+        self.held_mut(log).drained = target;
+        if self.seals {
+            self.step = Step::Cut;
+            io.set_len(token, self.log_file(), u64::from(target));
+        } else {
+            self.step = Step::FlushLog;
+            io.flush(token, self.log_file());
+        }
+        self.in_flight += 1;
+        Ok(Progress::Going)
+    }
+
+    fn finish<I: Io>(&mut self, io: &mut I, log: &mut Log) -> Progress {
+        self.step = Step::Finished;
+        self.give_up(io);
+        let (target, seals) = (self.target, self.seals);
+        let (entries, times) = (self.entries.len(), self.times.len());
+        let segment = self.held_mut(log);
+        segment.flushed = target;
+        segment.index.stored_now(entries, times);
+        segment.stored = seals;
+        if log.carried.is_some_and(|carried| carried.segment == self.base && carried.from != target) {
+            log.carried = None;
+        }
+        Progress::Finished
+    }
+
+    fn held<'a>(&self, log: &'a Log) -> &'a Segment {
+        log.segment(self.base).expect("a segment stays until its drain is over")
+    }
+
+    fn held_mut<'a>(&self, log: &'a mut Log) -> &'a mut Segment {
+        log.segment_mut(self.base).expect("a segment stays until its drain is over")
+    }
+
+    fn log_file(&self) -> FileId {
+        self.file.expect("the segment's file is open from its first step on")
+    }
+
+    fn open_index(&self) -> FileId {
+        self.index_file.expect("opened by the step before")
+    }
+
+    fn close_index<I: Io>(&mut self, io: &mut I) {
+        if let Some(file) = self.index_file.take() {
+            io.close(file);
+        }
+    }
+}
+
+/// Copies `len` bytes of a segment from the tail into a block, and pads it with zeros to whole disk blocks.
+fn stage(log: &Log, segment: Offset, from: u32, len: u32, block: &mut Block) {
+    let end = from + len;
+    let batches = log.tail.from_position(segment, from).expect("the tail holds what is not drained");
+    for batch in batches.take_while(|batch| batch.segment == segment && batch.position < end) {
+        let start = from.max(batch.position) - batch.position;
+        let stop = end.min(batch.end()) - batch.position;
+        block.push(&batch.bytes[start as usize..stop as usize]);
+    }
+    assert_eq!(block.len(), len as usize, "the tail holds all that is not drained");
+    block.push_zeros(block.len().next_multiple_of(BLOCK_BYTES) - block.len());
+}
+
+/// The bytes behind the open segment's last flushed block, if there are any: what the journal must carry forward.
+pub struct Remainder {
+    /// The segment.
+    pub segment: Offset,
+    /// Where the batch starts that the first byte belongs to.
+    pub start: u32,
+    /// Where the bytes start.
+    pub from: u32,
+    /// The bytes: less than a disk block of them, once the segment has been drained.
+    pub bytes: Vec<u8>,
+}
+
+/// Copies a log's remainder from the tail.
+pub fn remainder(log: &Log) -> Option<Remainder> {
+    let open = log.segments.back()?;
+    let (from, to) = (open.flushed, open.durable);
+    if from == to {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity((to - from) as usize);
+    let mut batches = log.tail.from_position(open.base, from)?.peekable();
+    let start = batches.peek()?.position;
+    for batch in batches {
+        let first = from.max(batch.position) - batch.position;
+        let last = to.min(batch.end()).saturating_sub(batch.position);
+        if first >= last {
+            break;
+        }
+        bytes.extend_from_slice(&batch.bytes[first as usize..last as usize]);
+    }
+    assert_eq!(bytes.len() as u32, to - from, "the tail holds all that is not drained");
+    Some(Remainder { segment: open.base, start, from, bytes })
+}

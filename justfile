@@ -1,0 +1,39 @@
+# The one entry to daily work; each recipe is a thin wrapper around a command that can be typed without `just`.
+
+# Lists the recipes.
+default:
+    @just --list
+
+# The gate that changes nothing: layout, lints, tidiness.
+check:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets -- -D warnings
+    cargo test -p millstream-tests --test tidy
+
+# Every test of the workspace.
+test:
+    cargo test --workspace
+
+# The simulation; `just sim 42` replays one seed.
+sim seed="":
+    MILLSTREAM_SEED={{ seed }} cargo test -p millstream-tests --release sim
+
+# Fuzzes a target of `fuzz/` until it is stopped.
+fuzz target:
+    cargo +nightly fuzz run {{ target }}
+
+# Measures this machine and the broker on it.
+bench *args:
+    cargo run --release -p millstream-bench -- {{ args }}
+
+# The memory rules of the code that has `unsafe` and needs no kernel.
+miri:
+    cargo +nightly miri test -p millstream-engine --target-dir target/miri -- buffer mailbox
+
+# Every interleaving of the mailbox's small cases.
+loom:
+    RUSTFLAGS="--cfg loom" cargo test -p millstream-engine --lib --release --target-dir target/loom loom_
+
+# What a change has to pass.
+ci:
+    .ci/run
