@@ -1,3 +1,39 @@
 //! `millstream`: the broker.
+#![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use millstream::cli::{Cli, Command};
+use millstream::config::ServerConfig;
+use tracing_subscriber::EnvFilter;
+
+/// Comes before the configuration's `log.level`.
+const LOG_VARIABLE: &str = "MILLSTREAM_LOG";
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command() {
+        Command::Serve(serve) => serve.config().and_then(|config| {
+            start_log(&config)?;
+            millstream::run::serve(config).map_err(|fatal| fatal.to_string())
+        }),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("millstream: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs to stderr, as the environment or the configuration says.
+fn start_log(config: &ServerConfig) -> Result<(), String> {
+    let (source, filter) = match std::env::var(LOG_VARIABLE) {
+        Ok(filter) => (LOG_VARIABLE, filter),
+        Err(_) => ("log.level", config.log_level.clone()),
+    };
+    let filter = EnvFilter::try_new(filter).map_err(|error| format!("`{source}`: {error}"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}

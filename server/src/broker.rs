@@ -1,0 +1,134 @@
+//! The host's part of one shard: its connections, and who waits for what.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use millstream_engine::io::ConnId;
+use millstream_engine::reactor::app::{App, AppEvent, Outbox};
+
+use crate::config::ServerConfig;
+use crate::dispatch::{Origin, Pending};
+use crate::limits::{CONNECTIONS_PER_SHARD_MAX, PARTIAL_BYTES_PER_SHARD_MAX};
+use crate::net::{Connection, Shared};
+
+/// Serves Kafka's protocol on one shard.
+#[derive(Debug)]
+pub struct Broker {
+    config: Arc<ServerConfig>,
+    connections: BTreeMap<ConnId, Connection>,
+    pending: Pending,
+    /// Bytes of requests that have arrived in part, over all connections.
+    partial_bytes: usize,
+    stopping: bool,
+}
+
+impl Broker {
+    /// A broker without connections.
+    pub fn new(config: Arc<ServerConfig>) -> Broker {
+        Broker {
+            config,
+            connections: BTreeMap::new(),
+            pending: Pending::default(),
+            partial_bytes: 0,
+            stopping: false,
+        }
+    }
+
+    /// Requests to the engine, timers and jobs that have not been answered.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Connections that are not over.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Works on a connection, if there still is such a one.
+    fn with(&mut self, conn: ConnId, out: &mut Outbox, work: impl FnOnce(&mut Connection, &mut Shared<'_>)) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let mut shared = Shared { config: &self.config, out, pending: &mut self.pending };
+        let before = connection.partial_bytes();
+        work(connection, &mut shared);
+        self.partial_bytes = self.partial_bytes - before + connection.partial_bytes();
+        if self.partial_bytes > PARTIAL_BYTES_PER_SHARD_MAX && connection.partial_bytes() > before {
+            let partial_bytes = connection.partial_bytes();
+            connection.hang_up(&"too many large requests are arriving at once", &mut shared);
+            self.partial_bytes -= partial_bytes - connection.partial_bytes();
+        }
+    }
+
+    fn accept(&mut self, connection: Connection, conn: ConnId, out: &mut Outbox) {
+        if self.stopping {
+            out.close(conn);
+            return;
+        }
+        if self.connections.len() >= CONNECTIONS_PER_SHARD_MAX {
+            tracing::warn!("a connection was closed: this shard serves {CONNECTIONS_PER_SHARD_MAX} already");
+            out.close(conn);
+            return;
+        }
+        self.connections.insert(conn, connection);
+    }
+
+    fn with_origin(
+        &mut self,
+        origin: Option<Origin>,
+        out: &mut Outbox,
+        work: impl FnOnce(Origin, &mut Connection, &mut Shared<'_>),
+    ) {
+        let Some(origin) = origin else { return };
+        let (Origin::Request { conn, .. } | Origin::SendQueue(conn) | Origin::Timer(conn)) = origin;
+        self.with(conn, out, |connection, shared| work(origin, connection, shared));
+    }
+}
+
+impl App for Broker {
+    fn step(&mut self, event: AppEvent, out: &mut Outbox) {
+        match event {
+            AppEvent::Started | AppEvent::MetadataChanged => {}
+            AppEvent::Accepted { conn, peer, local } => {
+                self.accept(Connection::new(conn, peer, local, &self.config), conn, out);
+            }
+            AppEvent::Received(conn, bytes) => {
+                self.with(conn, out, |connection, shared| connection.received(bytes, shared));
+            }
+            AppEvent::SendDone(conn) => self.with(conn, out, Connection::sent),
+            AppEvent::Closed(conn, reason) => {
+                tracing::debug!(?conn, ?reason, "connection over");
+                self.with(conn, out, Connection::closed);
+                self.connections.remove(&conn);
+            }
+            AppEvent::Timer(token) => {
+                let origin = self.pending.take(token);
+                self.with_origin(origin, out, |_, connection, shared| connection.timer(shared));
+            }
+            AppEvent::Reply(token, reply) => {
+                let origin = self.pending.take(token);
+                self.with_origin(origin, out, |origin, connection, shared| match origin {
+                    Origin::Request { number, part, .. } => connection.answered(number, part, reply, shared),
+                    Origin::SendQueue(_) => connection.loaded(reply, shared),
+                    Origin::Timer(_) => panic!("a timer was answered {reply:?}"),
+                });
+            }
+            AppEvent::Offloaded(token, result) => {
+                let origin = self.pending.take(token);
+                self.with_origin(origin, out, |origin, connection, shared| match origin {
+                    Origin::Request { number, part, .. } => {
+                        connection.offloaded(number, part, result, shared);
+                    }
+                    Origin::SendQueue(_) | Origin::Timer(_) => {
+                        panic!("{origin:?} was answered by a helper")
+                    }
+                });
+            }
+            AppEvent::Stopping => {
+                self.stopping = true;
+                let conns: Vec<ConnId> = self.connections.keys().copied().collect();
+                for conn in conns {
+                    self.with(conn, out, Connection::stop);
+                }
+            }
+        }
+    }
+}

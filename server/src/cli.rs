@@ -1,0 +1,107 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Advertise, ServerConfig};
+
+/// One broker for Kafka's job and for RabbitMQ's.
+#[derive(Debug, Parser)]
+#[command(name = "millstream", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+/// What to do. Without a command, it is `serve`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the broker.
+    Serve(Serve),
+}
+
+/// How to run the broker. What is given here comes before the file.
+#[derive(Debug, Default, Args)]
+pub struct Serve {
+    /// A configuration file; docs/configuration.md lists its keys
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The directory that holds everything [default: ./millstream-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// Shards to run, one thread each [default: one per core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(millstream_engine::limits::SHARDS_MAX)))]
+    shards: Option<u16>,
+    /// Where Kafka clients are listened for; port 0 picks a free one [default: 127.0.0.1:9092]
+    #[arg(long, value_name = "ADDR")]
+    kafka: Option<SocketAddr>,
+    /// What clients are told to connect to [default: the address at which they reached us]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    advertise: Option<Advertise>,
+}
+
+impl Cli {
+    /// The command, which may have been left out.
+    pub fn command(self) -> Command {
+        self.command.unwrap_or(Command::Serve(self.serve))
+    }
+}
+
+impl Serve {
+    /// The settings: defaults, then the file, then the flags.
+    pub fn config(self) -> Result<ServerConfig, String> {
+        let mut config = match &self.config {
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|error| error.to_string())
+                .and_then(|text| ServerConfig::parse(&text))
+                .map_err(|error| format!("{}: {error}", path.display()))?,
+            None => ServerConfig::default(),
+        };
+        config.data_dir = self.data.unwrap_or(config.data_dir);
+        config.shards = self.shards.or(config.shards);
+        config.kafka_listen = self.kafka.unwrap_or(config.kafka_listen);
+        config.kafka_advertise = self.advertise.or(config.kafka_advertise);
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(args: &[&str]) -> Result<ServerConfig, String> {
+        let cli = Cli::try_parse_from([&["millstream"], args].concat()).map_err(|error| error.to_string())?;
+        let Command::Serve(serve) = cli.command();
+        serve.config()
+    }
+
+    #[test]
+    fn no_arguments_serve_with_defaults() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.kafka_listen.to_string(), "127.0.0.1:9092");
+        assert_eq!((config.data_dir.as_str(), config.shards), ("./millstream-data", None));
+    }
+
+    #[test]
+    fn flags_work_with_and_without_the_command() {
+        for command in [&["serve"][..], &[]] {
+            let flags = ["--data", "d", "--shards", "3", "--kafka", "[::]:0", "--advertise", "h:1"];
+            let config = config(&[command, &flags].concat()).unwrap();
+            assert_eq!((config.data_dir.as_str(), config.shards), ("d", Some(3)));
+            assert_eq!(config.kafka_listen.to_string(), "[::]:0");
+            assert_eq!(config.kafka_advertise.unwrap().to_string(), "h:1");
+        }
+    }
+
+    #[test]
+    fn flags_that_cannot_be_are_refused() {
+        for flags in [["--shards", "0"], ["--shards", "257"], ["--kafka", "nowhere"], ["--advertise", ":"]] {
+            assert!(config(&flags).is_err(), "{flags:?}");
+        }
+        assert!(config(&["--config", "/no/such/file"]).unwrap_err().contains("/no/such/file"));
+    }
+}

@@ -1,0 +1,350 @@
+//! One connection: its frames become requests, several of which may be under way, and the answers leave in the order in
+//! which the requests came. A plain struct: it can move to another shard.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::net::SocketAddr;
+
+use millstream_engine::buffer::Slice;
+use millstream_engine::io::ConnId;
+use millstream_engine::reactor::app::Outbox;
+use millstream_engine::shard::request::Reply;
+use millstream_engine::time::Nanos;
+
+use super::frames::Frames;
+use super::send_queue::{Response, SendQueue, SendStep};
+use crate::config::ServerConfig;
+use crate::dispatch::{self, Dispatch, Pending};
+use crate::kafka::{self, Context, Done, Input, Work};
+use crate::limits::{
+    REQUEST_BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX, RESPONSE_BYTES_WAITING_MAX, SEND_BYTES,
+};
+
+/// What the connections of a shard share during one step.
+pub struct Shared<'a> {
+    /// The node's settings.
+    pub config: &'a ServerConfig,
+    /// Where requests go.
+    pub out: &'a mut Outbox,
+    /// Who waits for what.
+    pub pending: &'a mut Pending,
+}
+
+/// A request that has not left as an answer.
+#[derive(Debug)]
+struct InFlight {
+    header: kafka::RequestHeader,
+    frame_bytes: usize,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Working(Work),
+    Answered(Response),
+}
+
+/// Whether the connection goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Life {
+    Open,
+    /// No more requests are taken; it is closed when those under way are answered.
+    Draining,
+    /// It was told to close: only that event is awaited.
+    Closed,
+}
+
+/// A connection's state. The inputs are `received`, `sent`, `answered`, `offloaded`, `loaded`, `timer`, `stop`, and last
+/// `closed`.
+#[derive(Debug)]
+pub struct Connection {
+    id: ConnId,
+    peer: SocketAddr,
+    local: SocketAddr,
+    life: Life,
+    reading: bool,
+    frames: Frames,
+    /// In the order of arrival; the first has the number `first`.
+    requests: VecDeque<InFlight>,
+    first: u64,
+    request_bytes: usize,
+    /// Bytes of answers in `requests`.
+    answered_bytes: usize,
+    queue: SendQueue,
+    /// When the earliest timer that is set runs out.
+    timer: Option<Nanos>,
+}
+
+impl Connection {
+    /// An accepted connection. Reading is on.
+    pub fn new(id: ConnId, peer: SocketAddr, local: SocketAddr, config: &ServerConfig) -> Connection {
+        Connection {
+            id,
+            peer,
+            local,
+            life: Life::Open,
+            reading: true,
+            frames: Frames::new(config.request_bytes_max),
+            requests: VecDeque::new(),
+            first: 0,
+            request_bytes: 0,
+            answered_bytes: 0,
+            queue: SendQueue::default(),
+            timer: None,
+        }
+    }
+
+    /// Bytes of memory that hold a request which has arrived in part.
+    pub fn partial_bytes(&self) -> usize {
+        self.frames.partial_bytes()
+    }
+
+    /// Bytes came in.
+    pub fn received(&mut self, bytes: Slice, shared: &mut Shared<'_>) {
+        if self.life == Life::Open {
+            self.frames.push(bytes);
+            self.run(shared);
+        }
+    }
+
+    /// What was sent last has been taken.
+    pub fn sent(&mut self, shared: &mut Shared<'_>) {
+        self.queue.sent();
+        self.run(shared);
+    }
+
+    /// A shard has answered a part of a request.
+    pub fn answered(&mut self, number: u64, part: u32, reply: Reply, shared: &mut Shared<'_>) {
+        self.input(number, Input::Reply(part, reply), shared);
+        self.run(shared);
+    }
+
+    /// A helper has finished a part of a request.
+    pub fn offloaded(
+        &mut self,
+        number: u64,
+        part: u32,
+        result: Box<dyn Any + Send>,
+        shared: &mut Shared<'_>,
+    ) {
+        self.input(number, Input::Offloaded(part, result), shared);
+        self.run(shared);
+    }
+
+    /// The chunk that the send queue asked for, or why there is none.
+    pub fn loaded(&mut self, reply: Reply, shared: &mut Shared<'_>) {
+        match reply {
+            Reply::Loaded(chunk, rest) => self.queue.loaded(chunk, rest),
+            // The answer's head has been sent, so there is no way left to say it.
+            Reply::Refused(refusal) => {
+                self.hang_up(&format_args!("a fetch could not be finished: {refusal}"), shared);
+            }
+            other => panic!("a load was answered {other:?}"),
+        }
+        self.run(shared);
+    }
+
+    /// A timer of this connection has run out.
+    pub fn timer(&mut self, shared: &mut Shared<'_>) {
+        let now = shared.out.now();
+        if self.timer.is_some_and(|at| at <= now) {
+            self.timer = None;
+        }
+        for number in self.numbers() {
+            if self.deadline(number).is_some_and(|at| at <= now) {
+                self.input(number, Input::Deadline, shared);
+            } else {
+                self.arm(number, shared);
+            }
+        }
+        self.run(shared);
+    }
+
+    /// The node stops: what waits for news is answered without, nothing more is taken, and then it is over.
+    pub fn stop(&mut self, shared: &mut Shared<'_>) {
+        self.drain();
+        for number in self.numbers() {
+            if self.deadline(number).is_some() {
+                self.input(number, Input::Deadline, shared);
+            }
+        }
+        self.run(shared);
+    }
+
+    /// The connection is over: what is under way for it is given up.
+    pub fn closed(&mut self, shared: &mut Shared<'_>) {
+        self.life = Life::Closed;
+        for number in self.numbers() {
+            self.input(number, Input::Gone, shared);
+        }
+        self.requests.clear();
+        self.frames.clear();
+    }
+
+    /// Closes the connection at once and says why in the log.
+    pub fn hang_up(&mut self, reason: &dyn Display, shared: &mut Shared<'_>) {
+        if self.life != Life::Closed {
+            tracing::info!(peer = %self.peer, "connection closed: {reason}");
+            self.closed(shared);
+            shared.out.close(self.id);
+        }
+    }
+
+    /// The numbers of the requests in flight.
+    fn numbers(&self) -> std::ops::Range<u64> {
+        self.first..self.first + self.requests.len() as u64
+    }
+
+    fn request(&mut self, number: u64) -> Option<&mut InFlight> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.requests.get_mut(index)
+    }
+
+    /// Until when a request waits for news, if it does.
+    fn deadline(&mut self, number: u64) -> Option<Nanos> {
+        match &self.request(number)?.state {
+            State::Working(work) => work.deadline(),
+            State::Answered(_) => None,
+        }
+    }
+
+    /// Hands something that happened to the request it happened to, which may have been answered long ago.
+    fn input(&mut self, number: u64, input: Input, shared: &mut Shared<'_>) {
+        let (id, local) = (self.id, self.local);
+        let Some(request) = self.request(number) else { return };
+        let State::Working(work) = &mut request.state else { return };
+        let engine = Dispatch::new(shared.out, shared.pending, id, number);
+        let mut context = Context { config: shared.config, local, header: request.header, engine };
+        let done = work.on(input, &mut context);
+        self.progress(number, done, shared);
+    }
+
+    /// Notes how far a request has come.
+    fn progress(&mut self, number: u64, done: Option<Done>, shared: &mut Shared<'_>) {
+        match done {
+            None => self.arm(number, shared),
+            Some(Done::Answer(response)) => {
+                self.answered_bytes += response.held_bytes();
+                let request = self.request(number).expect("it has just been worked on");
+                request.state = State::Answered(response);
+            }
+            Some(Done::HangUp(reason)) => self.hang_up(&reason, shared),
+        }
+    }
+
+    /// Sets a timer for a request that waits, unless one that is set runs out before.
+    fn arm(&mut self, number: u64, shared: &mut Shared<'_>) {
+        let Some(deadline) = self.deadline(number).filter(|_| self.life != Life::Closed) else { return };
+        if self.timer.is_none_or(|at| deadline < at) {
+            self.timer = Some(deadline);
+            dispatch::set_timer(shared.out, shared.pending, self.id, deadline);
+        }
+    }
+
+    /// Takes no more requests.
+    fn drain(&mut self) {
+        if self.life == Life::Open {
+            self.life = Life::Draining;
+            self.frames.clear();
+        }
+    }
+
+    /// Moves everything as far as it goes.
+    fn run(&mut self, shared: &mut Shared<'_>) {
+        loop {
+            self.take_requests(shared);
+            if !self.settle() {
+                break;
+            }
+        }
+        self.send(shared);
+        self.regulate(shared);
+    }
+
+    fn has_room(&self) -> bool {
+        self.requests.len() < REQUESTS_IN_FLIGHT_MAX
+            && self.request_bytes < REQUEST_BYTES_IN_FLIGHT_MAX
+            && self.answered_bytes + self.queue.held_bytes() < RESPONSE_BYTES_WAITING_MAX
+    }
+
+    /// Starts as many requests as have arrived and have room.
+    fn take_requests(&mut self, shared: &mut Shared<'_>) {
+        while self.life == Life::Open && self.has_room() {
+            match self.frames.next_frame() {
+                Ok(Some(frame)) => self.begin(&frame, shared),
+                Ok(None) => break,
+                Err(error) => self.refuse(&error),
+            }
+        }
+    }
+
+    fn begin(&mut self, frame: &Slice, shared: &mut Shared<'_>) {
+        let (header, mut work) = match kafka::read_request(frame) {
+            Ok(request) => request,
+            Err(reason) => return self.refuse(&reason),
+        };
+        let number = self.first + self.requests.len() as u64;
+        let engine = Dispatch::new(shared.out, shared.pending, self.id, number);
+        let mut context = Context { config: shared.config, local: self.local, header, engine };
+        let done = work.start(&mut context);
+        self.request_bytes += frame.len();
+        self.requests.push_back(InFlight { header, frame_bytes: frame.len(), state: State::Working(work) });
+        self.progress(number, done, shared);
+    }
+
+    /// What came is not Kafka's protocol: earlier requests are still answered, then the connection is closed.
+    fn refuse(&mut self, reason: &dyn Display) {
+        tracing::info!(peer = %self.peer, "connection closed: {reason}");
+        self.drain();
+    }
+
+    /// Moves answers whose turn it is to the send queue, as long as that is short. Says whether any was.
+    fn settle(&mut self) -> bool {
+        let mut moved = false;
+        while self.queue.held_bytes() < SEND_BYTES
+            && let Some(InFlight { state: State::Answered(response), frame_bytes, .. }) =
+                self.requests.front_mut()
+        {
+            let response = std::mem::take(response);
+            self.request_bytes -= *frame_bytes;
+            self.answered_bytes -= response.held_bytes();
+            self.queue.push(response);
+            self.requests.pop_front();
+            self.first += 1;
+            moved = true;
+        }
+        moved
+    }
+
+    fn send(&mut self, shared: &mut Shared<'_>) {
+        if self.life == Life::Closed {
+            return;
+        }
+        match self.queue.next_step() {
+            None => {}
+            Some(SendStep::Send(slices)) => shared.out.send(self.id, slices),
+            Some(SendStep::Load(range)) => {
+                if let Err(refusal) = dispatch::load(shared.out, shared.pending, self.id, range) {
+                    self.hang_up(&format_args!("a fetch could not be finished: {refusal}"), shared);
+                }
+            }
+        }
+    }
+
+    /// Turns reading on or off, and closes what has been drained.
+    fn regulate(&mut self, shared: &mut Shared<'_>) {
+        if self.life == Life::Closed {
+            return;
+        }
+        let reading = self.life == Life::Open && self.has_room();
+        if reading != self.reading {
+            self.reading = reading;
+            shared.out.read(self.id, reading);
+        }
+        if self.life == Life::Draining && self.requests.is_empty() && self.queue.is_idle() {
+            self.closed(shared);
+            shared.out.close(self.id);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! A connection: bytes in, requests in flight, bytes out. What the requests mean is the protocols' business.
+
+mod connection;
+mod frames;
+mod send_queue;
+
+pub use connection::{Connection, Shared};
+pub use frames::{FrameError, Frames};
+pub use send_queue::{Piece, Response, SendQueue, SendStep};
