@@ -459,7 +459,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             match output {
                 shard::Output::Watching(who) => self.post.reply(who.shard, Answer::Noted),
                 shard::Output::Reply(who, reply) => {
-                    self.post.reply(who.shard, Answer::Engine(who.token, reply))
+                    self.post.reply(who.shard, Answer::Engine(who.token, reply));
                 }
                 shard::Output::Woken(who, watch) => self.send(who.shard, Ask::Woken(who.token, watch), None),
             }

@@ -89,7 +89,7 @@ enum Attempt {
     /// It is in a group, or was refused: its sender is or will be answered.
     Settled,
     /// There is no room now.
-    Later(Waiting),
+    Later(Box<Waiting>),
 }
 
 impl<I: Io> Shard<I> {
@@ -110,7 +110,7 @@ impl<I: Io> Shard<I> {
         if !self.backlog.is_empty() {
             self.backlog.push_back(waiting);
         } else if let Attempt::Later(waiting) = self.attempt(io, waiting) {
-            self.backlog.push_back(waiting);
+            self.backlog.push_back(*waiting);
         }
     }
 
@@ -118,7 +118,7 @@ impl<I: Io> Shard<I> {
     pub(super) fn drain_backlog(&mut self, io: &mut I) {
         while let Some(waiting) = self.backlog.pop_front() {
             if let Attempt::Later(waiting) = self.attempt(io, waiting) {
-                self.backlog.push_front(waiting);
+                self.backlog.push_front(*waiting);
                 break;
             }
         }
@@ -166,7 +166,7 @@ impl<I: Io> Shard<I> {
             return self.start_parts(io, index, waiting, now);
         }
         if !self.journal.fits(header.size, Claim::Client, hurry) {
-            return Attempt::Later(waiting);
+            return Attempt::Later(Box::new(waiting));
         }
         let log = self.logs.get_mut(index).expect("found above");
         let placement = log.place(&header, now);
@@ -194,11 +194,11 @@ impl<I: Io> Shard<I> {
 
     fn start_parts(&mut self, io: &mut I, index: LogIndex, waiting: Waiting, now: WallMs) -> Attempt {
         let Some(mut block) = self.pools.tail.block(waiting.header.size) else {
-            return Attempt::Later(waiting);
+            return Attempt::Later(Box::new(waiting));
         };
         // Nothing is placed before the first part has its room: until then others may still be served.
         if !self.journal.fits(PAYLOAD_BYTES_MAX, Claim::Client, true) {
-            return Attempt::Later(waiting);
+            return Attempt::Later(Box::new(waiting));
         }
         let log = self.logs.get_mut(index).expect("the caller found it");
         let placement = log.place(&waiting.header, now);
@@ -234,7 +234,7 @@ impl<I: Io> Shard<I> {
         while chain.done < total {
             let len = (total - chain.done).min(PAYLOAD_BYTES_MAX);
             if !self.journal.fits(len, Claim::Client, true) {
-                return Attempt::Later(waiting);
+                return Attempt::Later(Box::new(waiting));
             }
             let log = self.logs.get(index).expect("found above");
             let aux = (total as u64) << 32 | chain.done as u64;

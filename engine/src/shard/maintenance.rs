@@ -252,7 +252,7 @@ impl<I: Io> Shard<I> {
             self.reads.readers.forget(log, segment);
         }
         match ended {
-            None => {}
+            None | Some(Ended::Failed(IoError::Halted | IoError::Cancelled)) => {}
             Some(Ended::Done) => {
                 self.evict();
                 self.drain_backlog(io);
@@ -261,7 +261,6 @@ impl<I: Io> Shard<I> {
                 tracing::error!(shard = self.id.0, "no space is left to move the journal to segments");
                 self.disk_full = true;
             }
-            Some(Ended::Failed(IoError::Halted | IoError::Cancelled)) => {}
             Some(Ended::Failed(error)) => {
                 tracing::error!(shard = self.id.0, %error, "the journal could not be trimmed; trying again");
             }

@@ -174,10 +174,10 @@ impl<I: Io> Shard<I> {
     pub fn handle(&mut self, io: &mut I, who: Requester, request: Request) {
         match request {
             Request::Append { partition, batch, durability } => {
-                self.append(io, who, partition, batch, durability)
+                self.append(io, who, partition, batch, durability);
             }
             Request::Read { partition, offset, max_bytes } => {
-                self.read(io, who, partition, offset, max_bytes)
+                self.read(io, who, partition, offset, max_bytes);
             }
             Request::Load(range) => self.load(io, who, range),
             Request::Watch { watch, interests, min_bytes } => self.watch(who, watch, &interests, min_bytes),
