@@ -42,7 +42,7 @@ impl Default for ServerConfig {
             auto_create_topics: true,
             request_bytes_max: 100 << 20,
             log_level: "info".to_owned(),
-            engine: Config::default(),
+            engine: Config { journal_bytes: 0, ..Config::default() },
         }
     }
 }
@@ -277,10 +277,10 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "journal.bytes",
-        about: "Bytes that the journals of all shards may grow to. The newest bytes that are kept in memory follow it.",
+        about: "Bytes that the journals of all shards may grow to; 0 means 1/16 of the machine's memory, at most 1 GiB. The newest bytes that are kept in memory follow it.",
         get: |config| config.engine.journal_bytes.to_string(),
         set: |config, value| {
-            integer(value, 32 << 20, i64::MAX).map(|bytes| config.engine.journal_bytes = bytes as u64)
+            integer(value, 0, i64::MAX).map(|bytes| config.engine.journal_bytes = bytes as u64)
         },
     },
     Key {
