@@ -8,7 +8,7 @@ use millstream_engine::reactor::app::{App, AppEvent, Outbox};
 
 use crate::config::ServerConfig;
 use crate::dispatch::{Origin, Pending};
-use crate::limits::{CONNECTIONS_PER_SHARD_MAX, PARTIAL_BYTES_PER_SHARD_MAX};
+use crate::limits::CONNECTIONS_PER_SHARD_MAX;
 use crate::net::{Connection, Shared};
 
 /// Serves Kafka's protocol on one shard.
@@ -51,9 +51,12 @@ impl Broker {
         let before = connection.partial_bytes();
         work(connection, &mut shared);
         self.partial_bytes = self.partial_bytes - before + connection.partial_bytes();
-        if self.partial_bytes > PARTIAL_BYTES_PER_SHARD_MAX && connection.partial_bytes() > before {
+        if self.partial_bytes > self.config.partial_bytes_max && connection.partial_bytes() > before {
             let partial_bytes = connection.partial_bytes();
-            connection.hang_up(&"too many large requests are arriving at once", &mut shared);
+            connection.hang_up(
+                &"the requests that are arriving are larger in sum than queued.max.request.bytes",
+                &mut shared,
+            );
             self.partial_bytes -= partial_bytes - connection.partial_bytes();
         }
     }

@@ -176,7 +176,9 @@ impl<'a> Dispatch<'a> {
 
     /// Ends a watch: the watch's own `Reply::Woken`, and `Reply::Done`.
     pub fn unwatch(&mut self, part: u32, watch: Watch) {
-        self.engine(part, watch.shard, Request::Unwatch(watch.id));
+        // On nobody's behalf: the connection may be gone, and what frees something should not wait for it.
+        let token = self.token(part);
+        self.out.engine(token, watch.shard, Request::Unwatch(watch.id), None);
     }
 
     /// Finds an offset: `Reply::Found`.

@@ -52,6 +52,21 @@ fn a_frame_past_the_configured_size_closes_the_connection() {
 }
 
 #[test]
+fn many_large_requests_at_once_cost_the_last_its_connection() {
+    let mut node = Node::with(ServerConfig { partial_bytes_max: 1 << 20, ..ServerConfig::default() });
+    let part_of_a_frame = [&(1_u32 << 20).to_be_bytes()[..], &[0; 300 << 10]].concat();
+    let conns = [node.connect(), node.connect(), node.connect(), node.connect()];
+    for conn in conns {
+        node.receive(conn, &part_of_a_frame);
+    }
+    assert_eq!(conns.map(|conn| node.socket(conn).closed), [false, false, false, true]);
+    node.disconnect(conns[0]);
+    let conn = node.connect();
+    node.receive(conn, &part_of_a_frame);
+    assert!(!node.socket(conn).closed, "what was held for a connection is free when it is gone");
+}
+
+#[test]
 fn an_unknown_api_closes_the_connection() {
     closes(&framed(&[0, 99, 0, 0, 0, 0, 0, 1, 0xff, 0xff]));
     closes(&framed(&[0xff, 0xff, 0, 0, 0, 0, 0, 1, 0xff, 0xff]));
