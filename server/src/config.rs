@@ -28,6 +28,8 @@ pub struct ServerConfig {
     pub request_bytes_max: usize,
     /// Bytes of requests that have arrived in part, over all connections of a shard.
     pub partial_bytes_max: usize,
+    /// How long a connection may be silent, in ms, before it is closed.
+    pub idle_ms_max: u64,
     /// What is logged: a level, or a filter as `tracing` has them.
     pub log_level: String,
     /// The engine's part. Its `shards` is set when the node starts.
@@ -44,6 +46,7 @@ impl Default for ServerConfig {
             auto_create_topics: true,
             request_bytes_max: 100 << 20,
             partial_bytes_max: 512 << 20,
+            idle_ms_max: 600_000,
             log_level: "info".to_owned(),
             engine: Config::default(),
         }
@@ -209,6 +212,12 @@ pub static KEYS: &[Key] = &[
         set: |config, value| {
             integer(value, 1 << 20, i64::MAX).map(|bytes| config.partial_bytes_max = bytes as usize)
         },
+    },
+    Key {
+        name: "connections.max.idle.ms",
+        about: "A connection is closed when its client has neither sent nor taken anything for so long.",
+        get: |config| config.idle_ms_max.to_string(),
+        set: |config, value| integer(value, 1000, 1 << 40).map(|ms| config.idle_ms_max = ms as u64),
     },
     Key {
         name: "message.max.bytes",

@@ -33,6 +33,8 @@ pub enum Origin {
     SendQueue(ConnId),
     /// A connection's timer.
     Timer(ConnId),
+    /// The timer after which a shard looks for idle connections.
+    IdleCheck,
 }
 
 /// What is under way: who asked, per token. Slots are reused; the generation in a token tells their uses apart.
@@ -218,9 +220,9 @@ pub fn load(out: &mut Outbox, pending: &mut Pending, conn: ConnId, range: Range)
     Ok(())
 }
 
-/// Sets a connection's timer.
-pub fn set_timer(out: &mut Outbox, pending: &mut Pending, conn: ConnId, at: Nanos) {
-    let token = pending.insert(Origin::Timer(conn));
+/// Sets a timer for `origin`.
+pub fn set_timer(out: &mut Outbox, pending: &mut Pending, origin: Origin, at: Nanos) {
+    let token = pending.insert(origin);
     out.set_timer(token, at);
 }
 

@@ -5,6 +5,8 @@ use kafka_protocol::messages::{
     ApiVersionsRequest, FetchResponse, MetadataRequest, MetadataResponse, ProduceResponse,
 };
 use millstream::config::ServerConfig;
+use millstream_engine::reactor::app::AppEvent;
+use millstream_engine::time::Nanos;
 
 use crate::node::Node;
 use crate::wire::{ask, batch, decode, fetch, frame, list_offsets, metadata, produce};
@@ -64,6 +66,23 @@ fn many_large_requests_at_once_cost_the_last_its_connection() {
     let conn = node.connect();
     node.receive(conn, &part_of_a_frame);
     assert!(!node.socket(conn).closed, "what was held for a connection is free when it is gone");
+}
+
+#[test]
+fn silent_connections_are_closed_and_waiting_ones_are_not() {
+    let mut node = Node::with(ServerConfig { idle_ms_max: 1000, ..ServerConfig::default() });
+    node.engine.create("t", 1);
+    node.step(AppEvent::Started);
+    let (silent, stuck, waiting) = (node.connect(), node.connect(), node.connect());
+    node.receive(waiting, &frame(11, 1, &fetch("t", 60_000, 1, &[(0, 0)])));
+    node.hold_sends = true;
+    node.receive(stuck, &frame(0, 1, &ApiVersionsRequest::default()));
+    for _ in 0..4 {
+        node.advance(Nanos::from_millis(250));
+        assert!(!node.socket(silent).closed && !node.socket(stuck).closed);
+    }
+    node.advance(Nanos::from_millis(250));
+    assert!(node.socket(silent).closed && node.socket(stuck).closed && !node.socket(waiting).closed);
 }
 
 #[test]
