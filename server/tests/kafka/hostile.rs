@@ -56,7 +56,7 @@ fn a_frame_past_the_configured_size_closes_the_connection() {
 #[test]
 fn many_large_requests_at_once_cost_the_last_its_connection() {
     let mut node = Node::with(ServerConfig { partial_bytes_max: 1 << 20, ..ServerConfig::default() });
-    let part_of_a_frame = [&(1_u32 << 20).to_be_bytes()[..], &[0; 300 << 10]].concat();
+    let part_of_a_frame = [&(1_u32 << 20).to_be_bytes()[..], &vec![0; 300 << 10]].concat();
     let conns = [node.connect(), node.connect(), node.connect(), node.connect()];
     for conn in conns {
         node.receive(conn, &part_of_a_frame);
