@@ -20,7 +20,7 @@ sim seed="":
 
 # Fuzzes a target of `fuzz/` until it is stopped.
 fuzz target:
-    cargo +nightly fuzz run {{ target }}
+    cargo fuzz run -s none --features libfuzzer {{ target }}
 
 # Measures this machine and the broker on it.
 bench *args:

@@ -1,3 +1,70 @@
 //! `millbench`: measures Millstream beside the machine's limits and its peers.
 
-fn main() {}
+mod engine;
+mod limits;
+mod machine;
+mod measure;
+mod raw;
+mod report;
+mod results;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use measure::Problem;
+use results::Run;
+
+/// Measures Millstream beside the machine's limits and its peers.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// The file that the run's line is appended to
+    #[arg(long, global = true, default_value = "results/runs.jsonl")]
+    results: PathBuf,
+    /// Print the run as JSON instead of a table
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// What this machine can do: durable appends, sequential I/O, loopback, wake-ups, checksums
+    Limits(limits::Limits),
+    /// The embedded engine beside the machine's limits
+    Engine(engine::Engine),
+    #[command(hide = true)]
+    Hold(engine::hold::Hold),
+}
+
+impl Cli {
+    fn run(&self) -> Result<(), Problem> {
+        match &self.command {
+            Command::Limits(limits) => self.keep(&limits.run()?),
+            Command::Engine(engine) => engine.run()?.map_or(Ok(()), |run| self.keep(&run)),
+            Command::Hold(hold) => hold.run(),
+        }
+    }
+
+    fn keep(&self, run: &Run) -> Result<(), Problem> {
+        if self.json {
+            println!("{}", serde_json::to_string(run)?);
+        } else {
+            report::print(run);
+        }
+        run.append_to(&self.results)
+    }
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("millbench: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -31,6 +31,10 @@ pub const SUM_BLOCK_BYTES: usize = 64 << 10;
 
 /// One chunk of a read: what a single send may pin.
 pub const READ_CHUNK_BYTES: usize = 256 << 10;
+/// Cold reads that a shard has under way, so that a commit's flush finds a worker.
+pub const COLD_READS_IN_FLIGHT: usize = 8;
+/// Cold reads that wait for their turn; more are refused.
+pub const COLD_READS_WAITING_MAX: usize = 4096;
 /// Files that a shard keeps open for reading.
 pub const OPEN_SEGMENTS_MAX: usize = 256;
 
@@ -40,6 +44,10 @@ pub const MAILBOX_SLOTS: usize = 1024;
 pub const MAILBOX_SLOTS_INBOUND_MAX: usize = 16 << 10;
 /// Messages in the smallest ring, among as many shards as there may be.
 pub const MAILBOX_SLOTS_MIN: usize = 64;
+/// Messages that a turn takes from its mailboxes at a time.
+pub const MAIL_PER_ROUND: usize = 1024;
+/// How often a turn looks into its mailboxes: a request and its answer, within one shard, in one turn.
+pub const MAIL_ROUNDS_PER_TURN: usize = 4;
 /// Completions that one turn takes before it looks at its other work.
 pub const COMPLETIONS_PER_TURN: usize = 512;
 
@@ -79,6 +87,10 @@ pub const PRODUCERS_PER_SHARD_MAX: usize = 100_000;
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// Partitions that one topic may have.
 pub const PARTITIONS_PER_TOPIC_MAX: u32 = 10_000;
+/// Slots that partitions are placed on. A multiple of every sensible number of shards, so that they stay even.
+pub const SLOTS: u32 = 5040;
+/// Changes of metadata that wait for their turn; more are refused.
+pub const METADATA_CHANGES_WAITING_MAX: usize = 10_000;
 /// Shards in one process.
 pub const SHARDS_MAX: u16 = 256;
 

@@ -172,6 +172,9 @@ impl Manifest {
         if raw.clean > 1 {
             return corrupt(62, "the clean flag is neither 0 nor 1");
         }
+        if raw.zeros.iter().any(|byte| *byte != 0) {
+            return corrupt(63, "bytes that mean nothing are not zero");
+        }
         Ok(Manifest {
             format_version: version.get(),
             incompatible_features: raw.incompatible_features.get(),
@@ -270,6 +273,20 @@ mod tests {
         assert_eq!(corrupt(&bytes[..4095]), (8, "the manifest's length is not the file's"));
         assert_eq!(corrupt(&[&bytes[..], &[0]].concat()), (8, "the manifest's length is not the file's"));
         assert_eq!(corrupt(&[0; 4096]), (0, "this is no manifest of Millstream"));
+    }
+
+    #[test]
+    fn bytes_without_a_meaning_must_be_zero_and_flags_0_or_1() {
+        let changed = |at: usize, value| {
+            let mut bytes = sample().encode();
+            bytes[at] = value;
+            let crc = crc32c(&bytes[CRC_FROM..]);
+            bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+            corrupt(&bytes)
+        };
+        assert_eq!(changed(62, 2), (62, "the clean flag is neither 0 nor 1"));
+        assert_eq!(changed(63, 1), (63, "bytes that mean nothing are not zero"));
+        assert_eq!(changed(4095, 1), (63, "bytes that mean nothing are not zero"));
     }
 
     #[test]

@@ -307,6 +307,14 @@ impl Cold {
         }
     }
 
+    /// Closes what is open and what was just opened, when nobody wants the outcome any more.
+    pub fn give_up<I: Io>(&mut self, io: &mut I, done: Result<DiskDone, IoError>) {
+        if let Ok(DiskDone::Opened(file, _)) = done {
+            io.close(file);
+        }
+        self.close_index(io);
+    }
+
     fn close_index<I: Io>(&mut self, io: &mut I) {
         if let Some(file) = self.index_file.take() {
             io.close(file);

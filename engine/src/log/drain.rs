@@ -132,9 +132,9 @@ impl Drain {
             Step::OpenLog => {
                 self.file = opened;
                 self.step = Step::Write;
-                return self.write(io, log, pool, token);
+                return Ok(self.write(io, log, pool, token));
             }
-            Step::Write => return self.write(io, log, pool, token),
+            Step::Write => return Ok(self.write(io, log, pool, token)),
             Step::Cut => {
                 self.step = Step::FlushLog;
                 io.flush(token, self.log_file());
@@ -206,7 +206,7 @@ impl Drain {
         if self.step != Step::Write || self.in_flight > 0 {
             return Progress::Going;
         }
-        self.write(io, log, pool, token).unwrap_or(Progress::Going)
+        self.write(io, log, pool, token)
     }
 
     /// Closes what is open, when the job is given up.
@@ -243,19 +243,13 @@ impl Drain {
     }
 
     /// Submits as many writes as may be in flight; goes on to the flush when all have completed.
-    fn write<I: Io>(
-        &mut self,
-        io: &mut I,
-        log: &mut Log,
-        pool: &Pool,
-        token: Token,
-    ) -> Result<Progress, IoError> {
+    fn write<I: Io>(&mut self, io: &mut I, log: &mut Log, pool: &Pool, token: Token) -> Progress {
         while self.submitted < self.target
             && (self.in_flight as usize) < crate::limits::SEGMENT_WRITES_IN_FLIGHT
         {
             let len = (self.target - self.submitted).min(SEGMENT_WRITE_BYTES as u32);
             let Some(mut block) = pool.block((len as usize).next_multiple_of(BLOCK_BYTES)) else {
-                return Ok(if self.in_flight == 0 { Progress::Starved } else { Progress::Going });
+                return if self.in_flight == 0 { Progress::Starved } else { Progress::Going };
             };
             stage(log, self.base, self.submitted, len, &mut block);
             io.write(token, self.log_file(), u64::from(self.submitted), block.freeze());
@@ -263,7 +257,7 @@ impl Drain {
             self.in_flight += 1;
         }
         if self.in_flight > 0 {
-            return Ok(Progress::Going);
+            return Progress::Going;
         }
         let target = self.target;
         self.held_mut(log).drained = target;
@@ -275,7 +269,7 @@ impl Drain {
             io.flush(token, self.log_file());
         }
         self.in_flight += 1;
-        Ok(Progress::Going)
+        Progress::Going
     }
 
     fn finish<I: Io>(&mut self, io: &mut I, log: &mut Log) -> Progress {

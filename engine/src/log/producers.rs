@@ -1,6 +1,6 @@
 //! Idempotent producers: which sequences a log has taken, so that a batch sent again is stored once.
 //!
-//! The rules are Kafka's (KIP-98, and its ProducerStateManager as observed): the last five batches of each producer
+//! The rules are Kafka's (KIP-98, as its broker's `ProducerStateManager` is observed to apply them): the last five batches of each producer
 //! are remembered; a repeated one is answered with the original's offset; the next sequence must follow, wrapping from
 //! `i32::MAX` to 0; a new epoch starts at 0; a producer that is not known may start anywhere.
 

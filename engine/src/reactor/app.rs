@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::buffer::Slice;
 use crate::io::{CloseReason, ConnId, Job};
 use crate::shard::metadata::Metadata;
+pub use crate::shard::request::AppToken;
 use crate::shard::request::{Reply, Request};
 use crate::time::{Nanos, WallMs};
 use crate::types::ShardId;
@@ -18,10 +19,6 @@ pub trait App {
     /// millisecond.
     fn step(&mut self, event: AppEvent, out: &mut Outbox);
 }
-
-/// Chosen by the host, returned with the answer.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct AppToken(pub u64);
 
 /// What happened.
 #[derive(Debug)]

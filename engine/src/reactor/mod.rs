@@ -1,3 +1,490 @@
 //! The only loop: take completions, step, submit, wait. One pinned thread per core.
 
 pub mod app;
+pub mod boot;
+pub mod node;
+mod timers;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use app::{App, AppEvent, Outbox, Output};
+use timers::Timers;
+
+use crate::error::IoError;
+use crate::io::{ConnId, Event, Io, Socket, Token, Wait};
+use crate::limits::{MAIL_PER_ROUND, MAIL_ROUNDS_PER_TURN};
+use crate::shard::controller::{CONTROLLER, Change, Controller, Next};
+use crate::shard::mailbox::{Mail, Post};
+use crate::shard::metadata::Metadata;
+use crate::shard::request::{AppToken, Reply, Request, WatchId};
+use crate::shard::{self, Requester, Shard, tokens};
+use crate::types::ShardId;
+
+/// What one shard asks of another. Each is answered by one [`Answer`], which gives back the room it took.
+#[derive(Debug)]
+pub enum Ask {
+    /// A host's request.
+    Engine(AppToken, Request),
+    /// A watch's condition holds.
+    Woken(AppToken, WatchId),
+    /// Take this connection.
+    Adopt(Socket),
+    /// Apply this metadata.
+    Apply(Arc<Metadata>),
+}
+
+/// The answer to an [`Ask`].
+#[derive(Debug)]
+pub enum Answer {
+    /// To a host's request.
+    Engine(AppToken, Reply),
+    /// The metadata is applied.
+    Applied,
+    /// Taken note of.
+    Noted,
+}
+
+/// What the shards of a process share: flags and counters, nothing else.
+#[derive(Debug)]
+pub struct Shared {
+    /// Set once: everybody is to end in good order.
+    stop: AtomicBool,
+    /// Shards that have nothing left to do for anybody.
+    settled: AtomicUsize,
+    /// Connections of each shard.
+    connections: Vec<AtomicUsize>,
+}
+
+impl Shared {
+    /// What `shards` shards share.
+    pub fn new(shards: u16) -> Shared {
+        Shared {
+            stop: AtomicBool::new(false),
+            settled: AtomicUsize::new(0),
+            connections: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+        }
+    }
+
+    /// Asks everybody to end. The shards must be woken, too.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+
+    fn least_connected(&self) -> ShardId {
+        let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+        let least = self.connections.iter().enumerate().min_by_key(|(_, connections)| count(connections));
+        ShardId(least.map_or(0, |(shard, _)| shard as u16))
+    }
+}
+
+/// What a turn found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Turn {
+    /// There is more to come.
+    Going,
+    /// The node is stopping, and every shard has settled: this was the last turn.
+    Stopped,
+}
+
+/// Why reading from a connection is off.
+#[derive(Default)]
+struct Reading {
+    /// The host wants it so.
+    host_off: bool,
+    /// Requests on its behalf that wait for room in a mailbox.
+    parked: usize,
+}
+
+/// One shard's loop, around one shard, one host and one outside world.
+pub struct Reactor<I: Io, A: App> {
+    io: I,
+    shard: Shard<I>,
+    controller: Option<Controller>,
+    app: A,
+    outbox: Outbox,
+    post: Post<Ask, Answer>,
+    /// Messages that wait for credit with a peer, and the connection that they come from.
+    parked: BTreeMap<ShardId, VecDeque<(Ask, Option<ConnId>)>>,
+    connections: BTreeMap<ConnId, Reading>,
+    timers: Timers,
+    shared: Arc<Shared>,
+    offloads: u64,
+    offloaded: BTreeMap<u64, AppToken>,
+    /// Directory renames that must be done before a change of metadata counts as applied here.
+    renames: VecDeque<(String, String)>,
+    applying: Option<ShardId>,
+    listening: Option<Result<SocketAddr, IoError>>,
+    stopping: bool,
+    counted_as_settled: bool,
+    events: Vec<Event>,
+    mail: Vec<Mail<Ask, Answer>>,
+}
+
+impl<I: Io, A: App> Reactor<I, A> {
+    /// A loop that has not turned yet. The controller belongs to shard 0.
+    pub fn new(
+        io: I,
+        shard: Shard<I>,
+        controller: Option<Controller>,
+        app: A,
+        post: Post<Ask, Answer>,
+        shared: Arc<Shared>,
+    ) -> Reactor<I, A> {
+        assert_eq!(controller.is_some(), shard.id() == CONTROLLER, "the controller lives on one shard");
+        let outbox = Outbox::new(shard.id(), Arc::clone(shard.metadata()));
+        let mut reactor = Reactor {
+            io,
+            shard,
+            controller,
+            app,
+            outbox,
+            post,
+            parked: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            timers: Timers::default(),
+            shared,
+            offloads: 0,
+            offloaded: BTreeMap::new(),
+            renames: VecDeque::new(),
+            applying: None,
+            listening: None,
+            stopping: false,
+            counted_as_settled: false,
+            events: Vec::new(),
+            mail: Vec::new(),
+        };
+        reactor.step(AppEvent::Started);
+        reactor
+    }
+
+    /// The shard, for checkers and metrics.
+    pub fn shard(&self) -> &Shard<I> {
+        &self.shard
+    }
+
+    /// The host.
+    pub fn app(&self) -> &A {
+        &self.app
+    }
+
+    /// The host, for tests.
+    pub fn app_mut(&mut self) -> &mut A {
+        &mut self.app
+    }
+
+    /// The outside world.
+    pub fn io(&mut self) -> &mut I {
+        &mut self.io
+    }
+
+    /// Whether it was asked to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Listens for connections, and shares them out among the shards.
+    pub fn listen(&mut self, address: SocketAddr) {
+        self.io.listen(Token::new(tokens::LISTEN, 0), address);
+    }
+
+    /// Where it listens, once that is known.
+    pub fn listening(&self) -> Option<&Result<SocketAddr, IoError>> {
+        self.listening.as_ref()
+    }
+
+    /// One turn: takes what has happened, lets everybody step, submits what came of it. May block if nothing is to be
+    /// done and `may_wait` is set.
+    pub fn turn(&mut self, may_wait: bool) -> Turn {
+        let mut events = std::mem::take(&mut self.events);
+        if may_wait && self.post.announce_sleep() {
+            let wait = match self
+                .timers
+                .next()
+                .map_or(self.shard.next_turn_due(), |due| due.min(self.shard.next_turn_due()))
+            {
+                _ if self.shared.stop.load(Ordering::SeqCst) && !self.stopping => Wait::No,
+                due => Wait::Until(due),
+            };
+            self.io.poll(wait, &mut events);
+            self.post.awake();
+        } else {
+            self.io.poll(Wait::No, &mut events);
+        }
+        self.outbox.now = self.io.now();
+        self.outbox.wall_ms = self.io.wall_ms();
+        if self.shared.stop.load(Ordering::SeqCst) && !self.stopping {
+            self.stopping = true;
+            if self.shard.id() == CONTROLLER {
+                self.io.unlisten(Token::new(tokens::LISTEN, 0));
+            }
+            self.step(AppEvent::Stopping);
+        }
+        for event in events.drain(..) {
+            self.on_event(event);
+        }
+        self.events = events;
+        while let Some(token) = self.timers.due(self.outbox.now) {
+            self.step(AppEvent::Timer(token));
+        }
+        for _ in 0..MAIL_ROUNDS_PER_TURN {
+            self.unpark();
+            self.post.publish(|peer| self.io.wake(peer));
+            if !self.take_mail() {
+                break;
+            }
+            self.take_outputs();
+        }
+        self.shard.end_turn(&mut self.io);
+        self.take_outputs();
+        self.unpark();
+        self.post.publish(|peer| self.io.wake(peer));
+        self.settle()
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Written(token) if token.owner() == tokens::COMMIT => self.shard.on_written(),
+            Event::Written(_) => {}
+            Event::Disk(token, done) if token.owner() == tokens::METADATA => {
+                if token.id() == RENAME {
+                    // A log that never reached its segments has no directory yet.
+                    if let Err(error) = done
+                        && error != IoError::NotFound
+                    {
+                        tracing::warn!(%error, "a deleted topic's directory could not be renamed; the next start removes it");
+                    }
+                    return self.rename_next();
+                }
+                let mut next = Vec::new();
+                if let Some(controller) = &mut self.controller {
+                    controller.on_done(&mut self.io, token, done, &mut next);
+                }
+                self.on_controller(next);
+            }
+            Event::Disk(token, done) => self.shard.on_done(&mut self.io, token, done),
+            Event::Listening(_, result) => self.listening = Some(result),
+            Event::Accepted(_, socket) => {
+                let shard = self.shared.least_connected();
+                self.send(shard, Ask::Adopt(socket), None);
+            }
+            Event::Received(conn, bytes) => self.step(AppEvent::Received(conn, bytes)),
+            Event::Sent(conn) => self.step(AppEvent::SendDone(conn)),
+            Event::Closed(conn, reason) => {
+                if self.connections.remove(&conn).is_some() {
+                    self.shared.connections[usize::from(self.shard.id().0)].fetch_sub(1, Ordering::Relaxed);
+                }
+                self.step(AppEvent::Closed(conn, reason));
+            }
+            Event::Offloaded(token, result) => {
+                if let Some(token) = self.offloaded.remove(&token.id()) {
+                    self.step(AppEvent::Offloaded(token, result));
+                }
+            }
+        }
+    }
+
+    /// Lets the host step, and does what it wants done.
+    fn step(&mut self, event: AppEvent) {
+        self.app.step(event, &mut self.outbox);
+        let mut outputs = std::mem::take(&mut self.outbox.outputs);
+        for output in outputs.drain(..) {
+            match output {
+                Output::Send(conn, slices) => {
+                    if self.connections.contains_key(&conn) {
+                        self.io.send(conn, slices);
+                    }
+                }
+                Output::Read(conn, on) => {
+                    if let Some(reading) = self.connections.get_mut(&conn) {
+                        reading.host_off = !on;
+                        self.io.receive(conn, on && reading.parked == 0);
+                    }
+                }
+                Output::Close(conn) => {
+                    if self.connections.contains_key(&conn) {
+                        self.io.shutdown(conn);
+                    }
+                }
+                Output::SetTimer(token, at) => self.timers.set(token, at),
+                Output::Engine { token, shard, request, source } => {
+                    self.send(shard, Ask::Engine(token, request), source);
+                }
+                Output::Offload(token, job) => {
+                    self.offloads += 1;
+                    self.offloaded.insert(self.offloads, token);
+                    self.io.offload(Token::new(tokens::OFFLOAD, self.offloads), job);
+                }
+            }
+        }
+        self.outbox.outputs = outputs;
+    }
+
+    /// Sends to a shard; without credit the message waits, in order, and its connection is not read meanwhile.
+    fn send(&mut self, to: ShardId, ask: Ask, source: Option<ConnId>) {
+        let waiting = self.parked.get(&to).is_some_and(|queue| !queue.is_empty());
+        let ask = if waiting {
+            ask
+        } else {
+            match self.post.send(to, ask) {
+                Ok(()) => return,
+                Err(ask) => ask,
+            }
+        };
+        if let Some(conn) = source
+            && let Some(reading) = self.connections.get_mut(&conn)
+        {
+            reading.parked += 1;
+            self.io.receive(conn, false);
+        }
+        self.parked.entry(to).or_default().push_back((ask, source));
+    }
+
+    fn unpark(&mut self) {
+        for (to, queue) in &mut self.parked {
+            while self.post.credit(*to) > 0
+                && let Some((ask, source)) = queue.pop_front()
+            {
+                let sent = self.post.send(*to, ask);
+                assert!(sent.is_ok(), "there was credit");
+                if let Some(conn) = source
+                    && let Some(reading) = self.connections.get_mut(&conn)
+                {
+                    reading.parked -= 1;
+                    if reading.parked == 0 && !reading.host_off {
+                        self.io.receive(conn, true);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what the peers sent. Says whether there was anything.
+    fn take_mail(&mut self) -> bool {
+        let mut mail = std::mem::take(&mut self.mail);
+        self.post.take(MAIL_PER_ROUND, &mut mail);
+        let any = !mail.is_empty();
+        for message in mail.drain(..) {
+            match message {
+                Mail::Request(from, ask) => self.on_ask(from, ask),
+                Mail::Reply(_, Answer::Engine(token, reply)) => self.step(AppEvent::Reply(token, reply)),
+                Mail::Reply(_, Answer::Noted) => {}
+                Mail::Reply(_, Answer::Applied) => {
+                    let mut next = Vec::new();
+                    if let Some(controller) = &mut self.controller {
+                        controller.applied(&mut self.io, Token::new(tokens::METADATA, FRAME), &mut next);
+                    }
+                    self.on_controller(next);
+                }
+            }
+        }
+        self.mail = mail;
+        any
+    }
+
+    fn on_ask(&mut self, from: ShardId, ask: Ask) {
+        match ask {
+            Ask::Engine(token, Request::CreateTopic { name, partitions, config }) => {
+                self.change(
+                    Requester { shard: from, token },
+                    Change::CreateTopic { name, partitions, config },
+                );
+            }
+            Ask::Engine(token, Request::DeleteTopic(id)) => {
+                self.change(Requester { shard: from, token }, Change::DeleteTopic(id));
+            }
+            Ask::Engine(token, request) => {
+                self.shard.handle(&mut self.io, Requester { shard: from, token }, request);
+            }
+            Ask::Woken(token, watch) => {
+                self.post.reply(from, Answer::Noted);
+                self.step(AppEvent::Reply(token, Reply::Woken(watch)));
+            }
+            Ask::Adopt(socket) => {
+                self.post.reply(from, Answer::Noted);
+                let (peer, local) = (socket.peer, socket.local);
+                let conn = self.io.adopt(socket);
+                self.connections.insert(conn, Reading::default());
+                self.shared.connections[usize::from(self.shard.id().0)].fetch_add(1, Ordering::Relaxed);
+                self.step(AppEvent::Accepted { conn, peer, local });
+            }
+            Ask::Apply(metadata) => {
+                self.renames = self.shard.apply(metadata).into();
+                self.outbox.metadata = Arc::clone(self.shard.metadata());
+                self.applying = Some(from);
+                self.take_outputs();
+                self.step(AppEvent::MetadataChanged);
+                self.rename_next();
+            }
+        }
+    }
+
+    fn change(&mut self, who: Requester, change: Change) {
+        let mut next = Vec::new();
+        match &mut self.controller {
+            Some(controller) => {
+                controller.submit(&mut self.io, Token::new(tokens::METADATA, FRAME), who, change, &mut next);
+            }
+            None => panic!("a change of metadata was sent to {:?}", self.shard.id()),
+        }
+        self.on_controller(next);
+    }
+
+    fn on_controller(&mut self, next: Vec<Next>) {
+        for next in next {
+            match next {
+                Next::Reply(who, reply) => self.post.reply(who.shard, Answer::Engine(who.token, reply)),
+                Next::Publish(metadata) => {
+                    for shard in 0..metadata.shards {
+                        self.send(ShardId(shard), Ask::Apply(Arc::clone(&metadata)), None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Renames the next directory of a deleted topic; when none is left, the change is applied here.
+    fn rename_next(&mut self) {
+        if let Some((from, to)) = self.renames.pop_front() {
+            self.io.rename(Token::new(tokens::METADATA, RENAME), &from, &to);
+        } else if let Some(controller) = self.applying.take() {
+            self.post.reply(controller, Answer::Applied);
+        }
+    }
+
+    fn take_outputs(&mut self) {
+        while let Some(output) = self.shard.take_output() {
+            match output {
+                shard::Output::Watching(who) => self.post.reply(who.shard, Answer::Noted),
+                shard::Output::Reply(who, reply) => {
+                    self.post.reply(who.shard, Answer::Engine(who.token, reply));
+                }
+                shard::Output::Woken(who, watch) => self.send(who.shard, Ask::Woken(who.token, watch), None),
+            }
+        }
+    }
+
+    /// Whether the node stops, and everybody has done what was left to do.
+    fn settle(&mut self) -> Turn {
+        if !self.stopping {
+            return Turn::Going;
+        }
+        let busy = self.controller.as_ref().is_some_and(Controller::is_busy);
+        if !self.counted_as_settled && self.shard.is_settled() && !busy {
+            self.counted_as_settled = true;
+            self.shared.settled.fetch_add(1, Ordering::SeqCst);
+            for shard in 0..self.shared.connections.len() {
+                self.io.wake(ShardId(shard as u16));
+            }
+        }
+        let everybody = self.shared.settled.load(Ordering::SeqCst) == self.shared.connections.len();
+        if everybody { Turn::Stopped } else { Turn::Going }
+    }
+}
+
+/// A frame of the metadata log.
+const FRAME: u64 = 0;
+/// The rename of a deleted topic's directory.
+const RENAME: u64 = 1;

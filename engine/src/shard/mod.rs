@@ -1,5 +1,419 @@
 //! A shard: the owner of its logs, its journal and everything that waits for them. Touched by its own thread only.
+//!
+//! Inputs are [`request::Request`]s, completions of the shard's own operations, and the end of each turn; outputs are
+//! [`Output`]s, taken by the reactor. Call order per turn: [`Shard::on_done`] and [`Shard::on_written`] for every
+//! completion, [`Shard::handle`] for every request, [`Shard::end_turn`] once, then [`Shard::take_output`] until empty.
 
+mod append;
+mod commits;
+pub mod controller;
 pub mod mailbox;
+mod maintenance;
 pub mod metadata;
+mod reads;
+pub mod recovery;
 pub mod request;
+pub mod tokens;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use append::{Placing, Waiting};
+use commits::{Commits, Watches};
+use maintenance::Maintenance;
+use reads::Reads;
+use request::{AppToken, Reply, Request, WatchId};
+
+use crate::buffer::Pool;
+use crate::config::Config;
+use crate::error::{IoError, Refusal};
+use crate::format::journal::{RecordHeader, RecordKind};
+use crate::io::{DiskDone, Io, Token};
+use crate::journal::{Claim, Journal, Trim};
+use crate::limits::{GROUP_BYTES_MAX, JOURNAL_SLAB_BYTES, READ_CHUNK_BYTES};
+use crate::log::table::{LogIndex, Logs};
+use crate::log::{Log, paths};
+use crate::types::{Lsn, Offset, PartitionId, ShardId};
+use metadata::Metadata;
+
+/// Who asked: a shard, and how its host calls the request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Requester {
+    /// The shard.
+    pub shard: ShardId,
+    /// The token to answer with.
+    pub token: AppToken,
+}
+
+/// What a shard gives back.
+#[derive(Debug)]
+pub enum Output {
+    /// The answer to a request.
+    Reply(Requester, Reply),
+    /// A watch is set, or its condition held at once. This gives back the request's room; the host hears of it by
+    /// [`Output::Woken`] only.
+    Watching(Requester),
+    /// A watch's condition holds.
+    Woken(Requester, WatchId),
+}
+
+/// The memory of one shard, by what it is for.
+#[derive(Clone)]
+pub struct Pools {
+    /// Journal slabs, which are the tail afterwards.
+    pub tail: Pool,
+    /// Blocks in which segment writes are staged.
+    pub staging: Pool,
+    /// Blocks that cold reads fill.
+    pub read: Pool,
+}
+
+impl Pools {
+    /// Pools for a shard whose journal may grow to `journal_bytes`.
+    pub fn new(journal_bytes: u64, pinned_bytes: u64) -> Pools {
+        // The tail covers the journal's window; beyond it there is what slow readers may still pin, the slab being
+        // filled, and the one in flight.
+        let tail = journal_bytes + pinned_bytes + 4 * JOURNAL_SLAB_BYTES as u64;
+        Pools {
+            tail: Pool::new(tail as usize),
+            staging: Pool::new(4 * GROUP_BYTES_MAX),
+            read: Pool::new((pinned_bytes as usize).max(64 * READ_CHUNK_BYTES)),
+        }
+    }
+}
+
+/// A submitted group in the tail, for its eviction in order.
+struct TailGroup {
+    bytes: usize,
+    /// Whose batches it holds, in order; each is that log's oldest when its turn comes.
+    logs: VecDeque<LogIndex>,
+}
+
+/// A log-start move that waits to be durable before files go.
+struct Trimmed {
+    lsn: Lsn,
+    who: Option<Requester>,
+    log: LogIndex,
+    gone: Vec<Offset>,
+}
+
+/// One shard's state.
+pub struct Shard<I: Io> {
+    id: ShardId,
+    config: Arc<Config>,
+    metadata: Arc<Metadata>,
+    logs: Logs,
+    journal: Journal,
+    trim: Trim,
+    pools: Pools,
+    tail_bytes_max: usize,
+    tail_bytes: usize,
+    tail_groups: VecDeque<TailGroup>,
+    backlog: VecDeque<Waiting>,
+    open_placed: Vec<Placing>,
+    flying: Vec<Placing>,
+    commits: Commits,
+    watches: Watches,
+    trimmed: VecDeque<Trimmed>,
+    reads: Reads,
+    maintenance: Maintenance,
+    disk_full: bool,
+    outputs: VecDeque<Output>,
+    io: std::marker::PhantomData<I>,
+}
+
+impl<I: Io> Shard<I> {
+    /// Which shard this is.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// The metadata that this shard has applied.
+    pub fn metadata(&self) -> &Arc<Metadata> {
+        &self.metadata
+    }
+
+    /// Whether a failed flush has ended this shard's service.
+    pub fn is_poisoned(&self) -> bool {
+        self.journal.is_poisoned()
+    }
+
+    /// Whether nothing that was promised to anybody is still on its way to the disk.
+    pub fn is_settled(&self) -> bool {
+        self.journal.is_poisoned()
+            || self.backlog.is_empty()
+                && self.commits.is_empty()
+                && self.trimmed.is_empty()
+                && self.journal.durable_lsn() == self.journal.last_lsn()
+    }
+
+    /// The logs, for checkers and tools.
+    pub fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    /// The journal, for metrics.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The next output.
+    pub fn take_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn reply(&mut self, who: Requester, reply: Reply) {
+        self.outputs.push_back(Output::Reply(who, reply));
+    }
+
+    fn refuse(&mut self, who: Requester, refusal: Refusal) {
+        self.reply(who, Reply::Refused(refusal));
+    }
+
+    /// Takes a request.
+    pub fn handle(&mut self, io: &mut I, who: Requester, request: Request) {
+        match request {
+            Request::Append { partition, batch, durability } => {
+                self.append(io, who, partition, batch, durability);
+            }
+            Request::Read { partition, offset, max_bytes } => {
+                self.read(io, who, partition, offset, max_bytes);
+            }
+            Request::Load(range) => self.load(io, who, range),
+            Request::Watch { watch, interests, min_bytes } => self.watch(who, watch, &interests, min_bytes),
+            Request::Unwatch(watch) => {
+                if let Some(watcher) = self.watches.remove((who.shard, watch)) {
+                    self.outputs.push_back(Output::Woken(watcher, watch));
+                }
+                self.reply(who, Reply::Done);
+            }
+            Request::Find { partition, target } => self.find(io, who, partition, target),
+            Request::TrimLog { partition, before } => self.trim_log(who, partition, before),
+            Request::CreateTopic { .. } | Request::DeleteTopic(_) => {
+                unreachable!("changes of metadata are the controller's")
+            }
+        }
+    }
+
+    /// The group in flight has been written, whole.
+    pub fn on_written(&mut self) {
+        self.journal.on_written();
+        self.release();
+    }
+
+    /// Takes the completion of one of the shard's own operations.
+    pub fn on_done(&mut self, io: &mut I, token: Token, done: Result<DiskDone, IoError>) {
+        match token.owner() {
+            tokens::COMMIT => self.on_commit(io, done),
+            tokens::TRIM => {
+                let ended = self.trim.on_done(io, &mut self.journal, &mut self.logs, token, done);
+                self.on_trim_ended(io, ended);
+            }
+            tokens::COLD => self.on_cold(io, token, done),
+            tokens::GROW | tokens::REMOVE | tokens::SPACE => self.on_maintenance(io, token, done),
+            owner => panic!("a completion for owner {owner}, which this shard does not know"),
+        }
+    }
+
+    fn on_commit(&mut self, io: &mut I, done: Result<DiskDone, IoError>) {
+        if let Err(error) = &done {
+            tracing::error!(shard = self.id.0, %error, "the journal could not be flushed: this shard stores nothing any more");
+        }
+        self.journal.on_durable(done.is_ok(), io.now());
+        if self.journal.is_poisoned() {
+            return self.on_poisoned();
+        }
+        let flying = std::mem::take(&mut self.flying);
+        for placing in &flying {
+            if let Some(log) = self.logs.get_mut(placing.log) {
+                log.durable(placing.segment, placing.position + placing.len, placing.next);
+                for ((_, watch), who) in self.watches.grown(placing.log, u64::from(placing.len)) {
+                    self.outputs.push_back(Output::Woken(who, watch));
+                }
+            }
+        }
+        self.flying = flying;
+        self.flying.clear();
+        self.release();
+    }
+
+    /// Answers those whose records are covered now, and removes the files of log starts that are durable.
+    fn release(&mut self) {
+        let (written, durable) = (self.journal.written_lsn(), self.journal.durable_lsn());
+        while let Some((who, appended)) = self.commits.next(written, durable) {
+            self.reply(who, Reply::Appended(appended));
+        }
+        while let Some(trimmed) = self.trimmed.pop_front_if(|trimmed| trimmed.lsn <= durable) {
+            let Some(log) = self.logs.get(trimmed.log) else { continue };
+            let (directory, start) = (log.directory.clone(), log.log_start);
+            for segment in trimmed.gone {
+                self.reads.readers.forget(trimmed.log, segment);
+                self.maintenance.remove_segment(&directory, segment);
+            }
+            if let Some(who) = trimmed.who {
+                self.reply(who, Reply::Trimmed(start));
+            }
+        }
+    }
+
+    fn on_poisoned(&mut self) {
+        let waiting: Vec<Requester> = self.commits.drain().collect();
+        for who in waiting
+            .into_iter()
+            .chain(self.trimmed.drain(..).filter_map(|trimmed| trimmed.who).collect::<Vec<_>>())
+        {
+            self.refuse(who, Refusal::Poisoned);
+        }
+    }
+
+    /// Ends a turn: stores what waits, submits the group, and goes on with the work in the background.
+    pub fn end_turn(&mut self, io: &mut I) {
+        self.drain_backlog(io);
+        self.submit(io);
+        let unsubmitted = self.chain_lsn().unwrap_or(Lsn(u64::MAX)).min(self.journal.first_open_lsn());
+        let ended = self.trim.advance(io, &mut self.journal, &mut self.logs, unsubmitted);
+        self.on_trim_ended(io, ended);
+        self.maintain(io);
+        self.submit(io);
+        self.reads.readers.close_idle(io);
+    }
+
+    /// Writes the open group, if none is in flight; its batches are the tail's from now on.
+    fn submit(&mut self, io: &mut I) {
+        let Some(submitted) = self.journal.submit(io, Token::new(tokens::COMMIT, 0)) else { return };
+        assert!(self.flying.is_empty(), "one group in flight");
+        std::mem::swap(&mut self.flying, &mut self.open_placed);
+        let mut logs = VecDeque::with_capacity(self.flying.len());
+        for placing in &self.flying {
+            if let Some(log) = self.logs.get_mut(placing.log) {
+                log.tail.push(placing.tail_batch(&submitted.bytes));
+                logs.push_back(placing.log);
+            }
+        }
+        let own: usize = self
+            .flying
+            .iter()
+            .map(
+                |placing| {
+                    if matches!(placing.source, append::Source::Own(_)) { placing.len as usize } else { 0 }
+                },
+            )
+            .sum();
+        let bytes = submitted.bytes.len() + own + logs.len() * size_of::<crate::cache::tail::TailBatch>();
+        self.tail_bytes += bytes;
+        self.tail_groups.push_back(TailGroup { bytes, logs });
+        self.evict();
+    }
+
+    /// Lets the oldest groups of the tail go while there are more bytes than it may hold, as far as their segments have
+    /// them.
+    fn evict(&mut self) {
+        while self.tail_bytes > self.tail_bytes_max
+            && let Some(group) = self.tail_groups.front_mut()
+        {
+            while let Some(&index) = group.logs.front() {
+                if let Some(log) = self.logs.get_mut(index)
+                    && let Some(front) = log.tail.front()
+                {
+                    let flushed = log.segment(front.segment).map_or(u32::MAX, |segment| segment.flushed);
+                    if front.end() > flushed {
+                        return;
+                    }
+                    log.tail.pop_front();
+                }
+                group.logs.pop_front();
+            }
+            self.tail_bytes -= group.bytes;
+            self.tail_groups.pop_front();
+        }
+    }
+
+    /// Moves a log's start, and tells `who` when that is durable.
+    fn move_log_start(&mut self, index: LogIndex, start: Offset, who: Option<Requester>) -> bool {
+        if !self.journal.fits(0, Claim::Internal, true) {
+            return false;
+        }
+        let log = self.logs.get_mut(index).expect("the caller found it");
+        let header = RecordHeader {
+            kind: RecordKind::LogStart,
+            partition: log.id,
+            segment: Offset(0),
+            position: 0,
+            aux: start.0,
+            len: 0,
+        };
+        let placed = self.journal.append(&header, &[]);
+        let gone = log.move_start(start);
+        self.trimmed.push_back(Trimmed { lsn: placed.lsn, who, log: index, gone });
+        true
+    }
+
+    fn trim_log(&mut self, who: Requester, partition: PartitionId, before: Option<Offset>) {
+        let Some((index, log)) =
+            self.logs.find(partition).and_then(|index| Some((index, self.logs.get(index)?)))
+        else {
+            return self.refuse(who, Refusal::UnknownPartition);
+        };
+        let (start, end) = (log.log_start, log.high_watermark);
+        let to = before.unwrap_or(end);
+        if self.journal.is_poisoned() {
+            return self.refuse(who, Refusal::Poisoned);
+        }
+        if to > end {
+            return self.refuse(who, Refusal::OffsetOutOfRange { start, end });
+        }
+        if to <= start {
+            return self.reply(who, Reply::Trimmed(start));
+        }
+        if !self.move_log_start(index, to, Some(who)) {
+            self.refuse(who, Refusal::Busy);
+        }
+    }
+
+    /// Swaps the metadata: makes the logs that are new here, and takes those away whose topics are gone. The
+    /// directories of the latter are renamed by the returned names, which is to be done before the change is answered.
+    pub fn apply(&mut self, metadata: Arc<Metadata>) -> Vec<(String, String)> {
+        let mut renames = Vec::new();
+        let gone: Vec<PartitionId> = self
+            .logs
+            .iter()
+            .map(|(_, log)| log.id)
+            .filter(|id| !metadata.by_id.contains_key(&id.topic))
+            .collect();
+        for id in gone {
+            let Some((index, log)) = self.logs.remove(id) else { continue };
+            self.reads.readers.forget_log(index);
+            for ((_, watch), who) in self.watches.grown(index, u64::MAX) {
+                self.outputs.push_back(Output::Woken(who, watch));
+            }
+            let topic =
+                self.metadata.by_id.get(&id.topic).map_or_else(String::new, |topic| topic.name.clone());
+            let to = paths::deleted_directory(&topic, id);
+            self.maintenance.remove_directory(&to);
+            renames.push((log.directory, to));
+        }
+        for (id, topic) in metadata.partitions_of(self.id) {
+            let config = Arc::new(topic.config.clone());
+            match self.logs.find(id).and_then(|index| self.logs.get_mut(index)) {
+                Some(log) if *log.config != *config => log.config = config,
+                Some(_) => {}
+                None => {
+                    self.logs.insert(Log::new(id, paths::directory(&topic.name, id.index), config));
+                }
+            }
+        }
+        self.metadata = metadata;
+        renames
+    }
+
+    /// Bytes and batches of every kind that this shard holds in memory, for metrics and for tests of its bounds.
+    pub fn memory(&self) -> BTreeMap<&'static str, usize> {
+        BTreeMap::from([
+            ("tail", self.pools.tail.usage().in_use),
+            ("staging", self.pools.staging.usage().in_use),
+            ("read", self.pools.read.usage().in_use),
+            ("watches", self.watches.len()),
+            ("backlog", self.backlog.len()),
+        ])
+    }
+}

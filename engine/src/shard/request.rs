@@ -7,6 +7,10 @@ pub use crate::log::plan::Range;
 use crate::time::WallMs;
 use crate::types::{Durability, LeaderEpoch, Offset, PartitionId, TopicId};
 
+/// Chosen by the host, returned with the answer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct AppToken(pub u64);
+
 /// A request to one shard. Each is answered by exactly one [`Reply`].
 #[derive(Debug)]
 pub enum Request {

@@ -102,3 +102,22 @@ impl Agenda {
         self.entries.pop_first().map(|(_, due)| due)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Agenda, Due};
+    use crate::time::Nanos;
+
+    #[test]
+    fn what_is_due_at_one_time_happens_in_the_order_of_its_booking() {
+        let mut agenda = Agenda::default();
+        for (at, id) in [(5, 1), (3, 2), (5, 3), (9, 4)] {
+            agenda.add(Nanos(at), Due::Operation(id));
+        }
+        let mut order = Vec::new();
+        while let Some(Due::Operation(id)) = agenda.take(Nanos(5)) {
+            order.push(id);
+        }
+        assert_eq!((order, agenda.next_at()), (vec![2, 1, 3], Some(Nanos(9))));
+    }
+}

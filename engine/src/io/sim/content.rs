@@ -21,8 +21,6 @@ struct Content {
 struct Change {
     number: u64,
     what: What,
-    /// A flush has failed on it: it will never be durable.
-    lost: bool,
 }
 
 /// What a change did. Block changes hold the whole block as it was after the write, as a page cache would write it.
@@ -98,7 +96,7 @@ impl File {
     }
 
     fn note(&mut self, what: What) {
-        self.changes.push(Change { number: self.next, what, lost: false });
+        self.changes.push(Change { number: self.next, what });
         self.next += 1;
     }
 
@@ -107,42 +105,27 @@ impl File {
         self.next
     }
 
-    /// Makes the changes below `mark` durable, except those that an earlier flush failed on.
+    /// Makes the changes below `mark` durable.
     pub(super) fn flush(&mut self, mark: u64) {
-        let mut newest_durable = BTreeMap::new();
-        for change in self.changes.iter().filter(|change| change.number < mark && !change.lost) {
+        for change in self.changes.extract_if(.., |change| change.number < mark) {
             self.durable.apply(&change.what);
-            if let What::Block(index, _) = change.what {
-                newest_durable.insert(index, change.number);
-            }
         }
-        // A lost block that was written again, and flushed, is lost no more.
-        self.changes.retain(|change| match change.what {
-            What::Block(index, _) if change.lost => {
-                newest_durable.get(&index).is_none_or(|n| *n < change.number)
-            }
-            _ => change.number >= mark,
-        });
     }
 
-    /// A flush up to `mark` fails: each block is durable now, or lost. Lengths stay undecided.
+    /// A flush up to `mark` fails: each block is durable now, or readers see it and it never will be. Lengths stay
+    /// undecided.
     pub(super) fn fail_flush(&mut self, mark: u64, random: &mut Random) {
-        let mut kept = Vec::new();
-        for mut change in std::mem::take(&mut self.changes) {
-            let covered = change.number < mark && !change.lost && matches!(change.what, What::Block(..));
-            if covered && random.chance(0.5) {
+        let covered = |change: &mut Change| change.number < mark && matches!(change.what, What::Block(..));
+        for change in self.changes.extract_if(.., covered) {
+            if random.chance(0.5) {
                 self.durable.apply(&change.what);
-            } else {
-                change.lost |= covered;
-                kept.push(change);
             }
         }
-        self.changes = kept;
     }
 
     /// The changes that a power loss may keep or lose, in order.
     pub(super) fn unflushed(&self) -> impl Iterator<Item = Unflushed> {
-        self.changes.iter().filter(|change| !change.lost).map(|change| match change.what {
+        self.changes.iter().map(|change| match change.what {
             What::Block(index, _) => Unflushed::Block(index),
             What::Len(len) => Unflushed::Len(len),
         })
@@ -152,7 +135,7 @@ impl File {
     /// only up to the first that is lost.
     pub(super) fn lose_power(&mut self, mut kept: impl Iterator<Item = bool>) {
         let mut lengths_survive = true;
-        for change in std::mem::take(&mut self.changes).iter().filter(|change| !change.lost) {
+        for change in std::mem::take(&mut self.changes) {
             let mut survives = kept.next().expect("there is a verdict on every unflushed change");
             if matches!(change.what, What::Len(_)) {
                 lengths_survive &= survives;

@@ -152,7 +152,7 @@ impl State {
         let Some(connection) = self.network.connections.get_mut(&id) else { return };
         let something = !connection.inbound.is_empty() || connection.peer_end.is_some();
         let wanted = connection.receiving && connection.port.is_some() && !connection.over;
-        if something && wanted && !connection.delivery_is_due && !connection.vanished {
+        if something && wanted && !connection.delivery_is_due {
             connection.delivery_is_due = true;
             let span = self.network_delay();
             self.later(span, Due::Deliver(id));

@@ -6,6 +6,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "files are what the rest of the engine comes here for")]
 
+mod affinity;
 mod append;
 mod clock;
 mod disk;
@@ -25,6 +26,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use affinity::pin_to_core;
 use disk::Disk;
 use helpers::Helpers;
 use io_uring::{opcode, types};

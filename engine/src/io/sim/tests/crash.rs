@@ -36,6 +36,7 @@ fn a_flush_covers_its_file_only_and_only_what_had_completed() {
     io.flush(Token(2), file);
     write(&mut io, file, 1, &[2]).unwrap();
     outcome(&mut io, Token(2)).unwrap();
+    assert_eq!(world.unflushed().len(), 2, "a block of each file");
     lose_power(&world);
     assert_eq!(fills(&world, "f").unwrap(), [2, 1]);
     assert_eq!(fills(&world, "g").unwrap(), [1]);
@@ -116,6 +117,34 @@ fn a_length_that_was_not_flushed_may_go_and_lengths_go_in_order() {
     let world = grown();
     world.crash_keeping(|unflushed| matches!(unflushed.change, UnflushedChange::Length(_)));
     assert_eq!(fills(&world, "f").unwrap(), [1, 0, 0], "a length without its blocks reads as zeros");
+}
+
+#[test]
+fn a_block_past_the_surviving_length_does_not_come_back_when_the_file_grows() {
+    let world = world();
+    let (mut io, file) = durable_file(&world, &[1]);
+    write(&mut io, file, 1, &[2]).unwrap();
+    world.crash_keeping(|unflushed| matches!(unflushed.change, UnflushedChange::Block(_)));
+    let mut next_life = super::io(&world);
+    let file = open(&mut next_life, "f");
+    next_life.set_len(Token(1), file, 2 * BLOCK_BYTES as u64);
+    outcome(&mut next_life, Token(1)).unwrap();
+    assert_eq!(fills(&world, "f").unwrap(), [1, 0]);
+}
+
+#[test]
+fn what_was_cut_off_reads_as_zeros_when_the_file_grows() {
+    let world = world();
+    let (mut io, file) = durable_file(&world, &[1, 1]);
+    for len in [100, 2 * BLOCK_BYTES as u64] {
+        io.set_len(Token(1), file, len);
+        outcome(&mut io, Token(1)).unwrap();
+    }
+    let bytes = world.read_file("f").unwrap();
+    assert_eq!(bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>(), 100);
+    flush(&mut io, file).unwrap();
+    lose_power(&world);
+    assert_eq!(world.read_file("f").unwrap(), bytes);
 }
 
 #[test]
@@ -203,6 +232,40 @@ fn a_move_between_directories_needs_both_flushed() {
         let expected = if moved { ["b/f", "b/g"] } else { ["a/f", "b/g"] };
         assert_eq!(world.list_all(), expected, "after flushing {synced:?}");
     }
+}
+
+#[test]
+fn a_name_survives_only_with_what_it_was_built_on() {
+    let world = world();
+    let mut io = io(&world);
+    open(&mut io, "a");
+    io.rename(Token(1), "a", "b");
+    outcome(&mut io, Token(1)).unwrap();
+    let kept = |create: bool, rename: bool| {
+        let mut disk = world.snapshot_disk();
+        let mut verdicts = [create, rename].into_iter();
+        disk.crash_keeping(|_| verdicts.next().unwrap());
+        disk.list_all()
+    };
+    assert_eq!(kept(false, true), Vec::<String>::new());
+    assert_eq!(kept(true, false), ["a"]);
+    assert_eq!(kept(true, true), ["b"]);
+}
+
+#[test]
+fn a_durable_name_makes_durable_what_it_was_built_on() {
+    let world = world();
+    world.write_file("a/f", b"x");
+    world.write_file("b/g", b"y");
+    let mut io = io(&world);
+    for (from, to) in [("a/f", "b/f"), ("b/f", "b/h")] {
+        io.rename(Token(1), from, to);
+        outcome(&mut io, Token(1)).unwrap();
+    }
+    io.sync_dir(Token(2), "b");
+    outcome(&mut io, Token(2)).unwrap();
+    lose_power(&world);
+    assert_eq!(world.list_all(), ["b/g", "b/h"]);
 }
 
 #[test]

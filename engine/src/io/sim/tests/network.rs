@@ -93,6 +93,17 @@ fn a_send_is_taken_in_parts_and_waits_for_a_peer_that_does_not_read() {
 }
 
 #[test]
+fn the_window_bounds_what_is_taken_for_a_peer_that_does_not_read() {
+    for seed in 0..10 {
+        let world = World::new(seed, Faults { window_bytes: 1_000, ..Faults::rough() });
+        let (mut io, conn, peer) = connected(&world);
+        peer.pause_reading(true);
+        io.send(conn, vec![Slice::from(vec![1; 1_001])]);
+        assert!(events(&world, &mut io).is_empty());
+    }
+}
+
+#[test]
 fn reading_turned_off_leaves_bytes_with_the_sender() {
     let world = world();
     let (mut io, conn, peer) = connected(&world);

@@ -1,0 +1,144 @@
+//! Appends: one, many at once, for long, beside each other.
+
+use std::time::Duration;
+
+use millstream_engine::config::{Config, TopicConfig};
+use millstream_engine::time::Nanos;
+use millstream_engine::types::ShardId;
+
+use super::{Bench, Benchmark};
+use crate::engine::case::{Batch, CPU_PER_OPERATION, LoadCase, RATE};
+use crate::engine::host::Host;
+use crate::engine::load::{Load, Pace, Until};
+use crate::engine::node::{Segments, Spec};
+use crate::limits::disk::{Append, Sequential, large_file};
+use crate::measure::{Measured, Of, Problem};
+use crate::raw::Op;
+use crate::results::{Bar, Row, rows};
+
+const P50: Of = Of::Percentile(50.0);
+const P99: Of = Of::Percentile(99.0);
+const MB_S: Of = Of::Figure("MB/s");
+
+/// A default node whose topic `t` has so many partitions.
+fn host(bench: &Bench, partitions: u32, segments: Segments) -> Result<Host, Problem> {
+    let host = bench.host(Spec { segments, ..Spec::default() })?;
+    host.create("t", partitions, TopicConfig::default())?;
+    Ok(host)
+}
+
+/// Everything measured, and the benchmark's ratio of the first case to the second.
+fn with_ratio(benchmark: &Benchmark, measured: &[Measured; 2], of: Of) -> Vec<Row> {
+    let mut rows = rows(measured);
+    rows.push(Row::ratio(benchmark.what, &measured[0].series(of), &measured[1].series(of), benchmark.bar));
+    rows
+}
+
+pub(super) fn single(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
+    let host = host(bench, 1, Segments::Written)?;
+    let batch = Batch::of(1, 4096);
+    let engine = LoadCase::one("engine, durable append 4 KiB", &host, |span| {
+        batch.append("t", 1, Pace::Closed(1), Until::Span(span))
+    });
+    let raw = Append::of(4096, &bench.dir, bench.direct);
+    let measured = bench.measure([Box::new(engine), Box::new(raw)], bench.span)?;
+    Ok(with_ratio(benchmark, &measured, P50))
+}
+
+pub(super) fn commit(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
+    let host = host(bench, 64, Segments::Written)?;
+    let batch = Batch::of(1, 4096);
+    let round = |partitions: usize| {
+        let batch = &batch;
+        LoadCase::one(format!("engine, {partitions} x 4 KiB at once"), &host, move |span| {
+            batch.append("t", partitions, Pace::Rounds(partitions), Until::Span(span))
+        })
+    };
+    let measured = bench.measure([Box::new(round(64)), Box::new(round(1))], bench.span)?;
+    Ok(with_ratio(benchmark, &measured, P50))
+}
+
+/// The load that fills groups.
+fn groups(batch: &Batch, until: Until) -> Load {
+    batch.append("t", 8, Pace::Closed(32), until)
+}
+
+pub(super) fn journal(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
+    let host = host(bench, 8, Segments::Discarded)?;
+    let batch = Batch::of(1, 64 << 10);
+    let engine = LoadCase::one("engine, journal alone", &host, |span| groups(&batch, Until::Span(span)));
+    let raw = Append::of(1 << 20, &bench.dir, bench.direct);
+    let measured = bench.measure([Box::new(engine), Box::new(raw)], bench.span)?;
+    Ok(with_ratio(benchmark, &measured, MB_S))
+}
+
+pub(super) fn sustained(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
+    let (whole, alone) = (host(bench, 8, Segments::Written)?, host(bench, 8, Segments::Discarded)?);
+    let batch = Batch::of(1, 64 << 10);
+    let bytes = Until::Bytes(10 * Config::default().journal_bytes);
+    let raw = Sequential::new(Op::Write, large_file(&bench.dir, bench.direct)?);
+    let measured = bench.measure(
+        [
+            Box::new(LoadCase::one("engine, sustained", &whole, |_| groups(&batch, bytes))),
+            Box::new(LoadCase::one("engine, journal alone", &alone, |_| groups(&batch, bytes))),
+            Box::new(raw),
+        ],
+        bench.span,
+    )?;
+    let [whole, alone, raw] = measured.each_ref().map(|case| case.series(MB_S));
+    let mut rows = rows(&measured);
+    rows.push(Row::ratio("sustained / raw sequential write, MB/s", &whole, &raw, Bar::Reported));
+    rows.push(Row::ratio(benchmark.what, &whole, &alone, benchmark.bar));
+    Ok(rows)
+}
+
+pub(super) fn beside_bulk(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
+    let (whole, alone) = (host(bench, 9, Segments::Written)?, host(bench, 9, Segments::Discarded)?);
+    let (small, large) = (Batch::of(1, 4096), Batch::of(1, 256 << 10));
+    let loads = |span: Nanos| {
+        let small = small.append("t", 1, Pace::Closed(1), Until::Span(span));
+        let large = large.append("t", 9, Pace::Open(400.0), Until::Span(span));
+        vec![(ShardId(0), vec![small, large])]
+    };
+    // Long enough to go around the journal.
+    let span = bench.span.max(Duration::from_secs(4));
+    let measured = bench.measure(
+        [
+            Box::new(LoadCase::new("engine, append beside segment writes", &whole, loads)),
+            Box::new(LoadCase::new("engine, append without segment writes", &alone, loads)),
+        ],
+        span,
+    )?;
+    Ok(with_ratio(benchmark, &measured, P99))
+}
+
+pub(super) fn shards(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
+    let config = Config { shards: 2, ..Config::default() };
+    let host = bench.host(Spec { config, ..Spec::default() })?;
+    host.create("t", 8, TopicConfig::default())?;
+    let batch = Batch::of(1, 4096);
+    let on = |shards: u16| {
+        let batch = &batch;
+        LoadCase::new(format!("engine, appends on {shards} shards"), &host, move |span| {
+            let load = batch.append("t", 1, Pace::Closed(1), Until::Span(span));
+            (0..shards).map(|shard| (ShardId(shard), vec![load.clone()])).collect()
+        })
+    };
+    let measured = bench.measure([Box::new(on(2)), Box::new(on(1))], bench.span)?;
+    Ok(with_ratio(benchmark, &measured, Of::Figure(RATE)))
+}
+
+pub(super) fn cpu(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
+    const RECORDS: usize = 63;
+    let host = host(bench, 1, Segments::Written)?;
+    let batch = Batch::of(RECORDS, 64 << 10);
+    let engine = LoadCase::one("engine, 64 KiB batches of 1 KiB records", &host, |span| {
+        batch.append("t", 1, Pace::Closed(4), Until::Span(span))
+    });
+    let measured = bench.measure([Box::new(engine)], bench.span)?;
+    let per_batch = measured[0].series(Of::Figure(CPU_PER_OPERATION));
+    let per_record: Vec<f64> = per_batch.iter().map(|us| us / RECORDS as f64).collect();
+    let mut rows = rows(&measured);
+    rows.push(Row::figure(benchmark.what, "us", &per_record, benchmark.bar));
+    Ok(rows)
+}

@@ -1,0 +1,153 @@
+//! What a run was made on: without it, a figure means nothing.
+
+use std::fs::read_to_string;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::raw;
+
+/// The machine, as far as figures depend on it. What cannot be found out is empty.
+#[derive(Serialize)]
+pub struct Machine {
+    /// The processor's name.
+    pub cpu: String,
+    /// Processors that this process may use.
+    pub cores: usize,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// The kernel's release.
+    pub kernel: String,
+    /// The type of the file system that was measured.
+    pub file_system: String,
+    /// Its device.
+    pub device: String,
+}
+
+impl Machine {
+    /// This machine, and the file system that holds `dir`.
+    pub fn of(dir: &Path) -> Machine {
+        let (file_system, device) = mount_of(dir).unwrap_or_default();
+        Machine {
+            cpu: field("/proc/cpuinfo", "model name").unwrap_or_default(),
+            cores: raw::cpus().len(),
+            memory_bytes: memory_kib("MemTotal").unwrap_or_default() * 1024,
+            kernel: read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            file_system,
+            device,
+        }
+    }
+}
+
+/// A figure of `/proc/meminfo`, in KiB.
+pub fn memory_kib(name: &str) -> Option<u64> {
+    field("/proc/meminfo", name)?.split_whitespace().next()?.parse().ok()
+}
+
+/// A field of a `/proc` file of lines `name: value`.
+pub fn field(file: &str, name: &str) -> Option<String> {
+    let text = read_to_string(file).ok()?;
+    text.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+        (key.trim() == name).then(|| value.trim().to_owned())
+    })
+}
+
+/// Type and device of the file system that holds `dir`.
+fn mount_of(dir: &Path) -> Option<(String, String)> {
+    let dir = dir.canonicalize().ok()?;
+    mount_in(&read_to_string("/proc/self/mountinfo").ok()?, &dir)
+}
+
+/// The same, from the text of a `mountinfo`: the last of the deepest mounts above `dir` counts.
+fn mount_in(mountinfo: &str, dir: &Path) -> Option<(String, String)> {
+    mountinfo
+        .lines()
+        .filter_map(|line| {
+            let (before, after) = line.split_once(" - ")?;
+            let point = before.split(' ').nth(4)?;
+            let mut after = after.split(' ');
+            let (kind, device) = (after.next()?, after.next()?);
+            dir.starts_with(point).then(|| (point.len(), kind.to_owned(), device.to_owned()))
+        })
+        .max_by_key(|(depth, ..)| *depth)
+        .map(|(_, kind, device)| (kind, device))
+}
+
+/// The commit that the working tree is at; ends in `-dirty` if something other than the results differs from it.
+pub fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "HEAD"]) else { return "unknown".to_owned() };
+    match git(&["status", "--porcelain", "--", ":/", ":!/results"]) {
+        Some(changes) if changes.is_empty() => commit,
+        _ => commit + "-dirty",
+    }
+}
+
+/// How much of the machine other processes took while something was measured. Figures from a busy machine are worth
+/// little: the run says so.
+pub struct Others {
+    started: Instant,
+    ticks: f64,
+}
+
+/// Ticks per second in `/proc`, the same on every Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+impl Others {
+    /// Starts to look.
+    pub fn start() -> Others {
+        Others { started: Instant::now(), ticks: others_ticks().unwrap_or_default() }
+    }
+
+    /// The share of all processors' time that other processes spent outside the kernel since then.
+    pub fn share(&self) -> f64 {
+        let ticks = others_ticks().unwrap_or_default() - self.ticks;
+        let seconds = self.started.elapsed().as_secs_f64() * raw::cpus().len() as f64;
+        (ticks / TICKS_PER_SECOND / seconds).clamp(0.0, 1.0)
+    }
+}
+
+/// User time of all processes but this one and its children.
+fn others_ticks() -> Option<f64> {
+    let all = read_to_string("/proc/stat").ok()?;
+    let own = read_to_string("/proc/self/stat").ok()?;
+    Some(user_ticks(&all)? - own_user_ticks(&own)?)
+}
+
+/// Fields `user` and `nice` of the first line of `/proc/stat`.
+fn user_ticks(stat: &str) -> Option<f64> {
+    let mut fields = stat.lines().next()?.split_whitespace().skip(1);
+    Some(fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?)
+}
+
+/// Fields `utime` and `cutime`, the 14th and 16th, of `/proc/self/stat`; the second is a name that may hold spaces.
+fn own_user_ticks(stat: &str) -> Option<f64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    Some(fields.next()?.parse::<f64>().ok()? + fields.nth(1)?.parse::<f64>().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deepest_mount_above_a_directory_is_its_file_system() {
+        let mounts = "1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 8:2 / /data rw shared:1 - xfs /dev/b rw\n";
+        let found = |dir| mount_in(mounts, Path::new(dir)).map(|(kind, _)| kind);
+        assert_eq!(found("/data/x").as_deref(), Some("xfs"));
+        assert_eq!(found("/database").as_deref(), Some("ext4"));
+    }
+
+    #[test]
+    fn user_time_is_read_past_a_name_with_spaces_and_brackets() {
+        let own = "7 (a b) c) S 1 2 3 4 5 6 7 8 9 10 40 50 2 60 0";
+        assert_eq!(own_user_ticks(own), Some(42.0));
+        assert_eq!(user_ticks("cpu  100 20 3 4\ncpu0 1 2 3 4"), Some(120.0));
+    }
+}

@@ -1,0 +1,327 @@
+//! Changes of the metadata, one after the other: written to the metadata log, applied by every shard, then answered.
+//!
+//! The controller lives on shard 0. Its log is a file of its own (`metadata/log`) behind a snapshot
+//! (`metadata/snapshot`); see [`crate::format::metadata`] for both. At every start the log is folded into the snapshot and
+//! emptied: a crash in between leaves frames in the log that the snapshot has already, which are told by their epochs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::Requester;
+use super::metadata::{Metadata, Topic};
+use super::request::Reply;
+use crate::buffer::{Block, Pool};
+use crate::config::{Config, TopicConfig};
+use crate::error::{Fatal, IoError, Refusal};
+use crate::format::metadata::{End, MetadataRecord, encode_frame, scan};
+use crate::format::partition::is_topic_name;
+use crate::format::settings::{apply_pairs, to_pairs};
+use crate::io::{Blocking, DiskDone, FileId, Io, OpenMode, Token};
+use crate::limits::{METADATA_CHANGES_WAITING_MAX, PARTITIONS_PER_TOPIC_MAX, SLOTS};
+use crate::types::{MetadataEpoch, ShardId, Slot, TopicId};
+
+/// The directory of the metadata log.
+pub const METADATA: &str = "metadata";
+const SNAPSHOT: &str = "metadata/snapshot";
+const LOG: &str = "metadata/log";
+
+/// A change that somebody wants.
+#[derive(Debug)]
+pub enum Change {
+    /// A new topic.
+    CreateTopic {
+        /// Its name.
+        name: String,
+        /// How many partitions; the node's default if not said.
+        partitions: Option<u32>,
+        /// Its settings.
+        config: TopicConfig,
+    },
+    /// The end of one.
+    DeleteTopic(TopicId),
+}
+
+/// What is to be done next about a change.
+#[derive(Debug)]
+pub enum Next {
+    /// Answer.
+    Reply(Requester, Reply),
+    /// Have every shard apply this, and tell [`Controller::applied`] for each.
+    Publish(Arc<Metadata>),
+}
+
+enum State {
+    Idle,
+    Writing(Pending),
+    Applying(Pending, u16),
+    /// A frame could not be made durable: what the log holds is unknown until the next start reads it.
+    Broken,
+}
+
+struct Pending {
+    who: Requester,
+    next: Arc<Metadata>,
+    reply: Reply,
+    crc: u32,
+    bytes: u64,
+}
+
+/// The one place where metadata changes.
+///
+/// **Durability.** A change is answered when its frame is written and flushed and every shard has applied its epoch.
+/// One change is under way at a time. After a failed flush nothing is changed any more until a restart.
+pub struct Controller {
+    metadata: Arc<Metadata>,
+    partitions_default: u32,
+    file: FileId,
+    pool: Pool,
+    position: u64,
+    last_crc: u32,
+    queue: VecDeque<(Requester, Change)>,
+    state: State,
+}
+
+/// The metadata as the directory holds it, with what the node gives to it at this start.
+pub fn load<I: Io>(disk: &mut Blocking<'_, I>, base: Metadata, config: &Config) -> Result<Metadata, Fatal> {
+    disk.make_dir(METADATA)?;
+    let mut metadata = base;
+    for path in [SNAPSHOT, LOG] {
+        let Some(bytes) = disk.read_whole(path)? else { continue };
+        let scan = scan(&bytes, 0);
+        match scan.end {
+            End::Clean => {}
+            End::Torn { .. } if path == LOG => {}
+            End::Torn { position } => {
+                let what = "the snapshot is cut off".to_owned();
+                return Err(Fatal::Corrupt { file: path.to_owned(), position, what });
+            }
+            End::Corrupt { position, what } => {
+                return Err(Fatal::Corrupt { file: path.to_owned(), position, what: what.to_owned() });
+            }
+        }
+        for (epoch, records) in scan.frames {
+            if path == LOG && epoch <= metadata.epoch {
+                continue;
+            }
+            for record in &records {
+                apply(&mut metadata, record, &config.topic);
+            }
+            metadata.epoch = epoch;
+        }
+    }
+    Ok(metadata)
+}
+
+fn apply(metadata: &mut Metadata, record: &MetadataRecord, defaults: &TopicConfig) {
+    match record {
+        MetadataRecord::TopicCreated { id, name, config: pairs, slots } => {
+            let mut config = defaults.clone();
+            if let Err(setting) = apply_pairs(&mut config, pairs) {
+                tracing::warn!(name, setting, "a topic's setting is out of range: the default holds");
+            }
+            let topic = Arc::new(Topic { id: *id, name: name.clone(), config, slots: slots.clone() });
+            metadata.topics.insert(name.clone(), Arc::clone(&topic));
+            metadata.by_id.insert(*id, topic);
+        }
+        MetadataRecord::TopicDeleted { id } => {
+            if let Some(topic) = metadata.by_id.remove(id) {
+                metadata.topics.remove(&topic.name);
+            }
+            metadata.deleted.insert(*id);
+        }
+        MetadataRecord::DeletionForgotten { id } => {
+            metadata.deleted.remove(id);
+        }
+        // What only the host understands is not asked for yet.
+        MetadataRecord::Entity { .. } => {}
+    }
+}
+
+fn snapshot_records(metadata: &Metadata) -> Vec<MetadataRecord> {
+    let topics = metadata.by_id.values().map(|topic| created(topic));
+    let deleted = metadata.deleted.iter().map(|id| MetadataRecord::TopicDeleted { id: *id });
+    topics.chain(deleted).collect()
+}
+
+fn created(topic: &Topic) -> MetadataRecord {
+    MetadataRecord::TopicCreated {
+        id: topic.id,
+        name: topic.name.clone(),
+        config: to_pairs(&topic.config),
+        slots: topic.slots.clone(),
+    }
+}
+
+impl Controller {
+    /// Folds the log into the snapshot, and opens an empty log for what comes. Deletions that no journal needs to know
+    /// of any more are the caller's to have left out.
+    pub fn start<I: Io>(
+        disk: &mut Blocking<'_, I>,
+        metadata: Arc<Metadata>,
+        config: &Config,
+        pool: Pool,
+    ) -> Result<Controller, Fatal> {
+        let (frame, _) = encode_frame(metadata.epoch, 0, &snapshot_records(&metadata));
+        disk.replace(SNAPSHOT, &frame)?;
+        let (file, _) = disk.open(LOG, OpenMode::Direct)?;
+        disk.set_len(file, LOG, 0)?;
+        disk.flush(file, LOG)?;
+        disk.sync_dir(METADATA)?;
+        Ok(Controller {
+            metadata,
+            partitions_default: config.partitions_default,
+            file,
+            pool,
+            position: 0,
+            last_crc: 0,
+            queue: VecDeque::new(),
+            state: State::Idle,
+        })
+    }
+
+    /// Takes a change that somebody wants. It is answered in its turn.
+    pub fn submit<I: Io>(
+        &mut self,
+        io: &mut I,
+        token: Token,
+        who: Requester,
+        change: Change,
+        out: &mut Vec<Next>,
+    ) {
+        if self.queue.len() >= METADATA_CHANGES_WAITING_MAX {
+            return out.push(Next::Reply(who, Reply::Refused(Refusal::Busy)));
+        }
+        self.queue.push_back((who, change));
+        self.advance(io, token, out);
+    }
+
+    /// The frame being written is durable, or is not.
+    pub fn on_done<I: Io>(
+        &mut self,
+        io: &mut I,
+        token: Token,
+        done: Result<DiskDone, IoError>,
+        out: &mut Vec<Next>,
+    ) {
+        let State::Writing(pending) = std::mem::replace(&mut self.state, State::Broken) else {
+            panic!("no frame is being written");
+        };
+        if let Err(error) = done {
+            tracing::error!(%error, "the metadata log could not be flushed: nothing is created or deleted any more");
+            out.push(Next::Reply(pending.who, Reply::Refused(Refusal::Poisoned)));
+            return self.advance(io, token, out);
+        }
+        self.position += pending.bytes;
+        self.last_crc = pending.crc;
+        self.metadata = Arc::clone(&pending.next);
+        out.push(Next::Publish(Arc::clone(&pending.next)));
+        let shards = self.metadata.shards;
+        self.state = State::Applying(pending, shards);
+    }
+
+    /// One more shard has applied the change under way.
+    pub fn applied<I: Io>(&mut self, io: &mut I, token: Token, out: &mut Vec<Next>) {
+        let State::Applying(pending, missing) = &mut self.state else { panic!("nothing is being applied") };
+        *missing -= 1;
+        if *missing > 0 {
+            return;
+        }
+        let reply = std::mem::replace(&mut pending.reply, Reply::Done);
+        out.push(Next::Reply(pending.who, reply));
+        self.state = State::Idle;
+        self.advance(io, token, out);
+    }
+
+    /// Whether a change is under way.
+    pub fn is_busy(&self) -> bool {
+        matches!(self.state, State::Writing(_) | State::Applying(..))
+    }
+
+    fn advance<I: Io>(&mut self, io: &mut I, token: Token, out: &mut Vec<Next>) {
+        while !self.is_busy() {
+            let Some((who, change)) = self.queue.pop_front() else { return };
+            if matches!(self.state, State::Broken) {
+                out.push(Next::Reply(who, Reply::Refused(Refusal::Poisoned)));
+                continue;
+            }
+            match self.prepare(io, change) {
+                Err(refusal) => out.push(Next::Reply(who, Reply::Refused(refusal))),
+                Ok((record, reply)) => self.write(io, token, who, &record, reply, out),
+            }
+        }
+    }
+
+    fn prepare<I: Io>(&self, io: &mut I, change: Change) -> Result<(MetadataRecord, Reply), Refusal> {
+        match change {
+            Change::CreateTopic { name, partitions, config } => {
+                if !is_topic_name(&name) {
+                    return Err(Refusal::InvalidTopicName);
+                }
+                if let Some(topic) = self.metadata.topic(&name) {
+                    return Err(Refusal::TopicExists(topic.id));
+                }
+                let partitions = partitions.unwrap_or(self.partitions_default);
+                if partitions == 0 || partitions > PARTITIONS_PER_TOPIC_MAX {
+                    return Err(Refusal::InvalidPartitions);
+                }
+                let mut uuid = [0; 16];
+                uuid[..8].copy_from_slice(&io.random().to_be_bytes());
+                uuid[8..].copy_from_slice(&io.random().to_be_bytes());
+                // RFC 9562, version 4; never all zeros, which clients take for "none".
+                uuid[6] = uuid[6] & 0x0f | 0x40;
+                uuid[8] = uuid[8] & 0x3f | 0x80;
+                let id = TopicId(uuid);
+                let topic = Topic { id, name, config, slots: self.least_loaded(partitions) };
+                Ok((created(&topic), Reply::TopicCreated(id)))
+            }
+            Change::DeleteTopic(id) => {
+                if !self.metadata.by_id.contains_key(&id) {
+                    return Err(Refusal::UnknownTopic(id));
+                }
+                Ok((MetadataRecord::TopicDeleted { id }, Reply::Done))
+            }
+        }
+    }
+
+    /// Slots for new partitions: each time the one with the fewest so far, the lowest of them.
+    fn least_loaded(&self, partitions: u32) -> Vec<Slot> {
+        let mut load: BTreeMap<u32, u32> = (0..SLOTS).map(|slot| (slot, 0)).collect();
+        for slot in self.metadata.by_id.values().flat_map(|topic| &topic.slots) {
+            *load.entry(slot.0).or_default() += 1;
+        }
+        let mut order: std::collections::BTreeSet<(u32, u32)> =
+            load.into_iter().map(|(slot, count)| (count, slot)).collect();
+        (0..partitions)
+            .map(|_| {
+                let (count, slot) = order.pop_first().expect("there are slots");
+                order.insert((count + 1, slot));
+                Slot(slot)
+            })
+            .collect()
+    }
+
+    fn write<I: Io>(
+        &mut self,
+        io: &mut I,
+        token: Token,
+        who: Requester,
+        record: &MetadataRecord,
+        reply: Reply,
+        out: &mut Vec<Next>,
+    ) {
+        let mut next = Metadata::clone(&self.metadata);
+        next.epoch = MetadataEpoch(self.metadata.epoch.0 + 1);
+        apply(&mut next, record, &TopicConfig::default());
+        let (frame, crc) = encode_frame(next.epoch, self.last_crc, std::slice::from_ref(record));
+        let Some(mut block): Option<Block> = self.pool.block(frame.len()) else {
+            return out.push(Next::Reply(who, Reply::Refused(Refusal::Busy)));
+        };
+        block.push(&frame);
+        io.append_durable(token, self.file, self.position, block.freeze());
+        let bytes = frame.len() as u64;
+        self.state = State::Writing(Pending { who, next: Arc::new(next), reply, crc, bytes });
+    }
+}
+
+/// The shard that the controller lives on.
+pub const CONTROLLER: ShardId = ShardId(0);

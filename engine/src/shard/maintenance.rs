@@ -1,0 +1,280 @@
+//! The work in the background: growing and trimming the journal, retention, removing files, watching the disk's space.
+
+use std::collections::VecDeque;
+
+use super::{Shard, tokens};
+use crate::buffer::Slice;
+use crate::error::{IoError, Refusal};
+use crate::format::partition::{SEGMENT_FILES, file_name};
+use crate::io::{DiskDone, Io, Token};
+use crate::journal::{Ended, Grow};
+use crate::limits::{BLOCK_BYTES, JOURNAL_FILE_BYTES, JOURNAL_FILES_MIN};
+use crate::log::table::LogIndex;
+use crate::time::Nanos;
+use crate::types::Offset;
+
+/// How often a shard looks around.
+const TICK: Nanos = Nanos::from_millis(1_000);
+
+/// A thing to be removed, not before its time.
+#[derive(Debug)]
+enum Removal {
+    File(String),
+    /// List it, remove what is in it, then itself.
+    Directory(String),
+    /// Empty by now.
+    EmptyDirectory(String),
+}
+
+/// The state of a shard's background work.
+pub(super) struct Maintenance {
+    journal_directory: String,
+    files_max: usize,
+    grow: Option<Grow>,
+    zeros: Option<Slice>,
+    next_tick: Nanos,
+    next_retention: Nanos,
+    removals: VecDeque<(Nanos, Removal)>,
+    removing: Option<Removal>,
+    now: Nanos,
+    delay: Nanos,
+}
+
+impl Maintenance {
+    pub fn new(journal_directory: String, journal_bytes: u64, delete_delay_ms: u64) -> Maintenance {
+        Maintenance {
+            journal_directory,
+            files_max: ((journal_bytes / JOURNAL_FILE_BYTES) as usize).max(JOURNAL_FILES_MIN),
+            grow: None,
+            zeros: None,
+            next_tick: Nanos::ZERO,
+            next_retention: Nanos::ZERO,
+            removals: VecDeque::new(),
+            removing: None,
+            now: Nanos::ZERO,
+            delay: Nanos::from_millis(delete_delay_ms),
+        }
+    }
+
+    /// When the next look is due.
+    pub fn due(&self) -> Nanos {
+        self.next_tick
+    }
+
+    /// Removes a segment's files once readers have had their time.
+    pub fn remove_segment(&mut self, directory: &str, segment: Offset) {
+        for (file, _) in SEGMENT_FILES {
+            let path = format!("{directory}/{}", file_name(segment, file));
+            self.removals.push_back((self.now + self.delay, Removal::File(path)));
+        }
+    }
+
+    /// Removes a directory and what is in it, once readers have had their time.
+    pub fn remove_directory(&mut self, path: &str) {
+        self.removals.push_back((self.now + self.delay, Removal::Directory(path.to_owned())));
+    }
+}
+
+impl<I: Io> Shard<I> {
+    /// When this shard next wants a turn although nothing happens.
+    pub fn next_turn_due(&self) -> Nanos {
+        self.maintenance.due()
+    }
+
+    /// Looks around: cheap unless something is due.
+    pub(super) fn maintain(&mut self, io: &mut I) {
+        let now = io.now();
+        self.maintenance.now = now;
+        self.keep_journal_room(io);
+        if now < self.maintenance.next_tick {
+            return;
+        }
+        self.maintenance.next_tick = now + TICK;
+        self.roll_old_segments(io);
+        if now >= self.maintenance.next_retention {
+            self.maintenance.next_retention = now + Nanos::from_millis(self.config.retention_check_ms);
+            self.retain(io);
+        }
+        self.remove_next(io);
+        io.free_bytes(Token::new(tokens::SPACE, 0));
+        // A sealed segment is moved to its file in any case: until then retention cannot work on it.
+        let sealed =
+            |log: &crate::log::Log| log.segments.iter().any(|held| held.sealed && held.wants_drain());
+        if self.trim.may_start(now) && !self.is_poisoned() && self.logs.iter().any(|(_, log)| sealed(log)) {
+            self.trim.start(io, &mut self.logs, crate::types::Lsn::ZERO);
+        }
+    }
+
+    /// Grows the journal while it may, and starts a round of trimming when it is time.
+    fn keep_journal_room(&mut self, io: &mut I) {
+        let files = self.journal.files();
+        let (total, free, used) = (files.total(), files.free(), files.used().len());
+        let remainders = self.logs.len() * (BLOCK_BYTES + 64);
+        let reserve = 1 + remainders / JOURNAL_FILE_BYTES as usize;
+        let number = files.next_number();
+        let wants_more = total < self.maintenance.files_max || free < reserve.min(total / 4 + 1);
+        let half = files.last_lsn_of_oldest(used.div_ceil(2));
+        self.journal.set_reserve(reserve.min(total / 2));
+        if self.is_poisoned() {
+            return;
+        }
+        if wants_more
+            && free * 2 <= total
+            && self.maintenance.grow.is_none()
+            && !self.disk_full
+            && let Some(zeros) = self.zeros()
+        {
+            let token = Token::new(tokens::GROW, 0);
+            let directory = self.maintenance.journal_directory.clone();
+            self.maintenance.grow = Some(Grow::start(io, token, &directory, number, zeros));
+        }
+        let pressed = self.tail_bytes > self.tail_bytes_max;
+        let crowded = free * 2 <= total && total >= self.maintenance.files_max || free <= reserve;
+        if (crowded || pressed)
+            && self.trim.may_start(io.now())
+            && let Some(upto) = half.or_else(|| pressed.then(|| self.journal.durable_lsn()))
+        {
+            self.trim.start(io, &mut self.logs, upto);
+        }
+    }
+
+    fn zeros(&mut self) -> Option<Slice> {
+        if self.maintenance.zeros.is_none() {
+            let mut block = self.pools.staging.block(Grow::zeros_bytes())?;
+            block.push_zeros(Grow::zeros_bytes());
+            self.maintenance.zeros = Some(block.freeze());
+        }
+        self.maintenance.zeros.clone()
+    }
+
+    fn roll_old_segments(&mut self, io: &mut I) {
+        if self.chain_lsn().is_some() {
+            return; // A batch in parts has its place already.
+        }
+        let now = io.wall_ms();
+        let due: Vec<LogIndex> =
+            self.logs.iter().filter(|(_, log)| log.is_roll_due(now)).map(|(index, _)| index).collect();
+        for index in due {
+            if let Some(log) = self.logs.get_mut(index) {
+                log.roll(now);
+            }
+        }
+    }
+
+    fn retain(&mut self, io: &mut I) {
+        if self.is_poisoned() {
+            return;
+        }
+        let now = io.wall_ms();
+        let due: Vec<(LogIndex, Offset)> =
+            self.logs.iter().filter_map(|(index, log)| Some((index, log.retention_start(now)?))).collect();
+        for (index, start) in due {
+            self.move_log_start(index, start, None);
+        }
+    }
+
+    fn remove_next(&mut self, io: &mut I) {
+        let now = self.maintenance.now;
+        if self.maintenance.removing.is_some() {
+            return;
+        }
+        let Some((_, removal)) = self.maintenance.removals.pop_front_if(|(due, _)| *due <= now) else {
+            return;
+        };
+        let token = Token::new(tokens::REMOVE, 0);
+        match &removal {
+            Removal::File(path) | Removal::EmptyDirectory(path) => io.unlink(token, path),
+            Removal::Directory(path) => io.list(token, path),
+        }
+        self.maintenance.removing = Some(removal);
+    }
+
+    pub(super) fn on_maintenance(&mut self, io: &mut I, token: Token, done: Result<DiskDone, IoError>) {
+        match token.owner() {
+            tokens::GROW => self.on_grow(io, token, done),
+            tokens::REMOVE => self.on_removed(io, done),
+            tokens::SPACE => self.on_space(done),
+            owner => unreachable!("owner {owner} is not maintenance"),
+        }
+    }
+
+    fn on_grow(&mut self, io: &mut I, token: Token, done: Result<DiskDone, IoError>) {
+        let Some(grow) = &mut self.maintenance.grow else { return };
+        match grow.step(io, token, done) {
+            Ok(None) => return,
+            Ok(Some(slot)) => self.journal.files_mut().add(slot),
+            Err(IoError::NoSpace) => self.disk_full = true,
+            Err(error) => tracing::warn!(shard = self.id.0, %error, "the journal could not grow"),
+        }
+        self.maintenance.grow = None;
+        self.maintenance.zeros = None;
+    }
+
+    fn on_removed(&mut self, io: &mut I, done: Result<DiskDone, IoError>) {
+        let Some(removal) = self.maintenance.removing.take() else { return };
+        match (removal, done) {
+            (Removal::Directory(path), Ok(DiskDone::Names(names))) => {
+                // In front of everything else, so that the directory is empty when its own turn comes.
+                self.maintenance.removals.push_front((Nanos::ZERO, Removal::EmptyDirectory(path.clone())));
+                for entry in names {
+                    let file = Removal::File(format!("{path}/{}", entry.name));
+                    self.maintenance.removals.push_front((Nanos::ZERO, file));
+                }
+            }
+            (_, Ok(_) | Err(IoError::NotFound)) => {}
+            (removal, Err(error)) => {
+                tracing::warn!(?removal, %error, "a deleted file could not be removed; the next start will");
+            }
+        }
+        self.remove_next(io);
+    }
+
+    /// Refuses appends while there is less space than there must be, and takes them again when there is twice that.
+    fn on_space(&mut self, done: Result<DiskDone, IoError>) {
+        let Ok(DiskDone::Free(free)) = done else { return };
+        let least = self.config.disk_free_min_bytes;
+        if !self.disk_full && free < least {
+            tracing::error!(
+                shard = self.id.0,
+                free,
+                least,
+                "the disk is full: nothing is stored until there is space"
+            );
+            self.disk_full = true;
+        } else if self.disk_full && free >= least.saturating_mul(2) {
+            tracing::info!(shard = self.id.0, free, "the disk has space again");
+            self.disk_full = false;
+        }
+    }
+
+    pub(super) fn on_trim_ended(&mut self, io: &mut I, ended: Option<Ended>) {
+        for (log, segment) in self.trim.take_stored() {
+            self.reads.readers.forget(log, segment);
+        }
+        match ended {
+            None | Some(Ended::Failed(IoError::Halted | IoError::Cancelled)) => {}
+            Some(Ended::Done) => {
+                self.evict();
+                self.drain_backlog(io);
+            }
+            Some(Ended::Failed(IoError::NoSpace)) => {
+                tracing::error!(shard = self.id.0, "no space is left to move the journal to segments");
+                self.disk_full = true;
+            }
+            Some(Ended::Failed(error)) => {
+                tracing::error!(shard = self.id.0, %error, "the journal could not be trimmed; trying again");
+            }
+            Some(Ended::Poison) => {
+                tracing::error!(
+                    shard = self.id.0,
+                    "segments fail to flush: this shard stores nothing any more"
+                );
+                self.journal.poison();
+                self.on_poisoned();
+                while let Some(waiting) = self.backlog.pop_front() {
+                    self.refuse(waiting.who(), Refusal::Poisoned);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! The way out: what is in the tail at once, the rest by cold reads, a bounded number at a time.
+
+use std::collections::VecDeque;
+
+use super::commits::Watch;
+use super::request::{Found, ReadReply, Reply, Target, WatchId};
+use super::{Output, Requester, Shard, tokens};
+use crate::buffer::Slice;
+use crate::error::{IoError, Refusal};
+use crate::io::{DiskDone, Io, Token};
+use crate::limits::{COLD_READS_IN_FLIGHT, COLD_READS_WAITING_MAX};
+use crate::log::Log;
+use crate::log::cold::{Cold, Outcome, Readers, Want};
+use crate::log::plan::{self, Chunk, Range};
+use crate::log::table::LogIndex;
+use crate::types::{Offset, PartitionId};
+
+/// A cold read and who wants it.
+struct Job {
+    cold: Cold,
+    who: Requester,
+}
+
+/// A cold read that waits for its turn.
+struct Queued {
+    who: Requester,
+    log: LogIndex,
+    segment: Offset,
+    want: Want,
+}
+
+/// The cold reads of a shard.
+#[derive(Default)]
+pub(super) struct Reads {
+    pub readers: Readers,
+    jobs: Vec<Option<Job>>,
+    queue: VecDeque<Queued>,
+}
+
+impl<I: Io> Shard<I> {
+    fn log_for(&self, partition: PartitionId) -> Option<(LogIndex, &Log)> {
+        let index = self.logs.find(partition)?;
+        Some((index, self.logs.get(index)?))
+    }
+
+    pub(super) fn read(
+        &mut self,
+        io: &mut I,
+        who: Requester,
+        partition: PartitionId,
+        offset: Offset,
+        max_bytes: u32,
+    ) {
+        let Some((index, log)) = self.log_for(partition) else {
+            return self.refuse(who, Refusal::UnknownPartition);
+        };
+        let (start, end) = (log.log_start, log.high_watermark);
+        if offset < start || offset > end {
+            return self.refuse(who, Refusal::OffsetOutOfRange { start, end });
+        }
+        let at_end = offset == end;
+        match if at_end { Some((Vec::new(), None)) } else { plan::from_tail(log, offset, max_bytes) } {
+            Some(chunk) => self.reply_read(who, index, chunk),
+            None => {
+                let segment =
+                    log.segment_index_of(offset).and_then(|at| log.segments.get(at)).map(|held| held.base);
+                let Some(segment) = segment else { return self.refuse(who, Refusal::ReadFailed) };
+                self.start_cold(
+                    io,
+                    Queued { who, log: index, segment, want: Want::Batches { offset, max_bytes } },
+                );
+            }
+        }
+    }
+
+    pub(super) fn load(&mut self, io: &mut I, who: Requester, range: Range) {
+        let Some((index, log)) = self.log_for(range.partition) else {
+            return self.refuse(who, Refusal::UnknownPartition);
+        };
+        match plan::load_from_tail(log, range) {
+            Some(chunk) => self.reply_loaded(who, chunk),
+            None => {
+                let want = Want::Load(range);
+                self.start_cold(io, Queued { who, log: index, segment: range.segment, want });
+            }
+        }
+    }
+
+    pub(super) fn find(&mut self, io: &mut I, who: Requester, partition: PartitionId, target: Target) {
+        let Some((index, log)) = self.log_for(partition) else {
+            return self.refuse(who, Refusal::UnknownPartition);
+        };
+        let at =
+            |offset| Found { offset: Some(offset), batch: None, leader_epoch: self.metadata.leader_epoch };
+        let timestamp = match target {
+            Target::Earliest => return self.reply(who, Reply::Found(at(log.log_start))),
+            Target::Latest => return self.reply(who, Reply::Found(at(log.high_watermark))),
+            Target::Timestamp(timestamp) => timestamp.0,
+            Target::MaxTimestamp => log.max_timestamp(),
+        };
+        self.find_time(io, who, index, timestamp, log.log_start);
+    }
+
+    /// Looks for the first batch with a timestamp of at least `timestamp`, in the segments from the one that holds
+    /// `from` on.
+    fn find_time(&mut self, io: &mut I, who: Requester, index: LogIndex, timestamp: i64, from: Offset) {
+        let Some(log) = self.logs.get(index) else { return self.refuse(who, Refusal::UnknownPartition) };
+        let first = log.segment_index_of(from).unwrap_or(0);
+        let cold = log.segments.iter().skip(first).find(|segment| {
+            let in_tail =
+                log.tail.front().is_some_and(|front| (front.segment, front.position) <= (segment.base, 0));
+            segment.index.max_timestamp() >= timestamp && !in_tail && segment.flushed > 0
+        });
+        let tail_starts = log.tail.front().map(|front| front.segment);
+        if let Some(segment) = cold.filter(|cold| tail_starts.is_none_or(|tail| cold.base <= tail)) {
+            let segment = segment.base;
+            return self.start_cold(io, Queued { who, log: index, segment, want: Want::Time(timestamp) });
+        }
+        self.find_time_in_tail(who, index, timestamp);
+    }
+
+    fn find_time_in_tail(&mut self, who: Requester, index: LogIndex, timestamp: i64) {
+        let Some(log) = self.logs.get(index) else { return self.refuse(who, Refusal::UnknownPartition) };
+        let found = log
+            .tail
+            .iter()
+            .take_while(|batch| batch.next <= log.high_watermark)
+            .find(|batch| batch.max_timestamp >= timestamp && batch.next > log.log_start);
+        let found = Found {
+            offset: found.map(|batch| batch.base.max(log.log_start)),
+            batch: found.map(|batch| batch.bytes.clone()),
+            leader_epoch: self.metadata.leader_epoch,
+        };
+        self.reply(who, Reply::Found(found));
+    }
+
+    pub(super) fn watch(
+        &mut self,
+        who: Requester,
+        watch: WatchId,
+        interests: &[(PartitionId, Offset)],
+        min_bytes: u32,
+    ) {
+        let mut readable = 0;
+        let mut logs = Vec::with_capacity(interests.len());
+        for (partition, offset) in interests {
+            let Some((index, log)) = self.log_for(*partition) else {
+                readable = u64::MAX; // It is gone: let them find out.
+                break;
+            };
+            readable += readable_bytes(log, *offset);
+            logs.push(index);
+        }
+        let missing = u64::from(min_bytes.max(1)).saturating_sub(readable);
+        if missing == 0 {
+            self.outputs.push_back(Output::Woken(who, watch));
+        } else {
+            self.watches.add((who.shard, watch), Watch { who, logs, missing });
+        }
+        self.outputs.push_back(Output::Watching(who));
+    }
+
+    fn start_cold(&mut self, io: &mut I, queued: Queued) {
+        if self.reads.jobs.iter().flatten().count() >= COLD_READS_IN_FLIGHT {
+            if self.reads.queue.len() >= COLD_READS_WAITING_MAX {
+                return self.refuse(queued.who, Refusal::Busy);
+            }
+            self.reads.queue.push_back(queued);
+            return;
+        }
+        self.run_cold(io, queued);
+    }
+
+    fn run_cold(&mut self, io: &mut I, queued: Queued) {
+        let Queued { who, log: index, segment, want } = queued;
+        let Some(log) = self.logs.get(index) else { return self.refuse(who, Refusal::UnknownPartition) };
+        let slot = self.reads.jobs.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.reads.jobs.push(None);
+            self.reads.jobs.len() - 1
+        });
+        let token = Token::new(tokens::COLD, slot as u64);
+        match Cold::start(io, &mut self.reads.readers, log, index, segment, want, token) {
+            Err(refusal) => self.refuse(who, refusal),
+            Ok(mut cold) => {
+                let ready = if cold.is_ready() { cold.go_on(io, &self.pools.read, token) } else { Ok(None) };
+                self.after_cold(io, slot, Job { cold, who }, ready);
+            }
+        }
+    }
+
+    pub(super) fn on_cold(&mut self, io: &mut I, token: Token, done: Result<DiskDone, IoError>) {
+        let slot = token.id() as usize;
+        let mut job =
+            self.reads.jobs.get_mut(slot).and_then(Option::take).expect("a cold read waits for this");
+        let result = match self.logs.get(job.cold.log()) {
+            Some(log) => job.cold.on_done(io, &mut self.reads.readers, log, &self.pools.read, token, done),
+            None => {
+                job.cold.give_up(io, done);
+                Err(Refusal::UnknownPartition)
+            }
+        };
+        self.after_cold(io, slot, job, result);
+        while self.reads.jobs.iter().flatten().count() < COLD_READS_IN_FLIGHT
+            && let Some(queued) = self.reads.queue.pop_front()
+        {
+            self.run_cold(io, queued);
+        }
+    }
+
+    /// Keeps a cold read that goes on; answers for one that is over.
+    fn after_cold(&mut self, io: &mut I, slot: usize, job: Job, result: Result<Option<Outcome>, Refusal>) {
+        let (who, index) = (job.who, job.cold.log());
+        match (result, job.cold.want()) {
+            (Ok(None), _) => self.reads.jobs[slot] = Some(job),
+            (Err(refusal), _) => self.refuse(who, refusal),
+            (Ok(Some(Outcome::Chunk(chunk))), Want::Load(_)) => self.reply_loaded(who, chunk),
+            (Ok(Some(Outcome::Chunk(chunk))), _) => self.reply_read(who, index, chunk),
+            (Ok(Some(Outcome::Batch(batch))), _) => self.reply_found(who, index, batch),
+            (Ok(Some(Outcome::Passed)), want) => self.passed(io, who, index, job.cold.segment(), want),
+        }
+    }
+
+    /// A segment's file did not hold what was wanted: it is in the tail, in a later segment, or nowhere.
+    fn passed(&mut self, io: &mut I, who: Requester, index: LogIndex, segment: Offset, want: Want) {
+        let Some(log) = self.logs.get(index) else { return self.refuse(who, Refusal::UnknownPartition) };
+        let next = log.segments.iter().map(|segment| segment.base).find(|base| *base > segment);
+        match want {
+            Want::Load(_) => self.refuse(who, Refusal::ReadFailed),
+            Want::Batches { offset, max_bytes } => {
+                // Batches are contiguous, so the tail has the one that a file does not hold any more of.
+                let from = log.tail.front().map_or(offset, |front| offset.max(front.base));
+                match (plan::from_tail(log, from, max_bytes), next) {
+                    (Some(chunk), _) => self.reply_read(who, index, chunk),
+                    (None, Some(segment)) => self.start_cold(io, Queued { who, log: index, segment, want }),
+                    (None, None) => self.refuse(who, Refusal::ReadFailed),
+                }
+            }
+            Want::Time(timestamp) => match next {
+                Some(next) => self.find_time(io, who, index, timestamp, next),
+                None => self.find_time_in_tail(who, index, timestamp),
+            },
+        }
+    }
+
+    fn reply_read(&mut self, who: Requester, index: LogIndex, (bytes, rest): Chunk) {
+        let Some(bytes) = self.unpinned(bytes) else { return self.refuse(who, Refusal::Busy) };
+        let Some(log) = self.logs.get(index) else { return self.refuse(who, Refusal::UnknownPartition) };
+        let (high_watermark, log_start) = (log.high_watermark, log.log_start);
+        self.reply(who, Reply::Read(ReadReply { bytes, rest, high_watermark, log_start }));
+    }
+
+    fn reply_loaded(&mut self, who: Requester, (bytes, rest): Chunk) {
+        match self.unpinned(bytes) {
+            Some(bytes) => self.reply(who, Reply::Loaded(bytes, rest)),
+            None => self.refuse(who, Refusal::Busy),
+        }
+    }
+
+    fn reply_found(&mut self, who: Requester, index: LogIndex, batch: Slice) {
+        let base = crate::format::batch::BatchHeader::parse(&batch).map(|header| header.base_offset);
+        let log_start = self.logs.get(index).map_or(Offset(0), |log| log.log_start);
+        let found = Found {
+            offset: base.ok().map(|base| base.max(log_start)),
+            batch: Some(batch),
+            leader_epoch: self.metadata.leader_epoch,
+        };
+        self.reply(who, Reply::Found(found));
+    }
+
+    /// Slices as they may be handed out: pinned where they are as long as readers hold few slabs, copied otherwise, so
+    /// that slow readers never hold the journal's memory. `None` if there is no memory for the copy either.
+    fn unpinned(&self, slices: Vec<Slice>) -> Option<Vec<Slice>> {
+        let usage = self.pools.tail.usage();
+        if usage.in_use + crate::limits::JOURNAL_SLAB_BYTES * 2 < usage.limit {
+            return Some(slices);
+        }
+        let len = slices.iter().map(|slice| slice.len()).sum::<usize>();
+        if len == 0 {
+            return Some(slices);
+        }
+        let mut block = self.pools.read.block(len)?;
+        for slice in &slices {
+            block.push(slice);
+        }
+        Some(vec![block.freeze()])
+    }
+}
+
+/// Bytes that can be read from `offset` on; as good as endless where the answer is in files.
+fn readable_bytes(log: &Log, offset: Offset) -> u64 {
+    if offset >= log.high_watermark {
+        return if offset > log.high_watermark { u64::MAX } else { 0 };
+    }
+    let Some(batches) = log.tail.from_offset(offset) else { return u64::MAX };
+    batches.take_while(|batch| batch.next <= log.high_watermark).map(|batch| batch.bytes.len() as u64).sum()
+}

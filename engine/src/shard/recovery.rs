@@ -1,0 +1,160 @@
+//! Bringing a shard up: its checkpoint, its journal, its logs, in that order.
+
+use std::collections::VecDeque;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use super::commits::{Commits, Watches};
+use super::maintenance::Maintenance;
+use super::metadata::Metadata;
+use super::reads::Reads;
+use super::{Pools, Shard, TailGroup, tokens};
+use crate::config::Config;
+use crate::error::Fatal;
+use crate::format::checkpoint::Checkpoint;
+use crate::io::{Blocking, Io};
+use crate::journal::{Journal, Trim, recover};
+use crate::limits::{JOURNAL_FILE_BYTES, JOURNAL_FILES_MIN};
+use crate::log::recovery::Rebuild;
+use crate::log::table::{LogIndex, Logs};
+use crate::log::{Log, paths};
+use crate::types::{Lsn, ShardId};
+
+/// The directory that holds every shard's directory.
+pub const SHARDS: &str = "shards";
+
+/// A shard's directory. The generation is raised with every change of the number of shards.
+pub fn directory(generation: u64, shard: ShardId) -> String {
+    format!("{SHARDS}/{generation}-{}", shard.0)
+}
+
+/// A shard's checkpoint.
+pub fn checkpoint_path(generation: u64, shard: ShardId) -> String {
+    format!("{}/checkpoint", directory(generation, shard))
+}
+
+/// What recovery had to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// Bytes of journal that were read.
+    pub journal_bytes: u64,
+    /// The last record found.
+    pub last_lsn: Lsn,
+    /// Logs that are here.
+    pub logs: usize,
+}
+
+impl<I: Io> Shard<I> {
+    /// Recovers a shard. What it promised to anybody before is there when this returns; everything else that was on its
+    /// way may be or not be, as a whole.
+    pub fn recover(
+        io: &mut I,
+        id: ShardId,
+        generation: u64,
+        config: Arc<Config>,
+        metadata: Arc<Metadata>,
+    ) -> Result<(Shard<I>, Report), Fatal> {
+        let journal_bytes = (config.journal_bytes / u64::from(config.shards))
+            .max(JOURNAL_FILES_MIN as u64 * JOURNAL_FILE_BYTES);
+        let pools = Pools::new(journal_bytes, config.pinned_bytes);
+        let now = io.wall_ms();
+        let mut disk = Blocking::new(io, pools.tail.clone());
+
+        let home = directory(generation, id);
+        disk.make_dir(SHARDS)?;
+        disk.make_dir(&home)?;
+        disk.make_dir(paths::LOGS)?;
+        let checkpoint = read_checkpoint(&mut disk, generation, id)?;
+
+        let mut logs = Logs::default();
+        for (partition, topic) in metadata.partitions_of(id) {
+            let directory = paths::directory(&topic.name, partition.index);
+            logs.insert(Log::new(partition, directory, Arc::new(topic.config.clone())));
+        }
+        let mut rebuild =
+            Rebuild::new(logs, metadata.deleted.clone(), checkpoint.lsn, &checkpoint.partitions, now)
+                .map_err(|what| Fatal::Corrupt {
+                    file: checkpoint_path(generation, id),
+                    position: 0,
+                    what,
+                })?;
+        let journal_directory = format!("{home}/journal");
+        let recovered = recover(
+            &mut disk,
+            &journal_directory,
+            checkpoint.lsn,
+            checkpoint.replay_lsn,
+            &mut |lsn, record, payload| rebuild.record(lsn, record, payload),
+        )?;
+        let logs = rebuild.finish(&mut disk)?;
+        let report =
+            Report { journal_bytes: recovered.bytes, last_lsn: recovered.last_lsn, logs: logs.len() };
+
+        let tail_groups = tail_groups(&logs);
+        let shard = Shard {
+            id,
+            maintenance: Maintenance::new(journal_directory, journal_bytes, config.delete_delay_ms),
+            trim: Trim::new(
+                id,
+                generation,
+                checkpoint_path(generation, id),
+                tokens::TRIM,
+                pools.staging.clone(),
+            ),
+            config,
+            metadata,
+            logs,
+            journal: Journal::new(recovered, pools.tail.clone()),
+            tail_bytes_max: journal_bytes as usize,
+            tail_bytes: tail_groups.iter().map(|group| group.bytes).sum(),
+            tail_groups,
+            pools,
+            backlog: VecDeque::new(),
+            open_placed: Vec::new(),
+            flying: Vec::new(),
+            commits: Commits::default(),
+            watches: Watches::default(),
+            trimmed: VecDeque::new(),
+            reads: Reads::default(),
+            disk_full: false,
+            outputs: VecDeque::new(),
+            io: PhantomData,
+        };
+        Ok((shard, report))
+    }
+}
+
+/// Reads a shard's checkpoint; that of a shard which never wrote one is empty.
+pub fn read_checkpoint<I: Io>(
+    disk: &mut Blocking<'_, I>,
+    generation: u64,
+    id: ShardId,
+) -> Result<Checkpoint, Fatal> {
+    let path = checkpoint_path(generation, id);
+    let Some(bytes) = disk.read_whole(&path)? else {
+        return Ok(Checkpoint {
+            lsn: Lsn::ZERO,
+            replay_lsn: Lsn(1),
+            generation,
+            shard: id,
+            partitions: Vec::new(),
+        });
+    };
+    let corrupt =
+        |position, what: &str| Fatal::Corrupt { file: path.clone(), position, what: what.to_owned() };
+    let checkpoint = Checkpoint::decode(&bytes).map_err(|(position, what)| corrupt(position, what))?;
+    if (checkpoint.generation, checkpoint.shard) != (generation, id) {
+        return Err(corrupt(32, "it belongs to another shard"));
+    }
+    Ok(checkpoint)
+}
+
+/// The recovered tails, in the order of the journal: each batch a group of its own, for eviction.
+fn tail_groups(logs: &Logs) -> VecDeque<TailGroup> {
+    let mut batches: Vec<(Lsn, LogIndex, usize)> = logs
+        .iter()
+        .flat_map(|(index, log)| log.tail.iter().map(move |batch| (batch.lsn, index, batch.bytes.len())))
+        .collect();
+    batches.sort_by_key(|(lsn, ..)| *lsn);
+    batches.into_iter().map(|(_, index, bytes)| TailGroup { bytes, logs: VecDeque::from([index]) }).collect()
+}

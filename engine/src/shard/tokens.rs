@@ -1,0 +1,20 @@
+//! Whose completion is it: the owners of a shard's operations.
+
+/// The group in flight.
+pub const COMMIT: u8 = 1;
+/// A journal file being made.
+pub const GROW: u8 = 2;
+/// The trimmer's jobs and checkpoint.
+pub const TRIM: u8 = 3;
+/// A cold read; its number is the read's slot.
+pub const COLD: u8 = 4;
+/// The removal of files.
+pub const REMOVE: u8 = 5;
+/// The question for free space.
+pub const SPACE: u8 = 6;
+/// The metadata log.
+pub const METADATA: u8 = 7;
+/// The listener.
+pub const LISTEN: u8 = 8;
+/// A job of the host.
+pub const OFFLOAD: u8 = 9;

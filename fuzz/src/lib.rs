@@ -1,0 +1,46 @@
+//! The bodies of the fuzz targets, one module each: take any bytes, panic if a promise is broken.
+//!
+//! They are a library so that `cargo test` replays everything that was found, without libFuzzer. A new target is a module
+//! here, a line in [`TARGETS`], and its binary in `Cargo.toml` and under `targets/`; `tests/replay.rs` checks that none
+//! of the three is forgotten.
+
+pub mod canary;
+pub mod checkpoint;
+pub mod index;
+pub mod journal;
+pub mod manifest;
+pub mod metadata;
+pub mod partition;
+pub mod producer;
+pub mod record_batch;
+pub mod sum;
+
+/// A target.
+pub struct Target {
+    /// Its name: of its binary, its corpus, and the golden files that it starts from.
+    pub name: &'static str,
+    /// Its body.
+    pub run: fn(&[u8]),
+}
+
+/// Every target, in the order of the layers that they test.
+pub const TARGETS: &[Target] = &[
+    Target { name: "canary", run: canary::run },
+    Target { name: "record_batch", run: record_batch::run },
+    Target { name: "index", run: index::run },
+    Target { name: "manifest", run: manifest::run },
+    Target { name: "metadata", run: metadata::run },
+    Target { name: "producer", run: producer::run },
+    Target { name: "sum", run: sum::run },
+    Target { name: "partition", run: partition::run },
+    Target { name: "journal", run: journal::run },
+    Target { name: "checkpoint", run: checkpoint::run },
+];
+
+/// Overwrites bytes at a position, as far as there are any: how a body repairs a checksum or a length that chance would
+/// hit never.
+fn overwrite(bytes: &mut [u8], at: usize, with: &[u8]) {
+    if let Some(place) = bytes.get_mut(at..at + with.len()) {
+        place.copy_from_slice(with);
+    }
+}
