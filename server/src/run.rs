@@ -28,7 +28,7 @@ pub fn serve(mut config: ServerConfig) -> Result<(), Fatal> {
     };
     let config = Arc::new(config);
     let node = start(options, move |_| Broker::new(Arc::clone(&config)))?;
-    announce(&node)?;
+    announce(&node);
     while !stop.load(Ordering::Relaxed) && !node.has_failed() {
         std::thread::sleep(LOOK);
     }
@@ -50,7 +50,7 @@ fn watch_signals() -> Result<Arc<AtomicBool>, Fatal> {
 }
 
 /// Tells the operator what was found, in the log, and whoever started the process that it serves, on stdout.
-fn announce(node: &Node) -> Result<(), Fatal> {
+fn announce(node: &Node) {
     for note in node.notes() {
         tracing::info!("{note}");
     }
@@ -60,7 +60,6 @@ fn announce(node: &Node) -> Result<(), Fatal> {
     }
     let address = node.address().expect("a node that was asked to listen does");
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "ready kafka={address}")
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Fatal::Refused(format!("writing to stdout: {error}")))
+    // Nobody may be listening to stdout, which is no reason not to serve.
+    let _ = writeln!(stdout, "ready kafka={address}").and_then(|()| stdout.flush());
 }
