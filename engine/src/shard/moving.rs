@@ -16,7 +16,7 @@ impl<I: Io> Shard<I> {
         let holding: Vec<LogIndex> = self
             .logs
             .iter()
-            .filter(|(_, log)| log.segments.back().is_some_and(|open| open.size > 0))
+            .filter(|(_, log)| log.segments.back().is_some_and(|open| open.size > 0 && !open.sealed))
             .map(|(index, _)| index)
             .collect();
         for index in holding {
@@ -63,6 +63,7 @@ impl<I: Io> Shard<I> {
     fn is_moved_out(&self) -> bool {
         let stored = |segment: &Segment| segment.stored || segment.size == 0;
         self.trim.is_idle()
+            && self.maintenance.is_idle()
             && self.is_settled()
             && self.logs.iter().all(|(_, log)| log.segments.iter().all(stored))
     }
