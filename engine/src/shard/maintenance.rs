@@ -8,7 +8,7 @@ use crate::error::{IoError, Refusal};
 use crate::format::partition::{SEGMENT_FILES, file_name};
 use crate::io::{DiskDone, Io, Token};
 use crate::journal::{Ended, Grow};
-use crate::limits::{BLOCK_BYTES, JOURNAL_FILE_BYTES, JOURNAL_FILES_MIN};
+use crate::limits::{BLOCK_BYTES, JOURNAL_FILE_BYTES, JOURNAL_FILES_ROOM};
 use crate::log::table::LogIndex;
 use crate::time::Nanos;
 use crate::types::Offset;
@@ -46,7 +46,7 @@ impl Maintenance {
     pub fn new(journal_directory: String, journal_bytes: u64, delete_delay_ms: u64) -> Maintenance {
         Maintenance {
             journal_directory,
-            files_max: ((journal_bytes / JOURNAL_FILE_BYTES) as usize).max(JOURNAL_FILES_MIN),
+            files_max: ((journal_bytes / JOURNAL_FILE_BYTES) as usize).max(JOURNAL_FILES_ROOM),
             grow: None,
             zeros: None,
             next_tick: Nanos::ZERO,

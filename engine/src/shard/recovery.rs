@@ -15,7 +15,7 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::manifest::Manifest;
 use crate::io::{Blocking, Io};
 use crate::journal::{Journal, Trim, recover};
-use crate::limits::{JOURNAL_FILE_BYTES, JOURNAL_FILES_MIN};
+use crate::limits::{JOURNAL_FILE_BYTES, JOURNAL_FILES_ROOM};
 use crate::log::recovery::Rebuild;
 use crate::log::table::{LogIndex, Logs};
 use crate::log::{Log, paths};
@@ -56,7 +56,7 @@ impl<I: Io> Shard<I> {
         metadata: Arc<Metadata>,
     ) -> Result<(Shard<I>, Report), Fatal> {
         let journal_bytes = (config.journal_bytes / u64::from(config.shards))
-            .max(JOURNAL_FILES_MIN as u64 * JOURNAL_FILE_BYTES);
+            .max(JOURNAL_FILES_ROOM as u64 * JOURNAL_FILE_BYTES);
         let pools = Pools::new(journal_bytes, config.pinned_bytes);
         let now = io.wall_ms();
         let generation = manifest.generation;
