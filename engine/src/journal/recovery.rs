@@ -24,9 +24,7 @@ use crate::buffer::Slice;
 use crate::error::Fatal;
 use crate::format::journal::{GroupError, GroupHeader, RecordHeader, check, peek, records};
 use crate::io::{Blocking, FileId, Io, OpenMode};
-use crate::limits::{
-    BLOCK_BYTES, GROUP_BYTES_MAX, JOURNAL_FILE_BYTES, JOURNAL_FILES_MIN, JOURNAL_SLAB_BYTES,
-};
+use crate::limits::{BLOCK_BYTES, GROUP_BYTES_MAX, JOURNAL_FILES_MIN, JOURNAL_SLAB_BYTES};
 use crate::types::{FileEpoch, Lsn};
 
 /// What recovery found.
@@ -48,7 +46,7 @@ struct Candidate {
     first: GroupHeader,
 }
 
-/// Reads the journal in `directory`, which may not exist yet. The state that the records are applied to is as of
+/// Reads the journal in `directory`, of files of `file_bytes`; it may not exist yet. The state that the records are applied to is as of
 /// `checkpoint_lsn` (durable, by the checkpoint's word) and needs every record from `replay_lsn` on.
 ///
 /// `replay` takes the records in order. A payload is a slice of journal memory, and may be kept. What it says against a
@@ -56,12 +54,13 @@ struct Candidate {
 pub fn recover<I: Io>(
     disk: &mut Blocking<'_, I>,
     directory: &str,
+    file_bytes: u64,
     checkpoint_lsn: Lsn,
     replay_lsn: Lsn,
     replay: &mut impl FnMut(Lsn, &RecordHeader, Slice) -> Result<(), String>,
 ) -> Result<Recovered, Fatal> {
     disk.make_dir(directory)?;
-    let (mut candidates, mut free) = open_files(disk, directory)?;
+    let (mut candidates, mut free) = open_files(disk, directory, file_bytes)?;
     candidates.sort_by_key(|candidate| candidate.first.file_epoch);
     let next_epoch = FileEpoch(candidates.last().map_or(0, |candidate| candidate.first.file_epoch.0) + 1);
 
@@ -77,6 +76,7 @@ pub fn recover<I: Io>(
         last_crc: live.first().map_or(0, |candidate| candidate.first.previous_crc),
         bytes: 0,
         replay_lsn,
+        file_bytes,
     };
     if needed.is_none() && scan.last_lsn >= replay_lsn {
         return Err(Fatal::Corrupt {
@@ -112,12 +112,12 @@ pub fn recover<I: Io>(
     if let Some(candidate) = live.last() {
         disk.flush(candidate.slot.file, &candidate.name)?;
     }
-    let mut files = Files::new(used, free.into(), next_epoch);
+    let mut files = Files::new(used, free.into(), next_epoch, file_bytes);
     while files.total() < JOURNAL_FILES_MIN || files.free() == 0 {
         let number = files.next_number();
         let name = format!("{directory}/{}", Files::name(number));
         let (file, _) = disk.open(&name, OpenMode::Direct)?;
-        disk.write_zeros(file, &name, 0, JOURNAL_FILE_BYTES)?;
+        disk.write_zeros(file, &name, 0, file_bytes)?;
         disk.flush(file, &name)?;
         disk.sync_dir(directory)?;
         files.add(FileSlot { number, file });
@@ -129,6 +129,7 @@ pub fn recover<I: Io>(
 fn open_files<I: Io>(
     disk: &mut Blocking<'_, I>,
     directory: &str,
+    file_bytes: u64,
 ) -> Result<(Vec<Candidate>, Vec<FileSlot>), Fatal> {
     let mut candidates = Vec::new();
     let mut free = Vec::new();
@@ -138,11 +139,16 @@ fn open_files<I: Io>(
         let (file, len) = disk.open(&name, OpenMode::Direct)?;
         let slot = FileSlot { number, file };
         if let Some(first) = first_group(disk, file, &name)? {
+            if len != file_bytes {
+                return Err(Fatal::Config(format!(
+                    "{name} has {len} bytes, but journal files are to have {file_bytes}"
+                )));
+            }
             candidates.push(Candidate { slot, name, first });
         } else {
             // A file whose making was interrupted is shorter; a used one never is.
-            if len < JOURNAL_FILE_BYTES {
-                disk.write_zeros(file, &name, 0, JOURNAL_FILE_BYTES)?;
+            if len < file_bytes {
+                disk.write_zeros(file, &name, 0, file_bytes)?;
                 disk.flush(file, &name)?;
                 disk.sync_dir(directory)?;
             }
@@ -171,6 +177,7 @@ struct Scan {
     last_crc: u32,
     bytes: u64,
     replay_lsn: Lsn,
+    file_bytes: u64,
 }
 
 impl Scan {
@@ -183,8 +190,8 @@ impl Scan {
     ) -> Result<(), Fatal> {
         let Candidate { slot, name, first } = candidate;
         let mut position = 0;
-        while position < JOURNAL_FILE_BYTES {
-            let len = (JOURNAL_SLAB_BYTES as u64).min(JOURNAL_FILE_BYTES - position) as usize;
+        while position < self.file_bytes {
+            let len = (JOURNAL_SLAB_BYTES as u64).min(self.file_bytes - position) as usize;
             let chunk = disk.read(slot.file, name, position, len)?.freeze();
             let mut at = 0;
             loop {
@@ -203,11 +210,11 @@ impl Scan {
                 };
                 // The group may only be cut off by the chunk's end: look again with it at the start of a chunk.
                 if at > 0
-                    && (rest.len() < GROUP_BYTES_MAX && position + (chunk.len() as u64) < JOURNAL_FILE_BYTES)
+                    && (rest.len() < GROUP_BYTES_MAX && position + (chunk.len() as u64) < self.file_bytes)
                 {
                     break;
                 }
-                if at == chunk.len() && next.is_none() && position + at as u64 == JOURNAL_FILE_BYTES {
+                if at == chunk.len() && next.is_none() && position + at as u64 == self.file_bytes {
                     return Ok(()); // The file is full to its last byte, and is the last: R6.
                 }
                 let position = position + at as u64;
@@ -283,12 +290,8 @@ impl Scan {
         candidate: &Candidate,
         position: u64,
     ) -> Result<Option<u64>, Fatal> {
-        let rest = disk.read(
-            candidate.slot.file,
-            &candidate.name,
-            position,
-            (JOURNAL_FILE_BYTES - position) as usize,
-        )?;
+        let rest =
+            disk.read(candidate.slot.file, &candidate.name, position, (self.file_bytes - position) as usize)?;
         let bytes = rest.filled();
         for at in (BLOCK_BYTES..bytes.len()).step_by(BLOCK_BYTES) {
             let Some(here) = bytes.get(at..) else { break };
