@@ -3,6 +3,7 @@
 pub mod crash;
 pub mod replay;
 pub mod scheduler;
+pub mod sim;
 pub mod source;
 pub mod tidy;
 pub mod tree;

@@ -27,9 +27,7 @@ use crate::buffer::Slice;
 use crate::error::Fatal;
 use crate::format::journal::{GroupError, GroupHeader, RecordHeader, check, peek, records};
 use crate::io::{Blocking, FileId, Io, OpenMode};
-use crate::limits::{
-    BLOCK_BYTES, GROUP_BYTES_MAX, JOURNAL_FILE_BYTES, JOURNAL_FILES_MIN, JOURNAL_SLAB_BYTES,
-};
+use crate::limits::{BLOCK_BYTES, GROUP_BYTES_MAX, JOURNAL_FILES_MIN, JOURNAL_SLAB_BYTES};
 use crate::types::{FileEpoch, Lsn};
 
 /// What recovery found.
@@ -53,7 +51,8 @@ struct Candidate {
     first: GroupHeader,
 }
 
-/// Reads the journal in `directory`, whose groups carry `key`; it may not exist yet. The state that the records are applied to is as of
+/// Reads the journal in `directory`, of files of `file_bytes` whose groups carry `key`; it may not exist yet. The state
+/// that the records are applied to is as of
 /// `checkpoint_lsn` (durable, by the checkpoint's word) and needs every record from `replay_lsn` on.
 ///
 /// `replay` takes the records in order. A payload is a slice of journal memory, and may be kept. What it says against a
@@ -62,12 +61,13 @@ pub fn recover<I: Io>(
     disk: &mut Blocking<'_, I>,
     directory: &str,
     key: u64,
+    file_bytes: u64,
     checkpoint_lsn: Lsn,
     replay_lsn: Lsn,
     replay: &mut impl FnMut(Lsn, &RecordHeader, Slice) -> Result<(), String>,
 ) -> Result<Recovered, Fatal> {
     disk.make_dir(directory)?;
-    let (mut candidates, mut free) = open_files(disk, directory, key)?;
+    let (mut candidates, mut free) = open_files(disk, directory, key, file_bytes)?;
     candidates.sort_by_key(|candidate| candidate.first.file_epoch);
     let next_epoch = FileEpoch(candidates.last().map_or(0, |candidate| candidate.first.file_epoch.0) + 1);
 
@@ -84,6 +84,7 @@ pub fn recover<I: Io>(
         bytes: 0,
         replay_lsn,
         key,
+        file_bytes,
     };
     if needed.is_none() && scan.last_lsn >= replay_lsn {
         return Err(Fatal::Corrupt {
@@ -119,12 +120,12 @@ pub fn recover<I: Io>(
     if let Some(candidate) = live.last() {
         disk.flush(candidate.slot.file, &candidate.name)?;
     }
-    let mut files = Files::new(used, free.into(), next_epoch);
+    let mut files = Files::new(used, free.into(), next_epoch, file_bytes);
     while files.total() < JOURNAL_FILES_MIN || files.free() == 0 {
         let number = files.next_number();
         let name = format!("{directory}/{}", Files::name(number));
         let (file, _) = disk.open(&name, OpenMode::Direct)?;
-        disk.write_zeros(file, &name, 0, JOURNAL_FILE_BYTES)?;
+        disk.write_zeros(file, &name, 0, file_bytes)?;
         disk.flush(file, &name)?;
         disk.sync_dir(directory)?;
         files.add(FileSlot { number, file });
@@ -137,6 +138,7 @@ fn open_files<I: Io>(
     disk: &mut Blocking<'_, I>,
     directory: &str,
     key: u64,
+    file_bytes: u64,
 ) -> Result<(Vec<Candidate>, Vec<FileSlot>), Fatal> {
     let mut candidates = Vec::new();
     let mut free = Vec::new();
@@ -146,11 +148,16 @@ fn open_files<I: Io>(
         let (file, len) = disk.open(&name, OpenMode::Direct)?;
         let slot = FileSlot { number, file };
         if let Some(first) = first_group(disk, file, &name)?.filter(|first| first.key == key) {
+            if len != file_bytes {
+                return Err(Fatal::Config(format!(
+                    "{name} has {len} bytes, but journal files are to have {file_bytes}"
+                )));
+            }
             candidates.push(Candidate { slot, name, first });
         } else {
             // A file whose making was interrupted is shorter; a used one never is.
-            if len < JOURNAL_FILE_BYTES {
-                disk.write_zeros(file, &name, 0, JOURNAL_FILE_BYTES)?;
+            if len < file_bytes {
+                disk.write_zeros(file, &name, 0, file_bytes)?;
                 disk.flush(file, &name)?;
                 disk.sync_dir(directory)?;
             }
@@ -180,6 +187,7 @@ struct Scan {
     bytes: u64,
     replay_lsn: Lsn,
     key: u64,
+    file_bytes: u64,
 }
 
 impl Scan {
@@ -192,8 +200,8 @@ impl Scan {
     ) -> Result<(), Fatal> {
         let Candidate { slot, name, first } = candidate;
         let mut position = 0;
-        while position < JOURNAL_FILE_BYTES {
-            let len = (JOURNAL_SLAB_BYTES as u64).min(JOURNAL_FILE_BYTES - position) as usize;
+        while position < self.file_bytes {
+            let len = (JOURNAL_SLAB_BYTES as u64).min(self.file_bytes - position) as usize;
             let chunk = disk.read(slot.file, name, position, len)?.freeze();
             let mut at = 0;
             loop {
@@ -212,11 +220,11 @@ impl Scan {
                 };
                 // The group may only be cut off by the chunk's end: look again with it at the start of a chunk.
                 if at > 0
-                    && (rest.len() < GROUP_BYTES_MAX && position + (chunk.len() as u64) < JOURNAL_FILE_BYTES)
+                    && (rest.len() < GROUP_BYTES_MAX && position + (chunk.len() as u64) < self.file_bytes)
                 {
                     break;
                 }
-                if at == chunk.len() && next.is_none() && position + at as u64 == JOURNAL_FILE_BYTES {
+                if at == chunk.len() && next.is_none() && position + at as u64 == self.file_bytes {
                     return Ok(()); // The file is full to its last byte, and is the last: R6.
                 }
                 let position = position + at as u64;
@@ -294,12 +302,8 @@ impl Scan {
         candidate: &Candidate,
         position: u64,
     ) -> Result<Option<u64>, Fatal> {
-        let rest = disk.read(
-            candidate.slot.file,
-            &candidate.name,
-            position,
-            (JOURNAL_FILE_BYTES - position) as usize,
-        )?;
+        let rest =
+            disk.read(candidate.slot.file, &candidate.name, position, (self.file_bytes - position) as usize)?;
         let bytes = rest.filled();
         for at in (BLOCK_BYTES..bytes.len()).step_by(BLOCK_BYTES) {
             let Some(here) = bytes.get(at..) else { break };
