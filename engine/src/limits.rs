@@ -7,6 +7,8 @@ pub const BLOCK_BYTES: usize = 4096;
 
 /// The size of a journal file. Small enough to recycle often, large enough that switching files is rare.
 pub const JOURNAL_FILE_BYTES: u64 = 16 << 20;
+/// What a node gives its journals, all together, if nobody says how much: at most this, and 1/16 of memory.
+pub const JOURNALS_BYTES_DEFAULT_MAX: u64 = 1 << 30;
 /// A journal starts with this many files and grows in the background.
 pub const JOURNAL_FILES_MIN: usize = 2;
 /// A group stops accepting records at this size while nobody waits long.
