@@ -42,12 +42,15 @@ struct File {
     first: Option<GroupHeader>,
     /// Its first valid group's first record.
     lsn: Lsn,
+    key: u64,
 }
 
-/// Walks the journal in `directory`, and gives its sound groups in the order of their records.
+/// Walks the journal in `directory`, and gives its sound groups in the order of their records. Groups without `key` are
+/// a client's bytes; where it is not known, the newest file's is taken.
 pub(super) fn walk<I: Io>(
     disk: &mut Blocking<'_, I>,
     directory: &str,
+    key: Option<u64>,
     checkpoint: Option<&Checkpoint>,
     take: &mut dyn FnMut(&Found<'_>),
 ) -> Result<Walked, Fatal> {
@@ -61,7 +64,7 @@ pub(super) fn walk<I: Io>(
         let Some(reader) = Reader::open(disk, &name)? else { continue };
         let index = verdicts.len();
         verdicts.push(Verdict::new(&name));
-        match File::new(disk, reader, index)? {
+        match File::new(disk, reader, index, key)? {
             Ok(file) => files.push(file),
             Err(reader) => {
                 note(&mut verdicts, index, "free: it holds no group");
@@ -70,6 +73,7 @@ pub(super) fn walk<I: Io>(
         }
     }
     files.sort_by_key(|file| file.epoch);
+    let key = key.or_else(|| files.last().map(|file: &File| file.key));
     let needed = checkpoint.map(|checkpoint| checkpoint.replay_lsn.min(checkpoint.lsn.next()));
     let oldest = files.iter().find(|file| file.first.is_some()).map(|file| file.epoch);
     let start = needed.and_then(|needed| {
@@ -91,6 +95,7 @@ pub(super) fn walk<I: Io>(
     }
     let first = live.first().and_then(|file| file.first);
     let mut walk = Walk {
+        key: key.unwrap_or_default(),
         durable_lsn: checkpoint.map_or(Lsn::ZERO, |checkpoint| checkpoint.lsn),
         last_lsn: first.map_or(Lsn::ZERO, |first| Lsn(first.first_lsn.0 - 1)),
         last_crc: first.map_or(0, |first| first.previous_crc),
@@ -145,18 +150,18 @@ impl File {
         disk: &mut Blocking<'_, I>,
         mut reader: Reader,
         index: usize,
+        key: Option<u64>,
     ) -> Result<Result<File, Reader>, Fatal> {
-        if let Ok(first) = group(disk, &mut reader, 0)? {
-            let (epoch, lsn) = (first.file_epoch, first.first_lsn);
-            return Ok(Ok(File { index, reader, epoch, first: Some(first), lsn }));
-        }
-        let later = later(disk, &mut reader, 0, |_| true)?;
-        Ok(match later {
-            Some((_, header)) => {
-                Ok(File { index, reader, epoch: header.file_epoch, first: None, lsn: header.first_lsn })
-            }
-            None => Err(reader),
-        })
+        let is_ours = |header: &GroupHeader| key.is_none_or(|key| header.key == key);
+        let first = group(disk, &mut reader, 0)?.ok().filter(is_ours);
+        let known = match first {
+            Some(first) => Some(first),
+            None => later(disk, &mut reader, 0, is_ours)?.map(|(_, header)| header),
+        };
+        let Some(GroupHeader { file_epoch: epoch, first_lsn: lsn, key, .. }) = known else {
+            return Ok(Err(reader));
+        };
+        Ok(Ok(File { index, reader, epoch, first, lsn, key }))
     }
 }
 
@@ -194,6 +199,7 @@ fn later<I: Io>(
 
 /// The state of the walk over the live files.
 struct Walk<'a> {
+    key: u64,
     durable_lsn: Lsn,
     last_lsn: Lsn,
     last_crc: u32,
@@ -203,7 +209,9 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn is_continued_by(&self, header: &GroupHeader) -> bool {
-        header.first_lsn == self.last_lsn.next() && header.previous_crc == self.last_crc
+        header.key == self.key
+            && header.first_lsn == self.last_lsn.next()
+            && header.previous_crc == self.last_crc
     }
 
     /// Goes on behind records that are gone.
@@ -237,9 +245,9 @@ impl Walk<'_> {
                 Ok(_) | Err(GroupError::Absent) => (0, "there is no group of this file here"),
                 Err(GroupError::Broken(offset, what)) => (offset, what),
             };
-            let last = self.last_lsn;
+            let (last, key) = (self.last_lsn, self.key);
             let later = later(disk, &mut file.reader, position, |header| {
-                header.file_epoch == epoch && header.first_lsn > last
+                header.file_epoch == epoch && header.key == key && header.first_lsn > last
             })?;
             let evidence = if let Some(next) = next.filter(|next| next.first.is_some()) {
                 Some(format!("{} was started behind it", next.reader.name)) // R3

@@ -135,7 +135,7 @@ fn ring<I: Io>(
         .filter(|entry| Files::number(&entry.name).is_some())
         .map(|entry| format!("{directory}/{}", entry.name))
         .collect();
-    let walked = journal::walk(disk, directory, checkpoint.as_ref(), &mut |found| {
+    let walked = journal::walk(disk, directory, site.journal_key, checkpoint.as_ref(), &mut |found| {
         pieces.take(found);
         let Some(file) = names.get(found.file).filter(|file| wanted.contains(*file)) else { return };
         report.entry(|| format!("{file}{}", show::group(found.position, &found.header)));

@@ -101,7 +101,7 @@ fn journals<I: Io>(
             continue;
         }
         let checkpoint = checkpoint_of(disk, site, directory)?;
-        let walked = walk(disk, directory, checkpoint.as_ref(), &mut |found| pieces.take(found))?;
+        let walked = walk(disk, directory, site.journal_key, checkpoint.as_ref(), &mut |found| pieces.take(found))?;
         for verdict in walked.verdicts {
             if verdict.damage.is_some() {
                 out(&verdict.to_string());

@@ -25,6 +25,8 @@ pub(super) const METADATA: [&str; 2] = ["metadata/snapshot", "metadata/log"];
 pub(super) struct Site {
     /// Whether this is a data directory at all, or just some directory.
     pub is_data: bool,
+    /// What the groups of its journals carry, if the manifest could be read.
+    pub journal_key: Option<u64>,
     /// Topics by id.
     pub names: BTreeMap<TopicId, String>,
     /// Topics that are no more.
@@ -53,6 +55,7 @@ impl Site {
         let manifest = disk.read_whole(MANIFEST)?;
         site.is_data = manifest.is_some();
         let manifest = manifest.and_then(|bytes| Manifest::decode(&bytes).ok());
+        site.journal_key = manifest.as_ref().map(|manifest| manifest.journal_key);
         for path in METADATA {
             let Some(bytes) = disk.read_whole(path)? else { continue };
             for (_, records) in scan(&bytes, 0).frames {
