@@ -4,7 +4,7 @@
 //! [`reactor::app::App`], one per shard, and talks to the shards through requests and replies.
 //!
 //! Layers, topmost first; an import points down only (`tests/tidy` holds this true):
-//! `reactor`, `shard`, `journal`, `log`, `queue`, `cache`, `format`, `io`, `buffer`, and the plain vocabulary below them.
+//! `reactor`, `shard` and `inspect`, `journal`, `log`, `queue`, `cache`, `format`, `io`, `buffer`, and the plain vocabulary below them.
 
 pub mod buffer;
 pub mod cache;
@@ -12,6 +12,7 @@ pub mod checksum;
 pub mod config;
 pub mod error;
 pub mod format;
+pub mod inspect;
 pub mod io;
 pub mod journal;
 pub mod limits;
