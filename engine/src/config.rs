@@ -5,9 +5,10 @@ use crate::limits;
 /// A node's settings.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Shards to run, one thread each.
+    /// Shards to run, one thread each; a node that is started with 0 gives itself one per core that it may use.
     pub shards: u16,
-    /// Bytes that the journals of all shards may grow to. The tail cache in memory follows it.
+    /// Bytes that the journals of all shards may grow to; a node that is started with 0 gives itself 1/16 of the machine's
+    /// memory, at most 1 GiB. The tail cache in memory follows it.
     pub journal_bytes: u64,
     /// Appends are refused while the disk has less than this free.
     pub disk_free_min_bytes: u64,

@@ -7,12 +7,16 @@ pub const BLOCK_BYTES: usize = 4096;
 
 /// The size of a journal file. Small enough to recycle often, large enough that switching files is rare.
 pub const JOURNAL_FILE_BYTES: u64 = 16 << 20;
+/// What a node gives its journals, all together, if nobody says how much: at most this, and 1/16 of memory.
+pub const JOURNALS_BYTES_DEFAULT_MAX: u64 = 1 << 30;
 /// A journal starts with this many files and grows in the background.
 pub const JOURNAL_FILES_MIN: usize = 2;
 /// A group stops accepting records at this size while nobody waits long.
 pub const GROUP_TARGET_BYTES: usize = 256 << 10;
 /// A group never grows past this, header and padding included.
 pub const GROUP_BYTES_MAX: usize = 1 << 20;
+/// A journal may always grow to this many files: one fills, one is being freed, one is in reserve, one is free.
+pub const JOURNAL_FILES_ROOM: usize = 4;
 /// Groups are packed into slabs of this size; the slabs are the tail cache afterwards.
 pub const JOURNAL_SLAB_BYTES: usize = 4 << 20;
 /// Groups in flight to one journal. Recovery knows it: only this many groups may be torn.

@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use millstream_engine::io::ConnId;
 use millstream_engine::reactor::app::{App, AppEvent, Outbox};
+use millstream_engine::time::Nanos;
 
 use crate::config::ServerConfig;
-use crate::dispatch::{Origin, Pending};
-use crate::limits::{CONNECTIONS_PER_SHARD_MAX, PARTIAL_BYTES_PER_SHARD_MAX};
+use crate::dispatch::{self, Origin, Pending};
+use crate::limits::CONNECTIONS_PER_SHARD_MAX;
 use crate::net::{Connection, Shared};
+
+/// How often within the time that a connection may be idle it is looked at.
+const IDLE_CHECKS: u64 = 4;
 
 /// Serves Kafka's protocol on one shard.
 #[derive(Debug)]
@@ -51,9 +55,12 @@ impl Broker {
         let before = connection.partial_bytes();
         work(connection, &mut shared);
         self.partial_bytes = self.partial_bytes - before + connection.partial_bytes();
-        if self.partial_bytes > PARTIAL_BYTES_PER_SHARD_MAX && connection.partial_bytes() > before {
+        if self.partial_bytes > self.config.partial_bytes_max && connection.partial_bytes() > before {
             let partial_bytes = connection.partial_bytes();
-            connection.hang_up(&"too many large requests are arriving at once", &mut shared);
+            connection.hang_up(
+                &"the requests that are arriving are larger in sum than queued.max.request.bytes",
+                &mut shared,
+            );
             self.partial_bytes -= partial_bytes - connection.partial_bytes();
         }
     }
@@ -71,24 +78,44 @@ impl Broker {
         self.connections.insert(conn, connection);
     }
 
+    /// Closes the connections that have been idle for too long, and comes back in a quarter of that time.
+    fn check_idle(&mut self, out: &mut Outbox) {
+        let limit = Nanos::from_millis(self.config.idle_ms_max);
+        let since = Nanos(out.now().0.saturating_sub(limit.0));
+        self.with_all(out, |connection, shared| connection.close_if_idle(since, shared));
+        let next = out.now() + Nanos(limit.0 / IDLE_CHECKS);
+        dispatch::set_timer(out, &mut self.pending, Origin::IdleCheck, next);
+    }
+
+    fn with_all(&mut self, out: &mut Outbox, work: impl Fn(&mut Connection, &mut Shared<'_>)) {
+        let conns: Vec<ConnId> = self.connections.keys().copied().collect();
+        for conn in conns {
+            self.with(conn, out, &work);
+        }
+    }
+
     fn with_origin(
         &mut self,
         origin: Option<Origin>,
         out: &mut Outbox,
         work: impl FnOnce(Origin, &mut Connection, &mut Shared<'_>),
     ) {
-        let Some(origin) = origin else { return };
-        let (Origin::Request { conn, .. } | Origin::SendQueue(conn) | Origin::Timer(conn)) = origin;
-        self.with(conn, out, |connection, shared| work(origin, connection, shared));
+        match origin {
+            Some(origin @ (Origin::Request { conn, .. } | Origin::SendQueue(conn) | Origin::Timer(conn))) => {
+                self.with(conn, out, |connection, shared| work(origin, connection, shared));
+            }
+            Some(Origin::IdleCheck) | None => {}
+        }
     }
 }
 
 impl App for Broker {
     fn step(&mut self, event: AppEvent, out: &mut Outbox) {
         match event {
-            AppEvent::Started | AppEvent::MetadataChanged => {}
+            AppEvent::Started => self.check_idle(out),
+            AppEvent::MetadataChanged => {}
             AppEvent::Accepted { conn, peer, local } => {
-                self.accept(Connection::new(conn, peer, local, &self.config), conn, out);
+                self.accept(Connection::new(conn, peer, local, &self.config, out.now()), conn, out);
             }
             AppEvent::Received(conn, bytes) => {
                 self.with(conn, out, |connection, shared| connection.received(bytes, shared));
@@ -101,6 +128,9 @@ impl App for Broker {
             }
             AppEvent::Timer(token) => {
                 let origin = self.pending.take(token);
+                if origin == Some(Origin::IdleCheck) {
+                    self.check_idle(out);
+                }
                 self.with_origin(origin, out, |_, connection, shared| connection.timer(shared));
             }
             AppEvent::Reply(token, reply) => {
@@ -108,7 +138,7 @@ impl App for Broker {
                 self.with_origin(origin, out, |origin, connection, shared| match origin {
                     Origin::Request { number, part, .. } => connection.answered(number, part, reply, shared),
                     Origin::SendQueue(_) => connection.loaded(reply, shared),
-                    Origin::Timer(_) => panic!("a timer was answered {reply:?}"),
+                    Origin::Timer(_) | Origin::IdleCheck => panic!("a timer was answered {reply:?}"),
                 });
             }
             AppEvent::Offloaded(token, result) => {
@@ -117,17 +147,14 @@ impl App for Broker {
                     Origin::Request { number, part, .. } => {
                         connection.offloaded(number, part, result, shared);
                     }
-                    Origin::SendQueue(_) | Origin::Timer(_) => {
+                    Origin::SendQueue(_) | Origin::Timer(_) | Origin::IdleCheck => {
                         panic!("{origin:?} was answered by a helper")
                     }
                 });
             }
             AppEvent::Stopping => {
                 self.stopping = true;
-                let conns: Vec<ConnId> = self.connections.keys().copied().collect();
-                for conn in conns {
-                    self.with(conn, out, Connection::stop);
-                }
+                self.with_all(out, Connection::stop);
             }
         }
     }

@@ -26,6 +26,10 @@ pub struct ServerConfig {
     pub auto_create_topics: bool,
     /// The largest request, in bytes.
     pub request_bytes_max: usize,
+    /// Bytes of requests that have arrived in part, over all connections of a shard.
+    pub partial_bytes_max: usize,
+    /// How long a connection may be silent, in ms, before it is closed.
+    pub idle_ms_max: u64,
     /// What is logged: a level, or a filter as `tracing` has them.
     pub log_level: String,
     /// The engine's part. Its `shards` is set when the node starts.
@@ -41,8 +45,10 @@ impl Default for ServerConfig {
             kafka_advertise: None,
             auto_create_topics: true,
             request_bytes_max: 100 << 20,
+            partial_bytes_max: 512 << 20,
+            idle_ms_max: 600_000,
             log_level: "info".to_owned(),
-            engine: Config::default(),
+            engine: Config { journal_bytes: 0, ..Config::default() },
         }
     }
 }
@@ -200,6 +206,20 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "queued.max.request.bytes",
+        about: "Bytes of large requests that may be arriving at a time, per shard; the connection that would pass this is closed.",
+        get: |config| config.partial_bytes_max.to_string(),
+        set: |config, value| {
+            integer(value, 1 << 20, i64::MAX).map(|bytes| config.partial_bytes_max = bytes as usize)
+        },
+    },
+    Key {
+        name: "connections.max.idle.ms",
+        about: "A connection is closed when its client has neither sent nor taken anything for so long.",
+        get: |config| config.idle_ms_max.to_string(),
+        set: |config, value| integer(value, 1000, 1 << 40).map(|ms| config.idle_ms_max = ms as u64),
+    },
+    Key {
         name: "message.max.bytes",
         about: "The largest record batch of a topic that does not say otherwise (`max.message.bytes`).",
         get: |config| config.engine.topic.max_message_bytes.to_string(),
@@ -277,10 +297,10 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "journal.bytes",
-        about: "Bytes that the journals of all shards may grow to. The newest bytes that are kept in memory follow it.",
+        about: "Bytes that the journals of all shards may grow to; 0 means 1/16 of the machine's memory, at most 1 GiB. The newest bytes that are kept in memory follow it.",
         get: |config| config.engine.journal_bytes.to_string(),
         set: |config, value| {
-            integer(value, 32 << 20, i64::MAX).map(|bytes| config.engine.journal_bytes = bytes as u64)
+            integer(value, 0, i64::MAX).map(|bytes| config.engine.journal_bytes = bytes as u64)
         },
     },
     Key {

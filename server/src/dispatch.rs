@@ -33,6 +33,8 @@ pub enum Origin {
     SendQueue(ConnId),
     /// A connection's timer.
     Timer(ConnId),
+    /// The timer after which a shard looks for idle connections.
+    IdleCheck,
 }
 
 /// What is under way: who asked, per token. Slots are reused; the generation in a token tells their uses apart.
@@ -176,7 +178,9 @@ impl<'a> Dispatch<'a> {
 
     /// Ends a watch: the watch's own `Reply::Woken`, and `Reply::Done`.
     pub fn unwatch(&mut self, part: u32, watch: Watch) {
-        self.engine(part, watch.shard, Request::Unwatch(watch.id));
+        // On nobody's behalf: the connection may be gone, and what frees something should not wait for it.
+        let token = self.token(part);
+        self.out.engine(token, watch.shard, Request::Unwatch(watch.id), None);
     }
 
     /// Finds an offset: `Reply::Found`.
@@ -216,9 +220,9 @@ pub fn load(out: &mut Outbox, pending: &mut Pending, conn: ConnId, range: Range)
     Ok(())
 }
 
-/// Sets a connection's timer.
-pub fn set_timer(out: &mut Outbox, pending: &mut Pending, conn: ConnId, at: Nanos) {
-    let token = pending.insert(Origin::Timer(conn));
+/// Sets a timer for `origin`.
+pub fn set_timer(out: &mut Outbox, pending: &mut Pending, origin: Origin, at: Nanos) {
+    let token = pending.insert(origin);
     out.set_timer(token, at);
 }
 

@@ -9,9 +9,6 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 128;
 pub const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
 /// Bytes of answers of one connection that wait to be sent. Past this, reading is off.
 pub const RESPONSE_BYTES_WAITING_MAX: usize = 8 << 20;
-/// Bytes of requests that have arrived in part, over all connections of a shard. The connection that would pass this is
-/// closed: only a flood of huge requests gets here.
-pub const PARTIAL_BYTES_PER_SHARD_MAX: usize = 512 << 20;
 /// What a partly arrived request gets reserved at first; more as its bytes come in, so that a length alone costs nothing.
 pub const PARTIAL_RESERVE_BYTES: usize = 256 << 10;
 /// The largest request that any configuration may allow.

@@ -1,21 +1,65 @@
-//! A node's life: start the engine with a [`Broker`](crate::broker::Broker) per shard, say that it serves, wait for a
-//! signal, stop in good order.
+//! A node's life: start the engine with a [`Broker`] per shard, say that it serves, wait for a signal, stop in good
+//! order.
 
-use std::num::NonZero;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use millstream_engine::error::Fatal;
-use millstream_engine::limits::SHARDS_MAX;
+use millstream_engine::reactor::node::{Node, NodeOptions, start};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::broker::Broker;
 use crate::config::ServerConfig;
 
-/// Serves until SIGTERM or Ctrl-C. Fails if the node cannot start, or has to give up.
+/// How often the process looks whether it was told to end, or has to.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Serves until SIGTERM or Ctrl-C; a second signal ends the process at once. Fails if the node cannot start, or has to
+/// give up.
 pub fn serve(mut config: ServerConfig) -> Result<(), Fatal> {
-    config.engine.shards = config.shards.unwrap_or_else(shards_for_this_machine);
-    Err(Fatal::Refused("this build has no reactor to serve with".to_owned()))
+    let stop = watch_signals()?;
+    config.engine.shards = config.shards.unwrap_or(0);
+    let options = NodeOptions {
+        config: config.engine.clone(),
+        data: config.data_dir.clone().into(),
+        listen: Some(config.kafka_listen),
+    };
+    let config = Arc::new(config);
+    let node = start(options, move |_| Broker::new(Arc::clone(&config)))?;
+    announce(&node);
+    while !stop.load(Ordering::Relaxed) && !node.has_failed() {
+        std::thread::sleep(LOOK);
+    }
+    tracing::info!("stopping");
+    node.stop()?;
+    tracing::info!("stopped: everything acknowledged is on disk");
+    Ok(())
 }
 
-/// One shard per core that this process may use: its affinity, or less if its group's quota is.
-fn shards_for_this_machine() -> u16 {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    u16::try_from(cores).unwrap_or(SHARDS_MAX).min(SHARDS_MAX)
+fn watch_signals() -> Result<Arc<AtomicBool>, Fatal> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // The order matters: the first signal finds the flag unset and only sets it.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
+            .map_err(|error| Fatal::Refused(format!("watching for signals: {error}")))?;
+    }
+    Ok(stop)
+}
+
+/// Tells the operator what was found, in the log, and whoever started the process that it serves, on stdout.
+fn announce(node: &Node) {
+    for note in node.notes() {
+        tracing::info!("{note}");
+    }
+    for (shard, report) in node.reports().iter().enumerate() {
+        let (logs, journal_bytes) = (report.logs, report.journal_bytes);
+        tracing::info!(shard, logs, journal_bytes, last_lsn = report.last_lsn.0, "recovered");
+    }
+    let address = node.address().expect("a node that was asked to listen does");
+    let mut stdout = std::io::stdout().lock();
+    // Nobody may be listening to stdout, which is no reason not to serve.
+    let _ = writeln!(stdout, "ready kafka={address}").and_then(|()| stdout.flush());
 }

@@ -197,6 +197,17 @@ fn write_directly(path: &Path) -> io::Result<()> {
     file.write_all_at(block.filled(), 0)
 }
 
+/// The machine's memory in bytes, or what this process's control group leaves of it; 4 GiB if nobody says.
+pub fn memory_bytes() -> u64 {
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+    });
+    let group =
+        fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    machine.unwrap_or(4 << 30).min(group.unwrap_or(u64::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

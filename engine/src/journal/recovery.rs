@@ -15,6 +15,9 @@
 //! R1 comes before R2 because a killed process's last write may reach the disk after its successor has read the file:
 //! such a ghost is valid, but the successor's next file has taken its LSN.
 //!
+//! A group is one of this journal only if it carries its key: a client may have sent the image of a group, and a torn
+//! write may have left it where a group would be looked for.
+//!
 //! Nothing is ever appended behind a torn tail. The next group goes to a file of its own, with a new epoch.
 
 use std::collections::VecDeque;
@@ -37,6 +40,8 @@ pub struct Recovered {
     pub last_lsn: Lsn,
     /// The last group's checksum.
     pub last_crc: u32,
+    /// The key that its groups carry.
+    pub key: u64,
     /// Bytes of groups that were read.
     pub bytes: u64,
 }
@@ -48,7 +53,7 @@ struct Candidate {
     first: GroupHeader,
 }
 
-/// Reads the journal in `directory`, which may not exist yet. The state that the records are applied to is as of
+/// Reads the journal in `directory`, whose groups carry `key`; it may not exist yet. The state that the records are applied to is as of
 /// `checkpoint_lsn` (durable, by the checkpoint's word) and needs every record from `replay_lsn` on.
 ///
 /// `replay` takes the records in order. A payload is a slice of journal memory, and may be kept. What it says against a
@@ -56,12 +61,13 @@ struct Candidate {
 pub fn recover<I: Io>(
     disk: &mut Blocking<'_, I>,
     directory: &str,
+    key: u64,
     checkpoint_lsn: Lsn,
     replay_lsn: Lsn,
     replay: &mut impl FnMut(Lsn, &RecordHeader, Slice) -> Result<(), String>,
 ) -> Result<Recovered, Fatal> {
     disk.make_dir(directory)?;
-    let (mut candidates, mut free) = open_files(disk, directory)?;
+    let (mut candidates, mut free) = open_files(disk, directory, key)?;
     candidates.sort_by_key(|candidate| candidate.first.file_epoch);
     let next_epoch = FileEpoch(candidates.last().map_or(0, |candidate| candidate.first.file_epoch.0) + 1);
 
@@ -77,6 +83,7 @@ pub fn recover<I: Io>(
         last_crc: live.first().map_or(0, |candidate| candidate.first.previous_crc),
         bytes: 0,
         replay_lsn,
+        key,
     };
     if needed.is_none() && scan.last_lsn >= replay_lsn {
         return Err(Fatal::Corrupt {
@@ -122,13 +129,14 @@ pub fn recover<I: Io>(
         disk.sync_dir(directory)?;
         files.add(FileSlot { number, file });
     }
-    Ok(Recovered { files, last_lsn: scan.last_lsn, last_crc: scan.last_crc, bytes: scan.bytes })
+    Ok(Recovered { files, last_lsn: scan.last_lsn, last_crc: scan.last_crc, key, bytes: scan.bytes })
 }
 
 /// Opens every file of the ring: those that start with a valid group, and the rest, ready to be used.
 fn open_files<I: Io>(
     disk: &mut Blocking<'_, I>,
     directory: &str,
+    key: u64,
 ) -> Result<(Vec<Candidate>, Vec<FileSlot>), Fatal> {
     let mut candidates = Vec::new();
     let mut free = Vec::new();
@@ -137,7 +145,7 @@ fn open_files<I: Io>(
         let name = format!("{directory}/{}", entry.name);
         let (file, len) = disk.open(&name, OpenMode::Direct)?;
         let slot = FileSlot { number, file };
-        if let Some(first) = first_group(disk, file, &name)? {
+        if let Some(first) = first_group(disk, file, &name)?.filter(|first| first.key == key) {
             candidates.push(Candidate { slot, name, first });
         } else {
             // A file whose making was interrupted is shorter; a used one never is.
@@ -171,6 +179,7 @@ struct Scan {
     last_crc: u32,
     bytes: u64,
     replay_lsn: Lsn,
+    key: u64,
 }
 
 impl Scan {
@@ -219,7 +228,9 @@ impl Scan {
     }
 
     fn is_continued_by(&self, header: &GroupHeader) -> bool {
-        header.first_lsn == self.last_lsn.next() && header.previous_crc == self.last_crc
+        header.key == self.key
+            && header.first_lsn == self.last_lsn.next()
+            && header.previous_crc == self.last_crc
     }
 
     fn accept(
@@ -294,6 +305,7 @@ impl Scan {
             let Some(here) = bytes.get(at..) else { break };
             if let Ok(header) = peek(here)
                 && header.file_epoch == candidate.first.file_epoch
+                && header.key == self.key
                 && header.first_lsn > self.last_lsn
                 && check(here).is_ok()
             {

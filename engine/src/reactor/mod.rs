@@ -3,6 +3,7 @@
 pub mod app;
 pub mod boot;
 pub mod node;
+pub mod reshard;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,6 +22,7 @@ use crate::shard::mailbox::{Mail, Post};
 use crate::shard::metadata::Metadata;
 use crate::shard::request::{AppToken, Reply, Request, WatchId};
 use crate::shard::{self, Requester, Shard, tokens};
+use crate::time::Nanos;
 use crate::types::ShardId;
 
 /// What one shard asks of another. Each is answered by one [`Answer`], which gives back the room it took.
@@ -117,7 +119,8 @@ pub struct Reactor<I: Io, A: App> {
     renames: VecDeque<(String, String)>,
     applying: Option<ShardId>,
     listening: Option<Result<SocketAddr, IoError>>,
-    stopping: bool,
+    /// Since when it has been stopping.
+    stopping: Option<Nanos>,
     counted_as_settled: bool,
     events: Vec<Event>,
     mail: Vec<Mail<Ask, Answer>>,
@@ -151,7 +154,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             renames: VecDeque::new(),
             applying: None,
             listening: None,
-            stopping: false,
+            stopping: None,
             counted_as_settled: false,
             events: Vec::new(),
             mail: Vec::new(),
@@ -182,7 +185,7 @@ impl<I: Io, A: App> Reactor<I, A> {
 
     /// Whether it was asked to stop.
     pub fn is_stopping(&self) -> bool {
-        self.stopping
+        self.stopping.is_some()
     }
 
     /// Listens for connections, and shares them out among the shards.
@@ -205,7 +208,7 @@ impl<I: Io, A: App> Reactor<I, A> {
                 .next()
                 .map_or(self.shard.next_turn_due(), |due| due.min(self.shard.next_turn_due()))
             {
-                _ if self.shared.stop.load(Ordering::SeqCst) && !self.stopping => Wait::No,
+                _ if self.shared.stop.load(Ordering::SeqCst) && self.stopping.is_none() => Wait::No,
                 due => Wait::Until(due),
             };
             self.io.poll(wait, &mut events);
@@ -215,8 +218,8 @@ impl<I: Io, A: App> Reactor<I, A> {
         }
         self.outbox.now = self.io.now();
         self.outbox.wall_ms = self.io.wall_ms();
-        if self.shared.stop.load(Ordering::SeqCst) && !self.stopping {
-            self.stopping = true;
+        if self.shared.stop.load(Ordering::SeqCst) && self.stopping.is_none() {
+            self.stopping = Some(self.outbox.now);
             if self.shard.id() == CONTROLLER {
                 self.io.unlisten(Token::new(tokens::LISTEN, 0));
             }
@@ -468,11 +471,14 @@ impl<I: Io, A: App> Reactor<I, A> {
 
     /// Whether the node stops, and everybody has done what was left to do.
     fn settle(&mut self) -> Turn {
-        if !self.stopping {
-            return Turn::Going;
+        let Some(since) = self.stopping else { return Turn::Going };
+        if self.outbox.now.since(since) > CONNECTIONS_STOP_BOUND {
+            for conn in self.connections.keys() {
+                self.io.shutdown(*conn);
+            }
         }
         let busy = self.controller.as_ref().is_some_and(Controller::is_busy);
-        if !self.counted_as_settled && self.shard.is_settled() && !busy {
+        if !self.counted_as_settled && self.shard.is_settled() && self.connections.is_empty() && !busy {
             self.counted_as_settled = true;
             self.shared.settled.fetch_add(1, Ordering::SeqCst);
             for shard in 0..self.shared.connections.len() {
@@ -483,6 +489,9 @@ impl<I: Io, A: App> Reactor<I, A> {
         if everybody { Turn::Stopped } else { Turn::Going }
     }
 }
+
+/// How long a host may take to end its connections by itself when the node stops.
+const CONNECTIONS_STOP_BOUND: Nanos = Nanos::from_millis(3_000);
 
 /// A frame of the metadata log.
 const FRAME: u64 = 0;

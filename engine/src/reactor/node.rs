@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use super::app::App;
 use super::boot::{Boot, boot, finish};
+use super::reshard::reshard;
 use super::{Reactor, Shared, Turn};
 use crate::buffer::Pool;
 use crate::config::Config;
 use crate::error::Fatal;
+use crate::io::probe::memory_bytes;
 use crate::io::probe::probe;
 use crate::io::uring::{Peers, Uring, UringOptions};
 use crate::io::{Bell, Blocking, Io};
+use crate::limits::{JOURNALS_BYTES_DEFAULT_MAX, SHARDS_MAX};
 use crate::shard::Shard;
 use crate::shard::controller::{CONTROLLER, Controller};
 use crate::shard::mailbox::{Post, mesh, slots};
@@ -69,12 +72,14 @@ where
     A: App,
     F: Fn(ShardId) -> A + Send + Sync + 'static,
 {
-    let NodeOptions { config, data, listen } = options;
+    let NodeOptions { mut config, data, listen } = options;
+    fit_to_machine(&mut config);
     let found = probe(&data)?;
     let lock = lock(&data)?;
     let boot = {
         let mut io = boot_io(&data, found.direct)?;
-        boot(&mut Blocking::new(&mut io, Pool::new(BOOT_BYTES)), &config)?
+        let found = boot(&mut Blocking::new(&mut io, Pool::new(BOOT_BYTES)), &config)?;
+        reshard(&mut io, found, &Arc::new(config.clone()), &Pool::new(BOOT_BYTES))?
     };
     let shards = config.shards;
     let shared = Arc::new(Shared::new(shards));
@@ -281,9 +286,13 @@ impl Setup {
             receive_pool: Pool::new(RECEIVE_BYTES),
         })?;
         let metadata = Arc::clone(&self.boot.metadata);
-        let generation = self.boot.manifest.generation;
-        let (shard, report) =
-            Shard::recover(&mut io, self.id, generation, Arc::clone(&self.config), Arc::clone(&metadata))?;
+        let (shard, report) = Shard::recover(
+            &mut io,
+            self.id,
+            &self.boot.manifest,
+            Arc::clone(&self.config),
+            Arc::clone(&metadata),
+        )?;
         let controller = if self.id == CONTROLLER {
             let pool = Pool::new(BOOT_BYTES);
             let mut disk = Blocking::new(&mut io, pool.clone());
@@ -293,6 +302,18 @@ impl Setup {
         };
         let reactor = Reactor::new(io, shard, controller, make_app(), post, Arc::clone(&self.shared));
         Ok((reactor, report))
+    }
+}
+
+/// Fills in what the configuration leaves to the machine.
+fn fit_to_machine(config: &mut Config) {
+    if config.shards == 0 {
+        // This counts the process's affinity and its control group's quota.
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        config.shards = u16::try_from(cores).unwrap_or(SHARDS_MAX).min(SHARDS_MAX);
+    }
+    if config.journal_bytes == 0 {
+        config.journal_bytes = (memory_bytes() / 16).min(JOURNALS_BYTES_DEFAULT_MAX);
     }
 }
 

@@ -12,9 +12,10 @@ use super::{Pools, Shard, TailGroup, tokens};
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::format::checkpoint::Checkpoint;
+use crate::format::manifest::Manifest;
 use crate::io::{Blocking, Io};
 use crate::journal::{Journal, Trim, recover};
-use crate::limits::{JOURNAL_FILE_BYTES, JOURNAL_FILES_MIN};
+use crate::limits::{JOURNAL_FILE_BYTES, JOURNAL_FILES_ROOM};
 use crate::log::recovery::Rebuild;
 use crate::log::table::{LogIndex, Logs};
 use crate::log::{Log, paths};
@@ -50,14 +51,15 @@ impl<I: Io> Shard<I> {
     pub fn recover(
         io: &mut I,
         id: ShardId,
-        generation: u64,
+        manifest: &Manifest,
         config: Arc<Config>,
         metadata: Arc<Metadata>,
     ) -> Result<(Shard<I>, Report), Fatal> {
         let journal_bytes = (config.journal_bytes / u64::from(config.shards))
-            .max(JOURNAL_FILES_MIN as u64 * JOURNAL_FILE_BYTES);
+            .max(JOURNAL_FILES_ROOM as u64 * JOURNAL_FILE_BYTES);
         let pools = Pools::new(journal_bytes, config.pinned_bytes);
         let now = io.wall_ms();
+        let generation = manifest.generation;
         let mut disk = Blocking::new(io, pools.tail.clone());
 
         let home = directory(generation, id);
@@ -82,6 +84,7 @@ impl<I: Io> Shard<I> {
         let recovered = recover(
             &mut disk,
             &journal_directory,
+            manifest.journal_key,
             checkpoint.lsn,
             checkpoint.replay_lsn,
             &mut |lsn, record, payload| rebuild.record(lsn, record, payload),

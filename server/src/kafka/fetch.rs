@@ -250,12 +250,12 @@ impl Fetch {
             return Some(self.answer(context));
         }
         let missing = u32::try_from(self.min_bytes - self.found).unwrap_or(u32::MAX);
-        self.forget();
         let seen = self.topics.partitions().iter().filter_map(|part| {
             let seen = u64::try_from(part.high_watermark).ok()?;
             Some((part.partition.ok()?, Offset(seen)))
         });
         let watches = context.engine.watch(WATCH, seen, missing);
+        self.forget();
         self.phase = Phase::Waiting { deadline: context.engine.now() + self.max_wait, watches };
         None
     }
@@ -263,8 +263,9 @@ impl Fetch {
     /// Lets go of what was read, so that no buffer is pinned while the request waits.
     fn forget(&mut self) {
         for part in self.topics.partitions_mut() {
-            part.bytes.clear();
+            part.bytes = Vec::new();
             part.rest = None;
+            (part.high_watermark, part.log_start) = (NO_OFFSET, NO_OFFSET);
         }
         (self.found, self.held, self.next) = (0, 0, 0);
     }

@@ -3,7 +3,6 @@
 
 use std::any::Any;
 
-use millstream_engine::error::Refusal;
 use millstream_engine::shard::request::{Found, Reply, Target};
 use millstream_engine::time::WallMs;
 
@@ -105,8 +104,6 @@ impl ListOffsets {
                     part.answer = Ok(search.run());
                 }
             }
-            // A log whose batch cannot be found has no offset to tell.
-            Reply::Refused(Refusal::OffsetOutOfRange { .. }) => {}
             Reply::Refused(refusal) => part.answer = Err(code(&refusal)),
             other => panic!("a search was answered {other:?}"),
         }

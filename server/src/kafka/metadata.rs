@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use millstream_engine::error::Refusal;
+use millstream_engine::format::partition::is_topic_name;
 use millstream_engine::shard::metadata::{Metadata, Topic};
 use millstream_engine::shard::request::Reply;
 use millstream_engine::types::TopicId;
@@ -197,15 +198,6 @@ impl Wanted {
         }
         writer.tags();
     }
-}
-
-/// Whether a topic may be called this: the engine's rule, told before anything is asked of it.
-fn is_topic_name(name: &str) -> bool {
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    (1..=millstream_engine::limits::TOPIC_NAME_BYTES_MAX).contains(&name.len())
-        && name.bytes().all(valid)
-        && name != "."
-        && name != ".."
 }
 
 /// Everything before the topics: this node is the only broker, and the controller.

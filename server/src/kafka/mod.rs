@@ -89,13 +89,13 @@ impl Done {
 pub enum Work {
     /// Answers itself.
     Ready(api::Ready),
-    /// See [`metadata`].
+    /// `Metadata`: see `metadata.rs`.
     Metadata(metadata::MetadataRequest),
-    /// See [`produce`].
+    /// `Produce`: see `produce.rs`.
     Produce(produce::Produce),
-    /// See [`fetch`].
+    /// `Fetch`: see `fetch.rs`.
     Fetch(fetch::Fetch),
-    /// See [`list_offsets`].
+    /// `ListOffsets`: see `list_offsets.rs`.
     ListOffsets(list_offsets::ListOffsets),
 }
 

@@ -15,7 +15,7 @@ use millstream_engine::time::Nanos;
 use super::frames::Frames;
 use super::send_queue::{Response, SendQueue, SendStep};
 use crate::config::ServerConfig;
-use crate::dispatch::{self, Dispatch, Pending};
+use crate::dispatch::{self, Dispatch, Origin, Pending};
 use crate::kafka::{self, Context, Done, Input, Work};
 use crate::limits::{
     REQUEST_BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX, RESPONSE_BYTES_WAITING_MAX, SEND_BYTES,
@@ -55,8 +55,8 @@ enum Life {
     Closed,
 }
 
-/// A connection's state. The inputs are `received`, `sent`, `answered`, `offloaded`, `loaded`, `timer`, `stop`, and last
-/// `closed`.
+/// A connection's state. The inputs are `received`, `sent`, `answered`, `offloaded`, `loaded`, `timer`, `close_if_idle`,
+/// `stop`, and last `closed`.
 #[derive(Debug)]
 pub struct Connection {
     id: ConnId,
@@ -74,11 +74,19 @@ pub struct Connection {
     queue: SendQueue,
     /// When the earliest timer that is set runs out.
     timer: Option<Nanos>,
+    /// When the peer last sent or took anything.
+    active: Nanos,
 }
 
 impl Connection {
-    /// An accepted connection. Reading is on.
-    pub fn new(id: ConnId, peer: SocketAddr, local: SocketAddr, config: &ServerConfig) -> Connection {
+    /// A connection that was accepted at `now`. Reading is on.
+    pub fn new(
+        id: ConnId,
+        peer: SocketAddr,
+        local: SocketAddr,
+        config: &ServerConfig,
+        now: Nanos,
+    ) -> Connection {
         Connection {
             id,
             peer,
@@ -92,6 +100,7 @@ impl Connection {
             answered_bytes: 0,
             queue: SendQueue::default(),
             timer: None,
+            active: now,
         }
     }
 
@@ -100,8 +109,17 @@ impl Connection {
         self.frames.partial_bytes()
     }
 
+    /// Closes the connection if its peer has neither sent nor taken anything since `since`, although it is its turn.
+    pub fn close_if_idle(&mut self, since: Nanos, shared: &mut Shared<'_>) {
+        let ours = self.requests.iter().any(|request| matches!(request.state, State::Working(_)));
+        if self.active < since && !ours {
+            self.hang_up(&"idle for longer than connections.max.idle.ms", shared);
+        }
+    }
+
     /// Bytes came in.
     pub fn received(&mut self, bytes: Slice, shared: &mut Shared<'_>) {
+        self.active = shared.out.now();
         if self.life == Life::Open {
             self.frames.push(bytes);
             self.run(shared);
@@ -110,6 +128,7 @@ impl Connection {
 
     /// What was sent last has been taken.
     pub fn sent(&mut self, shared: &mut Shared<'_>) {
+        self.active = shared.out.now();
         self.queue.sent();
         self.run(shared);
     }
@@ -238,7 +257,7 @@ impl Connection {
         let Some(deadline) = self.deadline(number).filter(|_| self.life != Life::Closed) else { return };
         if self.timer.is_none_or(|at| deadline < at) {
             self.timer = Some(deadline);
-            dispatch::set_timer(shared.out, shared.pending, self.id, deadline);
+            dispatch::set_timer(shared.out, shared.pending, Origin::Timer(self.id), deadline);
         }
     }
 

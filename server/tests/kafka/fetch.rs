@@ -107,13 +107,13 @@ fn a_session_is_never_granted_and_an_old_one_is_unknown() {
 #[test]
 fn news_end_the_wait() {
     let (mut node, conn) = node(0);
-    node.receive(conn, &frame(11, 1, &fetch("t", 500, 1, &[(0, 0), (1, 0)])));
+    node.receive(conn, &frame(11, 1, &fetch("t", 500, 1, &[(0, 0), (1, 0), (2, 0), (3, 0)])));
     assert!(node.response(conn).is_none());
-    assert_eq!(node.engine.watches(), 2, "one for each shard");
+    assert_eq!(node.engine.watches(), 2, "one for each shard, not for each partition");
     let producer = node.connect();
     append(&mut node, producer, 1);
     let response = answer(&mut node, conn).expect("woken");
-    assert_eq!(lens(&response), [0, node.engine.log("t", 1).len()]);
+    assert_eq!(lens(&response), [0, node.engine.log("t", 1).len(), 0, 0]);
     assert_eq!(node.engine.watches(), 0, "the other watch is ended");
     node.advance(Nanos::from_millis(500));
     assert!(node.response(conn).is_none(), "it is answered once");

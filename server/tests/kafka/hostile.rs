@@ -5,6 +5,8 @@ use kafka_protocol::messages::{
     ApiVersionsRequest, FetchResponse, MetadataRequest, MetadataResponse, ProduceResponse,
 };
 use millstream::config::ServerConfig;
+use millstream_engine::reactor::app::AppEvent;
+use millstream_engine::time::Nanos;
 
 use crate::node::Node;
 use crate::wire::{ask, batch, decode, fetch, frame, list_offsets, metadata, produce};
@@ -49,6 +51,38 @@ fn a_frame_past_the_configured_size_closes_the_connection() {
     let conn = node.connect();
     node.receive(conn, &[0, 0, 7, 0xd0]);
     assert!(!node.socket(conn).closed);
+}
+
+#[test]
+fn many_large_requests_at_once_cost_the_last_its_connection() {
+    let mut node = Node::with(ServerConfig { partial_bytes_max: 1 << 20, ..ServerConfig::default() });
+    let part_of_a_frame = [&(1_u32 << 20).to_be_bytes()[..], &vec![0; 300 << 10]].concat();
+    let conns = [node.connect(), node.connect(), node.connect(), node.connect()];
+    for conn in conns {
+        node.receive(conn, &part_of_a_frame);
+    }
+    assert_eq!(conns.map(|conn| node.socket(conn).closed), [false, false, false, true]);
+    node.disconnect(conns[0]);
+    let conn = node.connect();
+    node.receive(conn, &part_of_a_frame);
+    assert!(!node.socket(conn).closed, "what was held for a connection is free when it is gone");
+}
+
+#[test]
+fn silent_connections_are_closed_and_waiting_ones_are_not() {
+    let mut node = Node::with(ServerConfig { idle_ms_max: 1000, ..ServerConfig::default() });
+    node.engine.create("t", 1);
+    node.step(AppEvent::Started);
+    let (silent, stuck, waiting) = (node.connect(), node.connect(), node.connect());
+    node.receive(waiting, &frame(11, 1, &fetch("t", 60_000, 1, &[(0, 0)])));
+    node.hold_sends = true;
+    node.receive(stuck, &frame(0, 1, &ApiVersionsRequest::default()));
+    for _ in 0..4 {
+        node.advance(Nanos::from_millis(250));
+        assert!(!node.socket(silent).closed && !node.socket(stuck).closed);
+    }
+    node.advance(Nanos::from_millis(250));
+    assert!(node.socket(silent).closed && node.socket(stuck).closed && !node.socket(waiting).closed);
 }
 
 #[test]

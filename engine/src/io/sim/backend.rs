@@ -17,6 +17,9 @@ use crate::limits::{BLOCK_BYTES, COMPLETIONS_PER_TURN};
 use crate::time::{Nanos, WallMs};
 use crate::types::ShardId;
 
+/// Polls in a row that may wait for ever while nothing is ever to come: a test may act in between, but not that often.
+const HOPELESS_POLLS_MAX: u32 = 10_000;
+
 /// One shard's view of a [`super::World`], for one life of the simulated machine. After a crash every operation
 /// answers [`crate::error::IoError::Halted`].
 ///
@@ -203,18 +206,28 @@ impl Io for SimIo {
             Wait::Forever => None,
         };
         self.port.borrow_mut().deadline = deadline;
-        while !state.time_is_held && !self.port.borrow().is_ready(state.clock.now()) {
-            let Some(next) = state.agenda.next_at().into_iter().chain(deadline).min() else { break };
+        while !state.time_is_held && !self.port.borrow().is_roused(state.clock.now()) {
+            let Some(next) = state.agenda.next_at().into_iter().chain(deadline).min() else {
+                self.port.borrow_mut().hopeless_polls += 1;
+                break;
+            };
             state.clock.advance_to(next);
             state.run_due();
         }
         let mut port = self.port.borrow_mut();
-        let n = port.ready.len().min(COMPLETIONS_PER_TURN);
-        let rung = port.rung.take();
-        events.extend(port.ready.drain(..n));
-        if n > 0 || rung || wait == Wait::No || port.is_ready(state.clock.now()) {
+        port.asleep = !port.is_roused(state.clock.now());
+        if !port.asleep {
             port.deadline = None;
+            port.hopeless_polls = 0;
         }
+        assert!(
+            port.hopeless_polls < HOPELESS_POLLS_MAX,
+            "shard {} waits for what never comes",
+            port.shard.0
+        );
+        let n = port.ready.len().min(COMPLETIONS_PER_TURN);
+        port.rung.take();
+        events.extend(port.ready.drain(..n));
     }
 }
 

@@ -17,8 +17,12 @@ pub(super) struct Port {
     pub(super) shard: ShardId,
     pub(super) ready: VecDeque<Event>,
     pub(super) rung: Arc<Rung>,
-    /// Until when the shard's last poll, which found nothing, would have waited.
+    /// Its last poll was one that waits, and has found nothing.
+    pub(super) asleep: bool,
+    /// Until when it sleeps; `None` is for ever.
     pub(super) deadline: Option<Nanos>,
+    /// Polls in a row that waited for ever while nothing was ever to come.
+    pub(super) hopeless_polls: u32,
     /// This life is over.
     pub(super) dead: bool,
     pub(super) random: Random,
@@ -33,17 +37,18 @@ impl Port {
             shard,
             ready: VecDeque::new(),
             rung: Arc::default(),
+            asleep: false,
             deadline: None,
+            hopeless_polls: 0,
             dead: false,
             random,
         }))
     }
 
-    /// Whether a poll would return something, or return at once, at this time.
-    pub(super) fn is_ready(&self, now: Nanos) -> bool {
-        !self.ready.is_empty()
-            || self.rung.0.load(Ordering::Acquire)
-            || self.deadline.is_some_and(|at| at <= now)
+    /// Whether a poll would not wait, or wait no longer, at this time.
+    pub(super) fn is_roused(&self, now: Nanos) -> bool {
+        let rung = self.rung.0.load(Ordering::Acquire);
+        rung || !self.ready.is_empty() || self.deadline.is_some_and(|at| at <= now)
     }
 
     /// After the end of its machine's life, a shard is told so, whatever it asks of the disk.
@@ -60,9 +65,9 @@ impl Port {
 pub(super) struct Rung(AtomicBool);
 
 impl Rung {
-    /// Whether it was rung; it is not any more.
-    pub(super) fn take(&self) -> bool {
-        self.0.swap(false, Ordering::AcqRel)
+    /// The ringing has been heard.
+    pub(super) fn take(&self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 

@@ -95,12 +95,16 @@ impl World {
         state.clock.advance_to(at);
     }
 
-    /// Whether a poll of this shard would return something now, or its wait is over.
+    /// Whether this shard is due a turn: it has not gone to sleep in its last poll (so it may have work left), or there
+    /// is something to rouse it.
     pub fn has_ready(&self, shard: ShardId) -> bool {
         let mut state = self.state.borrow_mut();
         state.run_due();
         let now = state.clock.now();
-        state.ports.get(&shard).is_some_and(|port| port.borrow().is_ready(now))
+        state.ports.get(&shard).is_some_and(|port| {
+            let port = port.borrow();
+            !port.asleep || port.is_roused(now)
+        })
     }
 }
 

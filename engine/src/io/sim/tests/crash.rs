@@ -6,7 +6,7 @@ use super::{
     EIO, blocks, durable_file, fills, flush, inject, io, lose_power, open, outcome, pool, world, write,
 };
 use crate::error::{Fatal, IoError};
-use crate::io::fault::{Faults, Injection, OpKind, Outcome};
+use crate::io::fault::{Faults, Injection, OpKind, Outcome, Span};
 use crate::io::sim::{Crash, Survivors, UnflushedChange, World};
 use crate::io::{Blocking, Io, Token};
 use crate::limits::BLOCK_BYTES;
@@ -395,4 +395,20 @@ fn a_dead_machine_answers_halted_and_does_nothing_more() {
     let file = open(&mut next_life, "f");
     write(&mut next_life, file, 0, &[4]).unwrap();
     assert_eq!(fills(&world, "f").unwrap(), [4]);
+}
+
+#[test]
+fn a_failed_flush_takes_nothing_that_it_did_not_cover() {
+    for seed in 0..10 {
+        let world = World::new(seed, Faults::default());
+        let (mut io, file) = durable_file(&world, &[1]);
+        world.set_faults(Faults { flush_time: Span::from_micros(5_000, 5_000), ..Faults::default() });
+        inject(&world, OpKind::Flush, Outcome::FlushFails);
+        io.flush(Token(2), file);
+        write(&mut io, file, 0, &[2]).unwrap();
+        outcome(&mut io, Token(2)).unwrap_err();
+        flush(&mut io, file).unwrap();
+        lose_power(&world);
+        assert_eq!(fills(&world, "f").unwrap(), [2]);
+    }
 }
