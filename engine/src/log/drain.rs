@@ -8,9 +8,11 @@
 use super::Log;
 use super::paths::{LOGS, segment as file_name};
 use super::segment::Segment;
+use super::summing::Summing;
 use crate::buffer::{Block, Pool};
 use crate::error::IoError;
 use crate::format::partition::{METADATA_FILE, SegmentFile, encode_metadata};
+use crate::format::sum::{SumBuilder, Summed};
 use crate::io::{DiskDone, FileId, Io, OpenMode, Token};
 use crate::limits::{BLOCK_BYTES, SEGMENT_WRITE_BYTES};
 use crate::types::Offset;
@@ -30,6 +32,7 @@ enum Step {
     OpenIndex(SegmentFile),
     WriteIndex(SegmentFile),
     FlushIndex(SegmentFile),
+    Sum,
     SyncDirectory,
     Finished,
 }
@@ -60,6 +63,9 @@ pub struct Drain {
     in_flight: u32,
     entries: Vec<u8>,
     times: Vec<u8>,
+    /// The sums of the segment's bytes up to `submitted`, if they are known.
+    sums: Option<Box<SumBuilder>>,
+    summing: Option<Summing>,
 }
 
 impl Drain {
@@ -81,6 +87,8 @@ impl Drain {
             in_flight: 1,
             entries: Vec::new(),
             times: Vec::new(),
+            sums: known_sums(log, segment),
+            summing: None,
         };
         if log.has_directory {
             drain.open_log(io, log, token);
@@ -102,8 +110,9 @@ impl Drain {
         done: Result<DiskDone, IoError>,
     ) -> Result<Progress, IoError> {
         self.in_flight -= 1;
-        let opened = match done? {
-            DiskDone::Opened(file, _) => Some(file),
+        let done = done?;
+        let opened = match &done {
+            DiskDone::Opened(file, _) => Some(*file),
             _ => None,
         };
         match self.step {
@@ -167,6 +176,13 @@ impl Drain {
                 let next = (kind == SegmentFile::Index).then_some(SegmentFile::TimeIndex);
                 return Ok(self.index_or_end(io, log, token, next));
             }
+            Step::Sum => {
+                let summing = self.summing.as_mut().expect("the step before started it");
+                if summing.on_done(io, log, pool, token, Ok(done))? {
+                    self.step = Step::SyncDirectory;
+                    io.sync_dir(token, &log.directory);
+                }
+            }
             Step::SyncDirectory => return Ok(self.finish(io, log)),
             Step::Finished => unreachable!("a finished job has nothing under way"),
         }
@@ -191,6 +207,13 @@ impl Drain {
         if let Some(kind) = next {
             self.step = Step::OpenIndex(kind);
             io.open(token, &file_name(&log.directory, self.base, kind), OpenMode::Buffered);
+        } else if self.seals {
+            let (entries, times) = (self.entries.len(), self.times.len());
+            self.held_mut(log).index.stored_now(entries, times);
+            (self.entries, self.times) = (Vec::new(), Vec::new());
+            let known = self.sums.take().map(|sums| *sums);
+            self.step = Step::Sum;
+            self.summing = Some(Summing::start(io, log, self.base, known, token));
         } else if self.named {
             self.step = Step::SyncDirectory;
             io.sync_dir(token, &log.directory);
@@ -211,6 +234,9 @@ impl Drain {
 
     /// Closes what is open, when the job is given up.
     pub fn give_up<I: Io>(&mut self, io: &mut I) {
+        if let Some(summing) = &mut self.summing {
+            summing.close(io);
+        }
         self.close_index(io);
         if let Some(file) = self.file.take() {
             io.close(file);
@@ -252,6 +278,9 @@ impl Drain {
                 return if self.in_flight == 0 { Progress::Starved } else { Progress::Going };
             };
             stage(log, self.base, self.submitted, len, &mut block);
+            if let Some(sums) = &mut self.sums {
+                sums.feed(Summed::Log, &block.filled()[..len as usize]);
+            }
             io.write(token, self.log_file(), u64::from(self.submitted), block.freeze());
             self.submitted += len;
             self.in_flight += 1;
@@ -277,10 +306,12 @@ impl Drain {
         self.give_up(io);
         let (target, seals) = (self.target, self.seals);
         let (entries, times) = (self.entries.len(), self.times.len());
+        let sums = self.sums.take();
         let segment = self.held_mut(log);
         segment.flushed = target;
         segment.index.stored_now(entries, times);
         segment.stored = seals;
+        segment.sums = sums;
         if log.carried.is_some_and(|carried| carried.segment == self.base && carried.from != target) {
             log.carried = None;
         }
@@ -308,6 +339,14 @@ impl Drain {
             io.close(file);
         }
     }
+}
+
+/// The sums of what is flushed of a segment, to be continued; `None` if another process drained some of it.
+fn known_sums(log: &Log, segment: &Segment) -> Option<Box<SumBuilder>> {
+    if segment.flushed == 0 {
+        return Some(Box::new(SumBuilder::new(log.id, segment.base)));
+    }
+    segment.sums.clone()
 }
 
 /// Copies `len` bytes of a segment from the tail into a block, and pads it with zeros to whole disk blocks.
