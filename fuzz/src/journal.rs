@@ -11,8 +11,13 @@ use millstream_engine::types::{FileEpoch, Lsn, Offset, PartitionId, TopicId};
 
 use crate::overwrite;
 
-const PLACE: GroupPlace =
-    GroupPlace { previous_crc: 7, file_epoch: FileEpoch(3), first_lsn: Lsn(11), durable_lsn: Lsn(10) };
+const PLACE: GroupPlace = GroupPlace {
+    previous_crc: 7,
+    file_epoch: FileEpoch(3),
+    first_lsn: Lsn(11),
+    durable_lsn: Lsn(10),
+    key: 99,
+};
 
 /// A group that passes the check holds the records that it says; one that was built is read back; no flipped bit that
 /// matters passes, nor a cut.
@@ -96,6 +101,7 @@ fn build(bytes: &[u8]) {
         file_epoch: PLACE.file_epoch,
         first_lsn: PLACE.first_lsn,
         durable_lsn: PLACE.durable_lsn,
+        key: PLACE.key,
     };
     assert_eq!(check(&group), Ok(expected));
     let read: Vec<_> = records(&group).map(|(header, payload)| (header, group[payload].to_vec())).collect();

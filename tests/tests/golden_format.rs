@@ -144,11 +144,12 @@ fn manifest() {
         generation: 1,
         boot_epoch: 4,
         clean: true,
+        journal_key: 77,
     };
     let made = manifest.encode();
     let decoded = |bytes: &[u8]| Manifest::decode(bytes).map_or_else(debug, debug);
     let expected = "Manifest { format_version: 1, incompatible_features: 0, \
-        cluster_id: 12345678-9abc-def0-0fed-cba987654321, node_id: 1, shards: 2, generation: 1, boot_epoch: 4, clean: true }";
+        cluster_id: 12345678-9abc-def0-0fed-cba987654321, node_id: 1, shards: 2, generation: 1, boot_epoch: 4, clean: true, journal_key: 77 }";
     check("manifest/clean", &made, decoded, expected);
     let expected = "Corrupt { position: 12, what: \"the checksum does not match\" }";
     check("manifest/bit-rot", &flipped(&made, 60), decoded, expected);
@@ -326,6 +327,7 @@ fn journal_group() {
         file_epoch: FileEpoch(2),
         first_lsn: Lsn(41),
         durable_lsn: Lsn(40),
+        key: 99,
     };
     journal::seal(&mut group, used, 4, &place);
     let decoded = |bytes: &[u8]| match journal::check(bytes) {

@@ -14,7 +14,8 @@
 //! | 24 | 8 | epoch of the file, so that what a recycled file held before is told apart |
 //! | 32 | 8 | LSN of the first record; the others count on from it |
 //! | 40 | 8 | the durable LSN as known when this group was submitted |
-//! | 48 | 16 | zero |
+//! | 48 | 8 | the journal's key, see [`super::manifest`]: a client's bytes never pass for a group |
+//! | 56 | 8 | zero |
 //!
 //! # Record
 //! Starts at a multiple of 8 within the group.
@@ -68,7 +69,8 @@ struct RawGroup {
     file_epoch: U64,
     first_lsn: U64,
     durable_lsn: U64,
-    zero: [u8; 16],
+    key: U64,
+    zero: [u8; 8],
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
@@ -170,6 +172,8 @@ pub struct GroupHeader {
     pub first_lsn: Lsn,
     /// What was durable when it was submitted.
     pub durable_lsn: Lsn,
+    /// The key of the journal it belongs to.
+    pub key: u64,
 }
 
 impl GroupHeader {
@@ -190,6 +194,8 @@ pub struct GroupPlace {
     pub first_lsn: Lsn,
     /// What is durable now.
     pub durable_lsn: Lsn,
+    /// The journal's key.
+    pub key: u64,
 }
 
 /// Why bytes are not a group.
@@ -226,7 +232,8 @@ pub fn seal(group: &mut [u8], used: usize, records: u32, place: &GroupPlace) -> 
         file_epoch: U64::new(place.file_epoch.0),
         first_lsn: U64::new(place.first_lsn.0),
         durable_lsn: U64::new(place.durable_lsn.0),
-        zero: [0; 16],
+        key: U64::new(place.key),
+        zero: [0; 8],
     };
     let (room, _) = group.split_at_mut(GROUP_HEADER_BYTES);
     room.copy_from_slice(header.as_bytes());
@@ -252,6 +259,7 @@ pub fn peek(bytes: &[u8]) -> Result<GroupHeader, GroupError> {
         file_epoch: FileEpoch(raw.file_epoch.get()),
         first_lsn: Lsn(raw.first_lsn.get()),
         durable_lsn: Lsn(raw.durable_lsn.get()),
+        key: raw.key.get(),
     };
     let sound = header.length.is_multiple_of(BLOCK_BYTES)
         && header.length <= GROUP_BYTES_MAX
@@ -260,7 +268,7 @@ pub fn peek(bytes: &[u8]) -> Result<GroupHeader, GroupError> {
         && header.records > 0
         && header.first_lsn > header.durable_lsn
         && header.first_lsn.0 < u64::MAX / 2
-        && raw.zero == [0; 16];
+        && raw.zero == [0; 8];
     if sound { Ok(header) } else { Err(GroupError::Broken(0, "the group's header contradicts itself")) }
 }
 
@@ -357,6 +365,7 @@ mod tests {
             file_epoch: FileEpoch(3),
             first_lsn: Lsn(first_lsn),
             durable_lsn: Lsn(first_lsn - 1),
+            key: 99,
         }
     }
 

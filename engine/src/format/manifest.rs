@@ -16,7 +16,9 @@
 //! | 56 | 4 | boot epoch |
 //! | 60 | 2 | shards |
 //! | 62 | 1 | 1 if the last run ended in good order, else 0 |
-//! | 63 | | zeros, to a whole block |
+//! | 63 | 1 | zero |
+//! | 64 | 8 | journal key |
+//! | 72 | | zeros, to a whole block |
 
 use std::fmt;
 use std::mem::{offset_of, size_of};
@@ -55,6 +57,9 @@ pub struct Manifest {
     pub boot_epoch: u32,
     /// Whether the last run ended in good order.
     pub clean: bool,
+    /// Stands in every journal group. Random, and known to nobody outside: so what a client sends can never pass for a
+    /// group, wherever its bytes come to lie.
+    pub journal_key: u64,
 }
 
 /// Why a manifest cannot be used.
@@ -96,7 +101,9 @@ struct Raw {
     boot_epoch: U32,
     shards: U16,
     clean: u8,
-    zeros: [u8; BLOCK_BYTES - 63],
+    zero: u8,
+    journal_key: U64,
+    zeros: [u8; BLOCK_BYTES - 72],
 }
 
 const _: () = assert!(size_of::<Raw>() == Manifest::BYTES);
@@ -120,7 +127,9 @@ impl Manifest {
             boot_epoch: U32::new(self.boot_epoch),
             shards: U16::new(self.shards),
             clean: u8::from(self.clean),
-            zeros: [0; BLOCK_BYTES - 63],
+            zero: 0,
+            journal_key: U64::new(self.journal_key),
+            zeros: [0; BLOCK_BYTES - 72],
         };
         raw.crc.set(crc32c(raw.as_bytes().get(CRC_FROM..).expect("the manifest is a block")));
         raw.as_bytes().to_vec()
@@ -172,8 +181,11 @@ impl Manifest {
         if raw.clean > 1 {
             return corrupt(62, "the clean flag is neither 0 nor 1");
         }
+        if raw.zero != 0 {
+            return corrupt(63, "a byte that means nothing is not zero");
+        }
         if raw.zeros.iter().any(|byte| *byte != 0) {
-            return corrupt(63, "bytes that mean nothing are not zero");
+            return corrupt(72, "bytes that mean nothing are not zero");
         }
         Ok(Manifest {
             format_version: version.get(),
@@ -184,6 +196,7 @@ impl Manifest {
             generation: raw.generation.get(),
             boot_epoch: raw.boot_epoch.get(),
             clean: raw.clean == 1,
+            journal_key: raw.journal_key.get(),
         })
     }
 }
@@ -202,6 +215,7 @@ mod tests {
             generation: 5,
             boot_epoch: 9,
             clean: true,
+            journal_key: 0x0123_4567_89ab_cdef,
         }
     }
 
@@ -285,8 +299,8 @@ mod tests {
             corrupt(&bytes)
         };
         assert_eq!(changed(62, 2), (62, "the clean flag is neither 0 nor 1"));
-        assert_eq!(changed(63, 1), (63, "bytes that mean nothing are not zero"));
-        assert_eq!(changed(4095, 1), (63, "bytes that mean nothing are not zero"));
+        assert_eq!(changed(63, 1), (63, "a byte that means nothing is not zero"));
+        assert_eq!(changed(4095, 1), (72, "bytes that mean nothing are not zero"));
     }
 
     #[test]

@@ -168,6 +168,20 @@ impl<'a, I: Io> Blocking<'a, I> {
         }
     }
 
+    /// Removes a directory and everything in it; one that is not there is fine.
+    pub fn remove_tree(&mut self, path: &str) -> Result<(), Fatal> {
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned();
+        let name = path.rsplit('/').next().unwrap_or(path);
+        if !self.list(&parent)?.iter().any(|entry| entry.name == name) {
+            return Ok(());
+        }
+        for entry in self.list(path)? {
+            let inner = format!("{path}/{}", entry.name);
+            if entry.is_dir { self.remove_tree(&inner)? } else { self.unlink(&inner)? }
+        }
+        self.unlink(path)
+    }
+
     /// Replaces a file so that a crash leaves the old one or the new one, whole: write aside, flush, rename, flush
     /// the directory.
     pub fn replace(&mut self, path: &str, bytes: &[u8]) -> Result<(), Fatal> {

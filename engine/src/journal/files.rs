@@ -94,6 +94,11 @@ impl Files {
         self.used.iter()
     }
 
+    /// Every file.
+    pub fn slots(&self) -> impl Iterator<Item = FileSlot> {
+        self.used.iter().map(|file| file.slot).chain(self.free.iter().copied())
+    }
+
     /// The number that the next new file gets.
     pub fn next_number(&self) -> u32 {
         self.next_number

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 pub use files::{FileSlot, Files, UsedFile};
 pub use grow::Grow;
-pub use recovery::{Recovered, recover};
+pub use recovery::{Recovered, Ring, recover};
 pub use trim::{Ended, Trim};
 
 use crate::buffer::{Block, Pool, Slice};
@@ -74,6 +74,7 @@ pub struct Journal {
     written_lsn: Lsn,
     durable_lsn: Lsn,
     previous_crc: u32,
+    key: u64,
     flush_time: Nanos,
     poisoned: bool,
     /// Files that clients leave free.
@@ -93,6 +94,7 @@ impl Journal {
             written_lsn: recovered.last_lsn,
             durable_lsn: recovered.last_lsn,
             previous_crc: recovered.last_crc,
+            key: recovered.key,
             flush_time: Nanos::from_micros(200),
             poisoned: false,
             reserve: 1,
@@ -215,6 +217,7 @@ impl Journal {
             file_epoch: target.epoch,
             first_lsn: Lsn(self.next_lsn.0 - u64::from(self.records)),
             durable_lsn: self.durable_lsn,
+            key: self.key,
         };
         self.previous_crc = seal(open.filled_mut(), used, self.records, &place);
         let bytes = open.split_frozen();

@@ -15,6 +15,9 @@
 //! R1 comes before R2 because a killed process's last write may reach the disk after its successor has read the file:
 //! such a ghost is valid, but the successor's next file has taken its LSN.
 //!
+//! A group is one of this journal only if it carries its key: a client may have sent the image of a group, and a torn
+//! write may have left it where a group would be looked for.
+//!
 //! Nothing is ever appended behind a torn tail. The next group goes to a file of its own, with a new epoch.
 
 use std::collections::VecDeque;
@@ -27,6 +30,17 @@ use crate::io::{Blocking, FileId, Io, OpenMode};
 use crate::limits::{BLOCK_BYTES, GROUP_BYTES_MAX, JOURNAL_FILES_MIN, JOURNAL_SLAB_BYTES};
 use crate::types::{FileEpoch, Lsn};
 
+/// Where a journal is, and what its files are like.
+#[derive(Clone, Copy, Debug)]
+pub struct Ring<'a> {
+    /// Its directory.
+    pub directory: &'a str,
+    /// What its groups carry.
+    pub key: u64,
+    /// The size of each file.
+    pub file_bytes: u64,
+}
+
 /// What recovery found.
 pub struct Recovered {
     /// The ring.
@@ -35,6 +49,8 @@ pub struct Recovered {
     pub last_lsn: Lsn,
     /// The last group's checksum.
     pub last_crc: u32,
+    /// The key that its groups carry.
+    pub key: u64,
     /// Bytes of groups that were read.
     pub bytes: u64,
 }
@@ -46,21 +62,21 @@ struct Candidate {
     first: GroupHeader,
 }
 
-/// Reads the journal in `directory`, of files of `file_bytes`; it may not exist yet. The state that the records are applied to is as of
+/// Reads the journal at `ring`, which may not exist yet. The state that the records are applied to is as of
 /// `checkpoint_lsn` (durable, by the checkpoint's word) and needs every record from `replay_lsn` on.
 ///
 /// `replay` takes the records in order. A payload is a slice of journal memory, and may be kept. What it says against a
 /// record, because that contradicts the state so far, is damage at the record's place.
 pub fn recover<I: Io>(
     disk: &mut Blocking<'_, I>,
-    directory: &str,
-    file_bytes: u64,
+    ring: &Ring<'_>,
     checkpoint_lsn: Lsn,
     replay_lsn: Lsn,
     replay: &mut impl FnMut(Lsn, &RecordHeader, Slice) -> Result<(), String>,
 ) -> Result<Recovered, Fatal> {
+    let Ring { directory, key, .. } = *ring;
     disk.make_dir(directory)?;
-    let (mut candidates, mut free) = open_files(disk, directory, file_bytes)?;
+    let (mut candidates, mut free) = open_files(disk, ring)?;
     candidates.sort_by_key(|candidate| candidate.first.file_epoch);
     let next_epoch = FileEpoch(candidates.last().map_or(0, |candidate| candidate.first.file_epoch.0) + 1);
 
@@ -76,7 +92,8 @@ pub fn recover<I: Io>(
         last_crc: live.first().map_or(0, |candidate| candidate.first.previous_crc),
         bytes: 0,
         replay_lsn,
-        file_bytes,
+        file_bytes: ring.file_bytes,
+        key: ring.key,
     };
     if needed.is_none() && scan.last_lsn >= replay_lsn {
         return Err(Fatal::Corrupt {
@@ -112,25 +129,25 @@ pub fn recover<I: Io>(
     if let Some(candidate) = live.last() {
         disk.flush(candidate.slot.file, &candidate.name)?;
     }
-    let mut files = Files::new(used, free.into(), next_epoch, file_bytes);
+    let mut files = Files::new(used, free.into(), next_epoch, ring.file_bytes);
     while files.total() < JOURNAL_FILES_MIN || files.free() == 0 {
         let number = files.next_number();
         let name = format!("{directory}/{}", Files::name(number));
         let (file, _) = disk.open(&name, OpenMode::Direct)?;
-        disk.write_zeros(file, &name, 0, file_bytes)?;
+        disk.write_zeros(file, &name, 0, ring.file_bytes)?;
         disk.flush(file, &name)?;
         disk.sync_dir(directory)?;
         files.add(FileSlot { number, file });
     }
-    Ok(Recovered { files, last_lsn: scan.last_lsn, last_crc: scan.last_crc, bytes: scan.bytes })
+    Ok(Recovered { files, last_lsn: scan.last_lsn, last_crc: scan.last_crc, key, bytes: scan.bytes })
 }
 
 /// Opens every file of the ring: those that start with a valid group, and the rest, ready to be used.
 fn open_files<I: Io>(
     disk: &mut Blocking<'_, I>,
-    directory: &str,
-    file_bytes: u64,
+    ring: &Ring<'_>,
 ) -> Result<(Vec<Candidate>, Vec<FileSlot>), Fatal> {
+    let directory = ring.directory;
     let mut candidates = Vec::new();
     let mut free = Vec::new();
     for entry in disk.list(directory)? {
@@ -138,17 +155,18 @@ fn open_files<I: Io>(
         let name = format!("{directory}/{}", entry.name);
         let (file, len) = disk.open(&name, OpenMode::Direct)?;
         let slot = FileSlot { number, file };
-        if let Some(first) = first_group(disk, file, &name)? {
-            if len != file_bytes {
+        if let Some(first) = first_group(disk, file, &name)?.filter(|first| first.key == ring.key) {
+            if len != ring.file_bytes {
                 return Err(Fatal::Config(format!(
-                    "{name} has {len} bytes, but journal files are to have {file_bytes}"
+                    "{name} has {len} bytes, but journal files are to have {}",
+                    ring.file_bytes
                 )));
             }
             candidates.push(Candidate { slot, name, first });
         } else {
             // A file whose making was interrupted is shorter; a used one never is.
-            if len < file_bytes {
-                disk.write_zeros(file, &name, 0, file_bytes)?;
+            if len < ring.file_bytes {
+                disk.write_zeros(file, &name, 0, ring.file_bytes)?;
                 disk.flush(file, &name)?;
                 disk.sync_dir(directory)?;
             }
@@ -178,6 +196,7 @@ struct Scan {
     bytes: u64,
     replay_lsn: Lsn,
     file_bytes: u64,
+    key: u64,
 }
 
 impl Scan {
@@ -226,7 +245,9 @@ impl Scan {
     }
 
     fn is_continued_by(&self, header: &GroupHeader) -> bool {
-        header.first_lsn == self.last_lsn.next() && header.previous_crc == self.last_crc
+        header.key == self.key
+            && header.first_lsn == self.last_lsn.next()
+            && header.previous_crc == self.last_crc
     }
 
     fn accept(
@@ -297,6 +318,7 @@ impl Scan {
             let Some(here) = bytes.get(at..) else { break };
             if let Ok(header) = peek(here)
                 && header.file_epoch == candidate.first.file_epoch
+                && header.key == self.key
                 && header.first_lsn > self.last_lsn
                 && check(here).is_ok()
             {

@@ -116,7 +116,7 @@ impl Log {
     }
 
     fn must_roll(&self, batch: &BatchHeader, now: WallMs) -> bool {
-        let Some(open) = self.segments.back() else { return true };
+        let Some(open) = self.segments.back().filter(|last| !last.sealed) else { return true };
         let limit = u64::from(self.config.segment_bytes).min(SEGMENT_BYTES_MAX);
         let last = self.next_offset.0 + u64::from(batch.last_offset_delta);
         let old = now.0.saturating_sub(open.created.0) >= self.config.segment_ms;
@@ -126,9 +126,9 @@ impl Log {
                 || last - open.base.0 > i32::MAX as u64)
     }
 
-    /// Seals the open segment and opens another.
+    /// Seals the open segment, if there is one, and opens another.
     pub fn roll(&mut self, now: WallMs) {
-        if let Some(open) = self.segments.back_mut() {
+        if let Some(open) = self.segments.back_mut().filter(|last| !last.sealed) {
             open.sealed = true;
             open.index.seal();
         }
@@ -257,6 +257,8 @@ impl Log {
         } else {
             self.config.retention_ms
         });
-        self.segments.back().is_some_and(|open| open.size > 0 && now.0.saturating_sub(open.created.0) > due)
+        self.segments
+            .back()
+            .is_some_and(|open| open.size > 0 && !open.sealed && now.0.saturating_sub(open.created.0) > due)
     }
 }

@@ -278,7 +278,7 @@ fn restore(log: &mut Log, state: &PartitionState) {
             durable: state.flushed,
             drained: state.flushed,
             flushed: state.flushed,
-            sealed: index < last,
+            sealed: index < last || state.stored,
             stored: state.stored,
             index: SparseIndex::stored(state.index_entries, state.time_entries, state.max_timestamp),
             ..Segment::new(state.base, WallMs(state.created_ms))

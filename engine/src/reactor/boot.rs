@@ -41,7 +41,7 @@ pub fn boot<I: Io>(disk: &mut Blocking<'_, I>, config: &Config) -> Result<Boot, 
         manifest.boot_epoch += 1;
     }
     manifest.clean = false;
-    disk.replace(MANIFEST, &manifest.encode())?;
+    write_manifest(disk, &manifest)?;
     let base = Metadata {
         cluster_id: manifest.cluster_id,
         node_id: manifest.node_id,
@@ -55,7 +55,12 @@ pub fn boot<I: Io>(disk: &mut Blocking<'_, I>, config: &Config) -> Result<Boot, 
 
 /// Notes that the node has ended in good order.
 pub fn finish<I: Io>(disk: &mut Blocking<'_, I>, manifest: &Manifest) -> Result<(), Fatal> {
-    disk.replace(MANIFEST, &Manifest { clean: true, ..manifest.clone() }.encode())
+    write_manifest(disk, &Manifest { clean: true, ..manifest.clone() })
+}
+
+/// Replaces the manifest.
+pub(super) fn write_manifest<I: Io>(disk: &mut Blocking<'_, I>, manifest: &Manifest) -> Result<(), Fatal> {
+    disk.replace(MANIFEST, &manifest.encode())
 }
 
 fn fresh<I: Io>(disk: &mut Blocking<'_, I>, config: &Config) -> Manifest {
@@ -71,5 +76,6 @@ fn fresh<I: Io>(disk: &mut Blocking<'_, I>, config: &Config) -> Manifest {
         generation: 1,
         boot_epoch: 0,
         clean: true,
+        journal_key: disk.io().random(),
     }
 }

@@ -3,6 +3,7 @@
 pub mod app;
 pub mod boot;
 pub mod node;
+pub mod reshard;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};

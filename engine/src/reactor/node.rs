@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::app::App;
 use super::boot::{Boot, boot, finish};
+use super::reshard::reshard;
 use super::{Reactor, Shared, Turn};
 use crate::buffer::Pool;
 use crate::config::Config;
@@ -77,7 +78,8 @@ where
     let lock = lock(&data)?;
     let boot = {
         let mut io = boot_io(&data, found.direct)?;
-        boot(&mut Blocking::new(&mut io, Pool::new(BOOT_BYTES)), &config)?
+        let found = boot(&mut Blocking::new(&mut io, Pool::new(BOOT_BYTES)), &config)?;
+        reshard(&mut io, found, &Arc::new(config.clone()), &Pool::new(BOOT_BYTES))?
     };
     let shards = config.shards;
     let shared = Arc::new(Shared::new(shards));
@@ -284,9 +286,13 @@ impl Setup {
             receive_pool: Pool::new(RECEIVE_BYTES),
         })?;
         let metadata = Arc::clone(&self.boot.metadata);
-        let generation = self.boot.manifest.generation;
-        let (shard, report) =
-            Shard::recover(&mut io, self.id, generation, Arc::clone(&self.config), Arc::clone(&metadata))?;
+        let (shard, report) = Shard::recover(
+            &mut io,
+            self.id,
+            &self.boot.manifest,
+            Arc::clone(&self.config),
+            Arc::clone(&metadata),
+        )?;
         let controller = if self.id == CONTROLLER {
             let pool = Pool::new(BOOT_BYTES);
             let mut disk = Blocking::new(&mut io, pool.clone());

@@ -8,7 +8,7 @@ use crate::error::{IoError, Refusal};
 use crate::format::partition::{SEGMENT_FILES, file_name};
 use crate::io::{DiskDone, Io, Token};
 use crate::journal::{Ended, Grow};
-use crate::limits::{BLOCK_BYTES, JOURNAL_FILES_MIN};
+use crate::limits::{BLOCK_BYTES, JOURNAL_FILES_ROOM};
 use crate::log::table::LogIndex;
 use crate::time::Nanos;
 use crate::types::Offset;
@@ -36,6 +36,8 @@ pub(super) struct Maintenance {
     next_retention: Nanos,
     removals: VecDeque<(Nanos, Removal)>,
     removing: Option<Removal>,
+    /// The question for free space is under way.
+    asking: bool,
     now: Nanos,
     delay: Nanos,
 }
@@ -44,16 +46,22 @@ impl Maintenance {
     pub fn new(journal_directory: String, files: u64, delete_delay_ms: u64) -> Maintenance {
         Maintenance {
             journal_directory,
-            files_max: (files as usize).max(JOURNAL_FILES_MIN),
+            files_max: (files as usize).max(JOURNAL_FILES_ROOM),
             grow: None,
             zeros: None,
             next_tick: Nanos::ZERO,
             next_retention: Nanos::ZERO,
             removals: VecDeque::new(),
             removing: None,
+            asking: false,
             now: Nanos::ZERO,
             delay: Nanos::from_millis(delete_delay_ms),
         }
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.grow.is_none() && self.removing.is_none() && !self.asking
     }
 
     /// When the next look is due.
@@ -96,7 +104,9 @@ impl<I: Io> Shard<I> {
             self.retain(io);
         }
         self.remove_next(io);
-        io.free_bytes(Token::new(tokens::SPACE, 0));
+        if !std::mem::replace(&mut self.maintenance.asking, true) {
+            io.free_bytes(Token::new(tokens::SPACE, 0));
+        }
         // A sealed segment is moved to its file in any case: until then retention cannot work on it.
         let sealed =
             |log: &crate::log::Log| log.segments.iter().any(|held| held.sealed && held.wants_drain());
@@ -230,6 +240,7 @@ impl<I: Io> Shard<I> {
 
     /// Refuses appends while there is less space than there must be, and takes them again when there is twice that.
     fn on_space(&mut self, done: Result<DiskDone, IoError>) {
+        self.maintenance.asking = false;
         let Ok(DiskDone::Free(free)) = done else { return };
         let least = self.config.disk_free_min_bytes;
         if !self.disk_full && free < least {

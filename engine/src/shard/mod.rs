@@ -10,6 +10,7 @@ pub mod controller;
 pub mod mailbox;
 mod maintenance;
 pub mod metadata;
+mod moving;
 mod reads;
 pub mod recovery;
 pub mod request;

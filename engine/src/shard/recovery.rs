@@ -12,9 +12,10 @@ use super::{Pools, Shard, TailGroup, tokens};
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::format::checkpoint::Checkpoint;
+use crate::format::manifest::Manifest;
 use crate::io::{Blocking, Io};
-use crate::journal::{Journal, Trim, recover};
-use crate::limits::{GROUP_BYTES_MAX, JOURNAL_FILES_MIN};
+use crate::journal::{Journal, Ring, Trim, recover};
+use crate::limits::{GROUP_BYTES_MAX, JOURNAL_FILES_ROOM};
 use crate::log::recovery::Rebuild;
 use crate::log::table::{LogIndex, Logs};
 use crate::log::{Log, paths};
@@ -50,7 +51,7 @@ impl<I: Io> Shard<I> {
     pub fn recover(
         io: &mut I,
         id: ShardId,
-        generation: u64,
+        manifest: &Manifest,
         config: Arc<Config>,
         metadata: Arc<Metadata>,
     ) -> Result<(Shard<I>, Report), Fatal> {
@@ -59,9 +60,10 @@ impl<I: Io> Shard<I> {
             return Err(Fatal::Config(format!("a journal file has whole MiB, not {file_bytes} bytes")));
         }
         let journal_bytes =
-            (config.journal_bytes / u64::from(config.shards)).max(JOURNAL_FILES_MIN as u64 * file_bytes);
+            (config.journal_bytes / u64::from(config.shards)).max(JOURNAL_FILES_ROOM as u64 * file_bytes);
         let pools = Pools::new(journal_bytes, config.pinned_bytes);
         let now = io.wall_ms();
+        let generation = manifest.generation;
         let mut disk = Blocking::new(io, pools.tail.clone());
 
         let home = directory(generation, id);
@@ -85,8 +87,7 @@ impl<I: Io> Shard<I> {
         let journal_directory = format!("{home}/journal");
         let recovered = recover(
             &mut disk,
-            &journal_directory,
-            file_bytes,
+            &Ring { directory: &journal_directory, key: manifest.journal_key, file_bytes },
             checkpoint.lsn,
             checkpoint.replay_lsn,
             &mut |lsn, record, payload| rebuild.record(lsn, record, payload),

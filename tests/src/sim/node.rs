@@ -13,6 +13,7 @@ use millstream_engine::io::random::Random;
 use millstream_engine::io::sim::World;
 use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox};
 use millstream_engine::reactor::boot::boot;
+use millstream_engine::reactor::reshard::reshard;
 use millstream_engine::reactor::{Reactor, Shared};
 use millstream_engine::shard::Shard;
 use millstream_engine::shard::controller::{CONTROLLER, Controller};
@@ -80,17 +81,18 @@ impl SimNode {
         world.hold_time(false);
         let busy = Rc::new(Cell::new(false));
         let io = |shard| CanaryIo::new(world.io(shard), cage.clone(), Rc::clone(&busy));
-        let boot = boot(&mut Blocking::new(&mut io(CONTROLLER), pool.clone()), &config)?;
+        let mut boot_io = io(CONTROLLER);
+        let found = boot(&mut Blocking::new(&mut boot_io, pool.clone()), &config)?;
+        let boot = reshard(&mut boot_io, found, &config, &pool)?;
         let shared = Arc::new(Shared::new(config.shards));
         let mut reactors = Vec::new();
         let mut wires = Vec::new();
         for (id, post) in mesh(config.shards, slots(config.shards)).into_iter().enumerate() {
             let id = ShardId(id as u16);
             let mut io = io(id);
-            let generation = boot.manifest.generation;
             let metadata = Arc::clone(&boot.metadata);
             let (shard, _) =
-                Shard::recover(&mut io, id, generation, Arc::clone(&config), Arc::clone(&metadata))?;
+                Shard::recover(&mut io, id, &boot.manifest, Arc::clone(&config), Arc::clone(&metadata))?;
             let controller = if id == CONTROLLER {
                 let mut disk = Blocking::new(&mut io, pool.clone());
                 Some(Controller::start(&mut disk, metadata, &config, pool.clone())?)

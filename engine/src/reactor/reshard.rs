@@ -1,0 +1,70 @@
+//! Starting with another number of shards than the last run had.
+//!
+//! The old shards are recovered one after the other, from their own generation of directories, and everything in their
+//! journals is moved to sealed segments. Then the new generation's checkpoints are written, and last the manifest is
+//! replaced: it names generation and number of shards together. A crash before that leaves the old generation, complete,
+//! and all of this is done again; a crash after it leaves directories of the old one, which the next start removes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::boot::{Boot, write_manifest};
+use crate::buffer::Pool;
+use crate::config::Config;
+use crate::error::Fatal;
+use crate::format::checkpoint::{Checkpoint, PartitionState};
+use crate::format::manifest::Manifest;
+use crate::io::{Blocking, Io};
+use crate::shard::Shard;
+use crate::shard::metadata::Metadata;
+use crate::shard::recovery::{SHARDS, checkpoint_path, directory};
+use crate::types::{Lsn, PartitionId, ShardId};
+
+/// Moves the directory to `config.shards` shards if it has another number, and removes what earlier generations left.
+pub fn reshard<I: Io>(io: &mut I, found: Boot, config: &Arc<Config>, pool: &Pool) -> Result<Boot, Fatal> {
+    let moved =
+        if found.manifest.shards == config.shards { found } else { move_shards(io, found, config, pool)? };
+    let mut disk = Blocking::new(io, pool.clone());
+    disk.make_dir(SHARDS)?;
+    let current = format!("{}-", moved.manifest.generation);
+    for entry in disk.list(SHARDS)? {
+        if !entry.name.starts_with(&current) {
+            disk.remove_tree(&format!("{SHARDS}/{}", entry.name))?;
+        }
+    }
+    Ok(moved)
+}
+
+fn move_shards<I: Io>(io: &mut I, found: Boot, config: &Arc<Config>, pool: &Pool) -> Result<Boot, Fatal> {
+    let Boot { manifest: old, metadata } = found;
+    tracing::info!(
+        from = old.shards,
+        to = config.shards,
+        "the number of shards has changed: moving what the journals hold"
+    );
+    let mut states: BTreeMap<PartitionId, PartitionState> = BTreeMap::new();
+    for id in 0..old.shards {
+        let (mut shard, _) =
+            Shard::recover(io, ShardId(id), &old, Arc::clone(config), Arc::clone(&metadata))?;
+        states.extend(shard.move_out(io)?.into_iter().map(|state| (state.id, state)));
+        shard.close(io);
+    }
+    let manifest = Manifest { shards: config.shards, generation: old.generation + 1, ..old };
+    let metadata = Arc::new(Metadata { shards: config.shards, ..Metadata::clone(&metadata) });
+    let mut disk = Blocking::new(io, pool.clone());
+    for id in (0..config.shards).map(ShardId) {
+        disk.make_dir(&directory(manifest.generation, id))?;
+        let partitions =
+            metadata.partitions_of(id).filter_map(|(partition, _)| states.get(&partition).cloned());
+        let checkpoint = Checkpoint {
+            lsn: Lsn::ZERO,
+            replay_lsn: Lsn(1),
+            generation: manifest.generation,
+            shard: id,
+            partitions: partitions.collect(),
+        };
+        disk.replace(&checkpoint_path(manifest.generation, id), &checkpoint.encode())?;
+    }
+    write_manifest(&mut disk, &manifest)?;
+    Ok(Boot { manifest, metadata })
+}
