@@ -290,7 +290,8 @@ impl Trim {
                 if busy {
                     break; // A log's segments are drained in order, by one job at a time.
                 }
-                let drain = logs.get(index).and_then(|log| Drain::start(io, log, token));
+                let log = logs.get(index).filter(|log| log.wants_drain(self.upto));
+                let drain = log.and_then(|log| Drain::start(io, log, token));
                 match drain {
                     // It stays at the front: it may have another segment to drain.
                     Some(drain) => self.jobs[slot] = Some(Job { log: index, drain, failed: None }),
@@ -320,7 +321,7 @@ impl Trim {
 fn carry(journal: &mut Journal, logs: &mut Logs, queue: &mut VecDeque<LogIndex>, upto: Lsn) -> bool {
     while let Some(&index) = queue.front() {
         if let Some(log) = logs.get_mut(index).filter(|log| log.wants_carry(upto))
-            && let Some(rest) = remainder(log)
+            && let Some(rest) = remainder(log, upto)
         {
             if !journal.fits(rest.bytes.len(), Claim::Internal, true) {
                 return false;
