@@ -295,7 +295,8 @@ impl Trim {
                 }
                 let drain = {
                     let failed = |segment| self.failures.contains_key(&(index, segment));
-                    logs.get(index).and_then(|log| Drain::start(io, log, token, failed))
+                    let log = logs.get(index).filter(|log| log.wants_drain(self.upto));
+                    log.and_then(|log| Drain::start(io, log, token, failed))
                 };
                 match drain {
                     // It stays at the front: it may have another segment to drain.
@@ -326,7 +327,7 @@ impl Trim {
 fn carry(journal: &mut Journal, logs: &mut Logs, queue: &mut VecDeque<LogIndex>, upto: Lsn) -> bool {
     while let Some(&index) = queue.front() {
         if let Some(log) = logs.get_mut(index).filter(|log| log.wants_carry(upto))
-            && let Some(rest) = remainder(log)
+            && let Some(rest) = remainder(log, upto)
         {
             if !journal.fits(rest.bytes.len(), Claim::Internal, true) {
                 return false;

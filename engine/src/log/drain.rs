@@ -19,7 +19,7 @@ use crate::format::partition::{METADATA_FILE, SegmentFile, encode_metadata};
 use crate::format::sum::{SumBuilder, Summed};
 use crate::io::{DiskDone, FileId, Io, OpenMode, Token};
 use crate::limits::{BLOCK_BYTES, SEGMENT_WRITE_BYTES};
-use crate::types::Offset;
+use crate::types::{Lsn, Offset};
 
 /// What the name of a segment's new file ends in, until it takes the old one's place.
 pub const COPY_SUFFIX: &str = ".new";
@@ -452,11 +452,12 @@ pub struct Remainder {
     pub bytes: Vec<u8>,
 }
 
-/// Copies a log's remainder from the tail.
-pub fn remainder(log: &Log) -> Option<Remainder> {
+/// Copies from the tail what the journal up to `upto` holds of a log's open segment behind its flushed blocks. `None` if
+/// that is nothing, or more than the rest of a block: then it has to be drained before.
+pub fn remainder(log: &Log, upto: Lsn) -> Option<Remainder> {
     let open = log.segments.back()?;
-    let (from, to) = (open.flushed, open.durable);
-    if from == to {
+    let (from, to) = (open.flushed, log.end_in(open, upto));
+    if to <= from || to - from > BLOCK_BYTES as u32 {
         return None;
     }
     let mut bytes = Vec::with_capacity((to - from) as usize);

@@ -14,7 +14,7 @@ use crate::error::Fatal;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::manifest::Manifest;
 use crate::io::{Blocking, Io};
-use crate::journal::{Journal, Trim, recover};
+use crate::journal::{Journal, Ring, Trim, recover};
 use crate::limits::{GROUP_BYTES_MAX, JOURNAL_FILES_ROOM};
 use crate::log::recovery::Rebuild;
 use crate::log::table::{LogIndex, Logs};
@@ -87,9 +87,7 @@ impl<I: Io> Shard<I> {
         let journal_directory = format!("{home}/journal");
         let recovered = recover(
             &mut disk,
-            &journal_directory,
-            manifest.journal_key,
-            file_bytes,
+            &Ring { directory: &journal_directory, key: manifest.journal_key, file_bytes },
             checkpoint.lsn,
             checkpoint.replay_lsn,
             &mut |lsn, record, payload| rebuild.record(lsn, record, payload),

@@ -108,7 +108,8 @@ fn audit_one(
     if latest != high_watermark {
         model.violated(format!("{partition}: the latest offset is {latest}, not {high_watermark}"));
     }
-    model.audited(partition, start, high_watermark, &content);
+    let poisoned = node.shard(owner).is_poisoned();
+    model.audited(partition, (start, high_watermark), &content, poisoned);
     look_up(node, model, from, owner, partition, start, &content)
 }
 

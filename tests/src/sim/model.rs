@@ -164,8 +164,15 @@ impl Model {
         }
     }
 
-    /// A partition was read from its start to its end when nothing else went on: `content` is all of it.
-    pub fn audited(&mut self, of: PartitionId, start: u64, high_watermark: u64, content: &[Stored]) {
+    /// A partition was read from its start to its end when nothing else went on: `content` is all of it. A `poisoned` shard
+    /// gives readers nothing that is not durable.
+    pub fn audited(
+        &mut self,
+        of: PartitionId,
+        (start, high_watermark): (u64, u64),
+        content: &[Stored],
+        poisoned: bool,
+    ) {
         let Some(partition) = self.partitions.get(&of) else { return };
         let mut wrong = Vec::new();
         if start < partition.start {
@@ -173,6 +180,12 @@ impl Model {
         }
         if start > partition.start_asked && !partition.retention {
             wrong.push(format!("the log starts at {start}; at most {} was asked for", partition.start_asked));
+        }
+        if high_watermark < partition.high_watermark {
+            wrong.push(format!(
+                "the high watermark fell from {} to {high_watermark}",
+                partition.high_watermark
+            ));
         }
         let end = content.last().map_or(start, |last| last.next);
         if end != high_watermark {
@@ -196,7 +209,11 @@ impl Model {
         let present: BTreeMap<u64, u64> = content.iter().map(|stored| (stored.id, stored.base)).collect();
         for (id, sent) in self.sent.iter_mut().filter(|(_, sent)| sent.partition == of) {
             match sent.outcome {
-                Outcome::Acked(base, durability) if base >= start && present.get(id) != Some(&base) => {
+                Outcome::Acked(base, durability)
+                    if base >= start
+                        && present.get(id) != Some(&base)
+                        && (durability == Durability::Durable || !poisoned) =>
+                {
                     wrong.push(format!("batch {id}, acknowledged {durability:?} at {base}, is not there"));
                 }
                 Outcome::Unknown if start == 0 && !present.contains_key(id) => sent.outcome = Outcome::Lost,

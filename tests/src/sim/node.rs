@@ -13,6 +13,7 @@ use millstream_engine::io::random::Random;
 use millstream_engine::io::sim::World;
 use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox};
 use millstream_engine::reactor::boot::boot;
+use millstream_engine::reactor::reshard::reshard;
 use millstream_engine::reactor::{Reactor, Shared};
 use millstream_engine::shard::Shard;
 use millstream_engine::shard::controller::{CONTROLLER, Controller};
@@ -80,7 +81,9 @@ impl SimNode {
         world.hold_time(false);
         let busy = Rc::new(Cell::new(false));
         let io = |shard| CanaryIo::new(world.io(shard), cage.clone(), Rc::clone(&busy));
-        let boot = boot(&mut Blocking::new(&mut io(CONTROLLER), pool.clone()), &config)?;
+        let mut boot_io = io(CONTROLLER);
+        let found = boot(&mut Blocking::new(&mut boot_io, pool.clone()), &config)?;
+        let boot = reshard(&mut boot_io, found, &config, &pool)?;
         let shared = Arc::new(Shared::new(config.shards));
         let mut reactors = Vec::new();
         let mut wires = Vec::new();

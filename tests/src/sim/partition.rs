@@ -99,10 +99,7 @@ impl Partition {
 
     /// Takes note of batches that a reader was given, in order, from the one that holds `offset` on.
     pub fn given(&mut self, offset: u64, batches: &[Stored], high_watermark: u64) -> Result<(), String> {
-        if high_watermark < self.high_watermark {
-            return Err(format!("the high watermark fell from {} to {high_watermark}", self.high_watermark));
-        }
-        self.high_watermark = high_watermark;
+        self.high_watermark = self.high_watermark.max(high_watermark);
         let mut expected = None;
         for stored in batches {
             let holds = stored.base <= offset && offset < stored.next;

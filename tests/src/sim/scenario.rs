@@ -79,16 +79,24 @@ impl Scenario {
     /// Runs it.
     pub fn run(&self) -> Outcomes {
         let mut run = Run::new(self);
-        run.lives();
+        // An assertion of the engine that fails is a finding like any other, and must name its seed.
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.lives())).err();
         let Run { workload, world, .. } = run;
+        let mut violations = workload.model.violations;
+        violations.extend(panicked.map(|panic| format!("a panic: {}", message(&*panic))));
         Outcomes {
-            violations: workload.model.violations,
+            violations,
             trace: world.trace(),
             acked: workload.acked,
             refused: workload.refused.into_iter().collect(),
             digest: world.digest(),
         }
     }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
 struct Run<'a> {
@@ -109,9 +117,6 @@ impl<'a> Run<'a> {
         let theme = scenario.theme;
         let mut faults = if random.chance(0.5) { Faults::rough() } else { Faults::default() };
         faults.slow_factor = 20;
-        if theme == Theme::BadReads {
-            faults.read_error = 0.0;
-        }
         let config = config(&mut random);
         let demand = Demand {
             under_way: random.between(2, 24) as usize,
@@ -280,7 +285,7 @@ impl<'a> Run<'a> {
                 inject(OpKind::Flush, "checkpoint", Outcome::FlushFails);
                 inject(OpKind::Rename, "checkpoint", Outcome::Fails(IoError::Os(5)));
             }
-            Theme::BadReads => inject(OpKind::Read, "logs/", Outcome::Fails(IoError::Os(5))),
+            Theme::BadReads => self.world.set_faults(Faults { read_error: 0.02, ..self.faults.clone() }),
         }
     }
 

@@ -80,6 +80,8 @@ pub struct Workload {
     names: BTreeMap<String, Option<TopicId>>,
     configs: BTreeMap<String, TopicConfig>,
     poisoned: BTreeSet<ShardId>,
+    /// The high watermark that each shard's host was told last.
+    told: BTreeMap<(ShardId, PartitionId), u64>,
     next: u64,
     life: u64,
     wall: WallMs,
@@ -99,6 +101,7 @@ impl Workload {
             names: BTreeMap::new(),
             configs: BTreeMap::new(),
             poisoned: BTreeSet::new(),
+            told: BTreeMap::new(),
             next: 1,
             life: 0,
             wall: WallMs(1_700_000_000_000),
@@ -413,6 +416,13 @@ impl Workload {
             (Op::Read { partition, offset, mut bytes, .. }, Reply::Read(read)) => {
                 read.bytes.iter().for_each(|slice| bytes.extend_from_slice(slice));
                 let high_watermark = read.high_watermark.0;
+                if let Some(before) = self.told.insert((shard, partition), high_watermark)
+                    && before > high_watermark
+                {
+                    self.model.violated(format!(
+                        "{partition}: the high watermark fell from {before} to {high_watermark}"
+                    ));
+                }
                 self.read_on(
                     node,
                     shard,
