@@ -65,6 +65,8 @@ pub(super) struct Held {
 #[derive(Default)]
 pub(super) struct Pieces {
     pub files: Vec<String>,
+    /// The first damage of each journal that has any.
+    pub damage: Vec<String>,
     pub owners: BTreeMap<PartitionId, Held>,
 }
 
@@ -136,13 +138,8 @@ impl Pieces {
 
 impl Held {
     fn take(&mut self, lsn: Lsn, record: &RecordHeader, span: Span, bytes: &[u8]) {
-        let piece = |kind| Piece {
-            lsn,
-            segment: record.segment,
-            position: record.position,
-            kind,
-            spans: vec![span],
-        };
+        let piece =
+            |kind| Piece { lsn, segment: record.segment, position: record.position, kind, spans: vec![span] };
         let batch = || {
             let header = BatchHeader::parse(bytes).ok()?;
             Some(Kind::Batch(header.base_offset, header.next_offset()))

@@ -11,9 +11,7 @@ use super::writer::Writer;
 use super::{checkpoint_of, files, segment};
 use crate::error::Fatal;
 use crate::format::batch::{BatchHeader, check};
-use crate::format::partition::{
-    DirName, SegmentFile, base64, dir_name, parse_dir_name, parse_file_name,
-};
+use crate::format::partition::{DirName, SegmentFile, base64, dir_name, parse_dir_name, parse_file_name};
 use crate::io::{Blocking, Io};
 use crate::journal::Files;
 use crate::log::paths;
@@ -101,10 +99,12 @@ fn journals<I: Io>(
             continue;
         }
         let checkpoint = checkpoint_of(disk, site, directory)?;
-        let walked = walk(disk, directory, site.journal_key, checkpoint.as_ref(), &mut |found| pieces.take(found))?;
+        let walked =
+            walk(disk, directory, site.journal_key, checkpoint.as_ref(), &mut |found| pieces.take(found))?;
         for verdict in walked.verdicts {
-            if verdict.damage.is_some() {
+            if let Some(spot) = &verdict.damage {
                 out(&verdict.to_string());
+                pieces.damage.push(format!("{} is damaged at byte {}", verdict.file, spot.position));
             }
             pieces.files.push(verdict.file);
         }
@@ -219,7 +219,8 @@ impl<'a> Copy<'a> {
     /// What the journal holds of the partition, the first batch last.
     fn journal_batches<I: Io>(&self, disk: &mut Blocking<'_, I>) -> Result<Vec<InJournal<'a>>, Fatal> {
         let mut batches = Vec::new();
-        for piece in self.pieces.owners.get(&self.source.id).map(|held| &held.pieces[..]).unwrap_or_default() {
+        for piece in self.pieces.owners.get(&self.source.id).map(|held| &held.pieces[..]).unwrap_or_default()
+        {
             match piece.kind {
                 Kind::Batch(base, next) => {
                     let held = Held::Piece(piece);
@@ -333,8 +334,13 @@ impl<'a> Copy<'a> {
     /// Says what is left out before `next`, if anything is.
     fn gap(&mut self, next: Offset, out: &mut dyn FnMut(&str)) {
         let Some(expected) = self.expected.filter(|expected| *expected < next) else { return };
-        let reason = self.reason.take();
-        let reason = reason.as_deref().unwrap_or("neither a segment nor the journal holds them");
+        let reasons: Vec<_> =
+            self.reason.take().into_iter().chain(self.pieces.damage.iter().cloned()).collect();
+        let reason = if reasons.is_empty() {
+            "neither a segment nor a journal below the path given holds them".to_owned()
+        } else {
+            reasons.join(", and ")
+        };
         out(&format!("{}: offsets {expected}..{next} are left out: {reason}", self.source.name));
         self.saved.lost += next.0 - expected.0;
     }
