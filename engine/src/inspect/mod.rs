@@ -28,7 +28,7 @@ pub use salvage::{Salvaged, salvage};
 use crate::error::Fatal;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::journal::records;
-use crate::format::partition::{parse_dir_name, parse_file_name};
+use crate::format::partition::{LEADER_EPOCHS_FILE, METADATA_FILE, parse_file_name};
 use crate::io::{Blocking, Io};
 use crate::journal::Files;
 use crate::log::paths;
@@ -54,12 +54,14 @@ pub fn check<I: Io>(
     let site = Site::read(disk)?;
     for (directory, wanted) in files(disk, target)? {
         let name = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
-        let last = directory.rsplit('/').next().unwrap_or_default();
+        let of_partition = |path: &String| {
+            parse_file_name(&name(path)).is_some()
+                || name(path) == METADATA_FILE
+                || name(path) == LEADER_EPOCHS_FILE
+        };
         if wanted.iter().any(|path| Files::number(&name(path)).is_some()) {
             ring(disk, &site, &directory, &wanted, &mut report)?;
-        } else if parse_dir_name(last).is_some()
-            || wanted.iter().any(|path| parse_file_name(&name(path)).is_some())
-        {
+        } else if wanted.iter().any(of_partition) {
             segment::partition(disk, &site, &directory, &wanted, &mut report)?;
         } else {
             for path in &wanted {

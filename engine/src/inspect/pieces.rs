@@ -65,6 +65,8 @@ pub(super) struct Held {
 #[derive(Default)]
 pub(super) struct Pieces {
     pub files: Vec<String>,
+    /// The first damage of each journal that has any.
+    pub damage: Vec<String>,
     pub owners: BTreeMap<PartitionId, Held>,
 }
 

@@ -102,8 +102,9 @@ fn journals<I: Io>(
         let walked =
             walk(disk, directory, site.journal_key, checkpoint.as_ref(), &mut |found| pieces.take(found))?;
         for verdict in walked.verdicts {
-            if verdict.damage.is_some() {
+            if let Some(spot) = &verdict.damage {
                 out(&verdict.to_string());
+                pieces.damage.push(format!("{} is damaged at byte {}", verdict.file, spot.position));
             }
             pieces.files.push(verdict.file);
         }
@@ -333,8 +334,13 @@ impl<'a> Copy<'a> {
     /// Says what is left out before `next`, if anything is.
     fn gap(&mut self, next: Offset, out: &mut dyn FnMut(&str)) {
         let Some(expected) = self.expected.filter(|expected| *expected < next) else { return };
-        let reason = self.reason.take();
-        let reason = reason.as_deref().unwrap_or("neither a segment nor the journal holds them");
+        let reasons: Vec<_> =
+            self.reason.take().into_iter().chain(self.pieces.damage.iter().cloned()).collect();
+        let reason = if reasons.is_empty() {
+            "neither a segment nor a journal below the path given holds them".to_owned()
+        } else {
+            reasons.join(", and ")
+        };
         out(&format!("{}: offsets {expected}..{next} are left out: {reason}", self.source.name));
         self.saved.lost += next.0 - expected.0;
     }

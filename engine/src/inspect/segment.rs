@@ -186,8 +186,8 @@ fn segment<I: Io>(
         }
         log(disk, &mut reader, base, standing, &mut judged, &mut pointers, report)?;
         reader.close(disk);
+        pointers.end(standing, &mut judged);
     }
-    pointers.end(standing, &mut judged);
     let sum = sums(disk, &path(SegmentFile::Sum), base, owner, &mut judged)?;
     let snapshot = snapshot(disk, &path(SegmentFile::Snapshot))?;
     let Judged { log, index, times } = judged;
