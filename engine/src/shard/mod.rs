@@ -119,6 +119,8 @@ pub struct Shard<I: Io> {
     reads: Reads,
     maintenance: Maintenance,
     disk_full: bool,
+    /// Idempotent producers that the logs remember, all together.
+    producers: usize,
     outputs: VecDeque<Output>,
     io: std::marker::PhantomData<I>,
 }
@@ -383,6 +385,7 @@ impl<I: Io> Shard<I> {
             .collect();
         for id in gone {
             let Some((index, log)) = self.logs.remove(id) else { continue };
+            self.producers -= log.producers.len();
             self.reads.readers.forget_log(index);
             for ((_, watch), who) in self.watches.grown(index, u64::MAX) {
                 self.outputs.push_back(Output::Woken(who, watch));
