@@ -226,9 +226,21 @@ impl Log {
         }
     }
 
-    /// The largest timestamp that a record of this log has; -1 if there is none.
+    /// The largest timestamp that a record of this log has; -1 if there is none. Of a first segment that the log starts in
+    /// the middle of, and that is not in memory, records before the start count too.
     pub fn max_timestamp(&self) -> i64 {
-        self.segments.iter().map(|segment| segment.index.max_timestamp()).max().unwrap_or(-1)
+        let live = |segment: &Segment| {
+            let batches = self.tail.from_offset(self.log_start).filter(|_| segment.base < self.log_start);
+            match batches {
+                Some(batches) => batches
+                    .take_while(|batch| batch.segment == segment.base)
+                    .map(|batch| batch.max_timestamp)
+                    .max()
+                    .unwrap_or(-1),
+                None => segment.index.max_timestamp(),
+            }
+        };
+        self.segments.iter().map(live).max().unwrap_or(-1)
     }
 
     /// Moves the log's start up to `start`. Gives the segments that hold nothing any more, for their files to be

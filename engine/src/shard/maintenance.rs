@@ -137,7 +137,7 @@ impl<I: Io> Shard<I> {
             let directory = self.maintenance.journal_directory.clone();
             self.maintenance.grow = Some(Grow::start(io, token, &directory, self.journal.files(), zeros));
         }
-        let pressed = self.tail_bytes > self.tail_bytes_max;
+        let pressed = self.is_tail_pressed();
         let crowded = free * 2 <= total && total >= self.maintenance.files_max || free <= reserve;
         if (crowded || pressed)
             && self.trim.may_start(io.now())
