@@ -14,7 +14,7 @@ pub mod table;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::cache::tail::Tail;
+use crate::cache::tail::{Tail, TailBatch};
 use crate::config::TopicConfig;
 use crate::error::Refusal;
 use crate::format::batch::BatchHeader;
@@ -226,19 +226,21 @@ impl Log {
         }
     }
 
-    /// The largest timestamp that a record of this log has; -1 if there is none. Of a first segment that the log starts in
-    /// the middle of, and that is not in memory, records before the start count too.
+    /// The largest timestamp that a readable record of this log has; -1 if there is none. Of a segment that the log starts
+    /// in the middle of, and that is not in memory, records before the start count too; of the segment that is being
+    /// appended to, those in memory only.
     pub fn max_timestamp(&self) -> i64 {
         let live = |segment: &Segment| {
-            let batches = self.tail.from_offset(self.log_start).filter(|_| segment.base < self.log_start);
-            match batches {
-                Some(batches) => batches
-                    .take_while(|batch| batch.segment == segment.base)
-                    .map(|batch| batch.max_timestamp)
-                    .max()
-                    .unwrap_or(-1),
-                None => segment.index.max_timestamp(),
+            let trimmed = segment.base < self.log_start && self.tail.from_offset(self.log_start).is_some();
+            if !trimmed && segment.durable == segment.size {
+                return segment.index.max_timestamp();
             }
+            let readable = |batch: &&TailBatch| {
+                batch.segment == segment.base
+                    && batch.next > self.log_start
+                    && batch.next <= self.high_watermark
+            };
+            self.tail.iter().filter(readable).map(|batch| batch.max_timestamp).max().unwrap_or(-1)
         };
         self.segments.iter().map(live).max().unwrap_or(-1)
     }

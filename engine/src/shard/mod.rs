@@ -315,25 +315,48 @@ impl<I: Io> Shard<I> {
         self.tail_bytes > self.tail_bytes_max || waiting > 0 && usage.in_use + waiting > usage.limit
     }
 
-    /// Lets the oldest groups of the tail go while memory is pressed, as far as their segments have them.
+    /// Lets the oldest groups of the tail go while memory is pressed, as far as their segments have them. What is left of
+    /// a log when all its whole blocks are flushed stays, in memory of its own: a few bytes of a log to which nothing
+    /// comes any more would keep a whole slab.
     fn evict(&mut self) {
-        while self.is_tail_pressed()
-            && let Some(group) = self.tail_groups.front_mut()
-        {
+        for _ in 0..self.tail_groups.len() {
+            if !self.is_tail_pressed() {
+                return;
+            }
+            let Some(group) = self.tail_groups.front_mut() else { return };
+            let mut rests = VecDeque::new();
+            let mut rest_bytes = 0;
             while let Some(&index) = group.logs.front() {
                 if let Some(log) = self.logs.get_mut(index)
                     && let Some(front) = log.tail.front()
                 {
-                    let flushed = log.segment(front.segment).map_or(u32::MAX, |segment| segment.flushed);
-                    if front.end() > flushed {
-                        return;
+                    let segment = log.segment(front.segment);
+                    let flushed = segment.map_or(u32::MAX, |segment| segment.flushed);
+                    if front.end() <= flushed {
+                        log.tail.pop_front();
+                    } else if segment.is_some_and(|held| held.is_open_rest()) {
+                        rest_bytes += if rests.contains(&index) { 0 } else { log.tail.rehome() };
+                        rests.push_back(index);
+                    } else {
+                        break;
                     }
-                    log.tail.pop_front();
                 }
                 group.logs.pop_front();
             }
+            if !group.logs.is_empty() {
+                // It waits for its segments. What was taken out of it goes on behind it, as if it were new.
+                if !rests.is_empty() {
+                    self.tail_bytes += rest_bytes;
+                    self.tail_groups.push_back(TailGroup { bytes: rest_bytes, logs: rests });
+                }
+                return;
+            }
             self.tail_bytes -= group.bytes;
             self.tail_groups.pop_front();
+            if !rests.is_empty() {
+                self.tail_bytes += rest_bytes;
+                self.tail_groups.push_back(TailGroup { bytes: rest_bytes, logs: rests });
+            }
         }
     }
 
