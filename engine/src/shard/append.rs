@@ -9,7 +9,7 @@ use crate::format::batch::{self, BatchError, BatchHeader};
 use crate::format::journal::{PAYLOAD_BYTES_MAX, RecordHeader, RecordKind};
 use crate::io::Io;
 use crate::journal::Claim;
-use crate::limits::PRODUCERS_PER_SHARD_MAX;
+use crate::limits::{JOURNAL_SLAB_BYTES, PRODUCERS_PER_SHARD_MAX};
 use crate::log::producers::Verdict;
 use crate::log::table::LogIndex;
 use crate::log::{Log, Placement};
@@ -28,6 +28,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// The size of the batch.
+    pub(super) fn batch_bytes(&self) -> usize {
+        self.header.size
+    }
+
     /// Who sent it.
     pub(super) fn who(&self) -> Requester {
         self.who
@@ -82,6 +87,16 @@ impl Placing {
             max_timestamp: self.max_timestamp,
             bytes,
         }
+    }
+}
+
+/// Memory that must be free in the tail's pool to store a batch: a slab for its group and, if it comes in parts, a block
+/// of its own and another slab.
+pub(super) fn memory_for(batch_bytes: usize) -> usize {
+    if batch_bytes > PAYLOAD_BYTES_MAX {
+        batch_bytes.next_power_of_two() + 2 * JOURNAL_SLAB_BYTES
+    } else {
+        JOURNAL_SLAB_BYTES
     }
 }
 
@@ -149,6 +164,12 @@ impl<I: Io> Shard<I> {
             self.refuse(who, Refusal::UnknownPartition);
             return Attempt::Settled;
         };
+        // What can be free when everything that may go is gone: all but the slab being filled.
+        let most = self.pools.tail.usage().limit.saturating_sub(JOURNAL_SLAB_BYTES);
+        if memory_for(header.size) > most {
+            self.refuse(who, Refusal::BatchTooLarge { limit: most as u32 });
+            return Attempt::Settled;
+        }
         match log.admit(&header).and_then(|()| log.producers.judge(&header)) {
             Ok(Verdict::New) => {}
             Ok(Verdict::Duplicate(base_offset, lsn)) => {
