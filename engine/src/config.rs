@@ -10,6 +10,8 @@ pub struct Config {
     /// Bytes that the journals of all shards may grow to; a node that is started with 0 gives itself 1/16 of the machine's
     /// memory, at most 1 GiB. The tail cache in memory follows it.
     pub journal_bytes: u64,
+    /// The size of a journal file: whole MiB, and the same for the life of a data directory.
+    pub journal_file_bytes: u64,
     /// Appends are refused while the disk has less than this free.
     pub disk_free_min_bytes: u64,
     /// Bytes of buffers that slow readers may pin per shard before their bytes are copied.
@@ -31,6 +33,7 @@ impl Default for Config {
         Config {
             shards: 1,
             journal_bytes: 256 << 20,
+            journal_file_bytes: limits::JOURNAL_FILE_BYTES,
             disk_free_min_bytes: 256 << 20,
             pinned_bytes: 64 << 20,
             spin_us: 0,

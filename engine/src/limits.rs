@@ -15,6 +15,8 @@ pub const JOURNAL_FILES_MIN: usize = 2;
 pub const GROUP_TARGET_BYTES: usize = 256 << 10;
 /// A group never grows past this, header and padding included.
 pub const GROUP_BYTES_MAX: usize = 1 << 20;
+/// A journal may always grow to this many files: one fills, one is being freed, one is in reserve, one is free.
+pub const JOURNAL_FILES_ROOM: usize = 4;
 /// Groups are packed into slabs of this size; the slabs are the tail cache afterwards.
 pub const JOURNAL_SLAB_BYTES: usize = 4 << 20;
 /// Groups in flight to one journal. Recovery knows it: only this many groups may be torn.

@@ -5,6 +5,7 @@ pub mod golden_data;
 pub mod image;
 pub mod replay;
 pub mod scheduler;
+pub mod sim;
 pub mod solo;
 pub mod source;
 pub mod tidy;

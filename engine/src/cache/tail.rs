@@ -81,6 +81,12 @@ impl Tail {
         self.batches = VecDeque::new();
     }
 
+    /// The newest batch whose first bytes lie in record `lsn` or before.
+    pub fn newest_by(&self, lsn: Lsn) -> Option<&TailBatch> {
+        let after = self.batches.partition_point(|batch| batch.lsn <= lsn);
+        self.batches.get(after.checked_sub(1)?)
+    }
+
     /// The batches from the one that holds `offset` on; `None` if that is older than the tail.
     pub fn from_offset(&self, offset: Offset) -> Option<impl Iterator<Item = &TailBatch>> {
         self.batches.front().filter(|front| front.base <= offset)?;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::io::FileId;
-use crate::limits::{GROUP_BYTES_MAX, JOURNAL_FILE_BYTES};
+use crate::limits::GROUP_BYTES_MAX;
 use crate::types::{FileEpoch, Lsn};
 
 /// A journal file's place in its directory.
@@ -45,16 +45,23 @@ pub struct Files {
     free: VecDeque<FileSlot>,
     /// Where the next group goes in the last used file.
     position: u64,
+    /// The size of every file.
+    file_bytes: u64,
     next_epoch: FileEpoch,
     next_number: u32,
 }
 
 impl Files {
-    /// The ring as recovery found it: nothing is appended behind what was there.
-    pub fn new(used: VecDeque<UsedFile>, free: VecDeque<FileSlot>, next_epoch: FileEpoch) -> Files {
+    /// The ring of files of `file_bytes` as recovery found it: nothing is appended behind what was there.
+    pub fn new(
+        used: VecDeque<UsedFile>,
+        free: VecDeque<FileSlot>,
+        next_epoch: FileEpoch,
+        file_bytes: u64,
+    ) -> Files {
         let numbers = used.iter().map(|file| file.slot.number).chain(free.iter().map(|slot| slot.number));
         let next_number = numbers.max().map_or(0, |number| number + 1);
-        Files { used, free, position: JOURNAL_FILE_BYTES, next_epoch, next_number }
+        Files { used, free, position: file_bytes, file_bytes, next_epoch, next_number }
     }
 
     /// The name of a journal file within its directory.
@@ -65,6 +72,11 @@ impl Files {
     /// The number in a journal file's name.
     pub fn number(name: &str) -> Option<u32> {
         name.strip_suffix(".journal")?.parse().ok()
+    }
+
+    /// The size of every file.
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes
     }
 
     /// All files of the ring.
@@ -101,13 +113,13 @@ impl Files {
 
     /// Whether a group of any size can be placed while `reserve` files stay free.
     pub fn has_room(&self, reserve: usize) -> bool {
-        self.position + GROUP_BYTES_MAX as u64 <= JOURNAL_FILE_BYTES && self.free.len() >= reserve
+        self.position + GROUP_BYTES_MAX as u64 <= self.file_bytes && self.free.len() >= reserve
             || self.free.len() > reserve
     }
 
     /// Gives a group of `len` bytes its place, starting a file if the current one is too full.
     pub fn place(&mut self, len: usize, last_lsn: Lsn) -> GroupTarget {
-        if self.position + len as u64 > JOURNAL_FILE_BYTES {
+        if self.position + len as u64 > self.file_bytes {
             let slot = self.free.pop_front().expect("room was checked before the first record of the group");
             self.used.push_back(UsedFile { slot, epoch: self.next_epoch, last_lsn });
             self.next_epoch.0 += 1;
@@ -142,10 +154,11 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::JOURNAL_FILE_BYTES;
 
     fn ring(free: u32) -> Files {
         let slots = (0..free).map(|number| FileSlot { number, file: FileId(number) }).collect();
-        Files::new(VecDeque::new(), slots, FileEpoch(1))
+        Files::new(VecDeque::new(), slots, FileEpoch(1), JOURNAL_FILE_BYTES)
     }
 
     #[test]

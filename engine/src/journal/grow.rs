@@ -4,17 +4,15 @@ use super::files::{FileSlot, Files};
 use crate::buffer::Slice;
 use crate::error::IoError;
 use crate::io::{DiskDone, FileId, Io, OpenMode, Token};
-use crate::limits::JOURNAL_FILE_BYTES;
 
 /// One write of zeros.
 const ZEROS_BYTES: u64 = 256 << 10;
-
-const _: () = assert!(JOURNAL_FILE_BYTES.is_multiple_of(ZEROS_BYTES));
 
 /// A file being made. Feed every completion of its token to [`Grow::step`].
 pub struct Grow {
     directory: String,
     number: u32,
+    file_bytes: u64,
     zeros: Slice,
     file: Option<FileId>,
     written: u64,
@@ -22,11 +20,20 @@ pub struct Grow {
 }
 
 impl Grow {
-    /// Starts making file `number`. `zeros` are [`Grow::zeros_bytes`] of zeros in aligned memory.
-    pub fn start<I: Io>(io: &mut I, token: Token, directory: &str, number: u32, zeros: Slice) -> Grow {
-        assert_eq!(zeros.len() as u64, ZEROS_BYTES);
+    /// Starts making file `number` of the ring that `files` describes. `zeros` are [`Grow::zeros_bytes`] of zeros in aligned memory.
+    pub fn start<I: Io>(io: &mut I, token: Token, directory: &str, files: &Files, zeros: Slice) -> Grow {
+        let (number, file_bytes) = (files.next_number(), files.file_bytes());
+        assert!(zeros.len() as u64 == ZEROS_BYTES && file_bytes.is_multiple_of(ZEROS_BYTES));
         io.open(token, &format!("{directory}/{}", Files::name(number)), OpenMode::Direct);
-        Grow { directory: directory.to_owned(), number, zeros, file: None, written: 0, flushed: false }
+        Grow {
+            directory: directory.to_owned(),
+            number,
+            file_bytes,
+            zeros,
+            file: None,
+            written: 0,
+            flushed: false,
+        }
     }
 
     /// How many zeros [`Grow::start`] wants.
@@ -53,7 +60,7 @@ impl Grow {
             }
         }
         let file = self.file.expect("the first completion opened it");
-        if self.written < JOURNAL_FILE_BYTES {
+        if self.written < self.file_bytes {
             io.write(token, file, self.written, self.zeros.clone());
             self.written += ZEROS_BYTES;
         } else if !self.flushed {

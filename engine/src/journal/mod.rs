@@ -12,7 +12,7 @@ use std::ops::Range;
 
 pub use files::{FileSlot, Files, UsedFile};
 pub use grow::Grow;
-pub use recovery::{Recovered, recover};
+pub use recovery::{Recovered, Ring, recover};
 pub use trim::{Ended, Trim};
 
 use crate::buffer::{Block, Pool, Slice};

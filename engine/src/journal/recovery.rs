@@ -27,10 +27,19 @@ use crate::buffer::Slice;
 use crate::error::Fatal;
 use crate::format::journal::{GroupError, GroupHeader, RecordHeader, check, peek, records};
 use crate::io::{Blocking, FileId, Io, OpenMode};
-use crate::limits::{
-    BLOCK_BYTES, GROUP_BYTES_MAX, JOURNAL_FILE_BYTES, JOURNAL_FILES_MIN, JOURNAL_SLAB_BYTES,
-};
+use crate::limits::{BLOCK_BYTES, GROUP_BYTES_MAX, JOURNAL_FILES_MIN, JOURNAL_SLAB_BYTES};
 use crate::types::{FileEpoch, Lsn};
+
+/// Where a journal is, and what its files are like.
+#[derive(Clone, Copy, Debug)]
+pub struct Ring<'a> {
+    /// Its directory.
+    pub directory: &'a str,
+    /// What its groups carry.
+    pub key: u64,
+    /// The size of each file.
+    pub file_bytes: u64,
+}
 
 /// What recovery found.
 pub struct Recovered {
@@ -53,21 +62,21 @@ struct Candidate {
     first: GroupHeader,
 }
 
-/// Reads the journal in `directory`, whose groups carry `key`; it may not exist yet. The state that the records are applied to is as of
+/// Reads the journal at `ring`, which may not exist yet. The state that the records are applied to is as of
 /// `checkpoint_lsn` (durable, by the checkpoint's word) and needs every record from `replay_lsn` on.
 ///
 /// `replay` takes the records in order. A payload is a slice of journal memory, and may be kept. What it says against a
 /// record, because that contradicts the state so far, is damage at the record's place.
 pub fn recover<I: Io>(
     disk: &mut Blocking<'_, I>,
-    directory: &str,
-    key: u64,
+    ring: &Ring<'_>,
     checkpoint_lsn: Lsn,
     replay_lsn: Lsn,
     replay: &mut impl FnMut(Lsn, &RecordHeader, Slice) -> Result<(), String>,
 ) -> Result<Recovered, Fatal> {
+    let Ring { directory, key, .. } = *ring;
     disk.make_dir(directory)?;
-    let (mut candidates, mut free) = open_files(disk, directory, key)?;
+    let (mut candidates, mut free) = open_files(disk, ring)?;
     candidates.sort_by_key(|candidate| candidate.first.file_epoch);
     let next_epoch = FileEpoch(candidates.last().map_or(0, |candidate| candidate.first.file_epoch.0) + 1);
 
@@ -83,7 +92,8 @@ pub fn recover<I: Io>(
         last_crc: live.first().map_or(0, |candidate| candidate.first.previous_crc),
         bytes: 0,
         replay_lsn,
-        key,
+        file_bytes: ring.file_bytes,
+        key: ring.key,
     };
     if needed.is_none() && scan.last_lsn >= replay_lsn {
         return Err(Fatal::Corrupt {
@@ -119,12 +129,12 @@ pub fn recover<I: Io>(
     if let Some(candidate) = live.last() {
         disk.flush(candidate.slot.file, &candidate.name)?;
     }
-    let mut files = Files::new(used, free.into(), next_epoch);
+    let mut files = Files::new(used, free.into(), next_epoch, ring.file_bytes);
     while files.total() < JOURNAL_FILES_MIN || files.free() == 0 {
         let number = files.next_number();
         let name = format!("{directory}/{}", Files::name(number));
         let (file, _) = disk.open(&name, OpenMode::Direct)?;
-        disk.write_zeros(file, &name, 0, JOURNAL_FILE_BYTES)?;
+        disk.write_zeros(file, &name, 0, ring.file_bytes)?;
         disk.flush(file, &name)?;
         disk.sync_dir(directory)?;
         files.add(FileSlot { number, file });
@@ -135,9 +145,9 @@ pub fn recover<I: Io>(
 /// Opens every file of the ring: those that start with a valid group, and the rest, ready to be used.
 fn open_files<I: Io>(
     disk: &mut Blocking<'_, I>,
-    directory: &str,
-    key: u64,
+    ring: &Ring<'_>,
 ) -> Result<(Vec<Candidate>, Vec<FileSlot>), Fatal> {
+    let directory = ring.directory;
     let mut candidates = Vec::new();
     let mut free = Vec::new();
     for entry in disk.list(directory)? {
@@ -145,12 +155,18 @@ fn open_files<I: Io>(
         let name = format!("{directory}/{}", entry.name);
         let (file, len) = disk.open(&name, OpenMode::Direct)?;
         let slot = FileSlot { number, file };
-        if let Some(first) = first_group(disk, file, &name)?.filter(|first| first.key == key) {
+        if let Some(first) = first_group(disk, file, &name)?.filter(|first| first.key == ring.key) {
+            if len != ring.file_bytes {
+                return Err(Fatal::Config(format!(
+                    "{name} has {len} bytes, but journal files are to have {}",
+                    ring.file_bytes
+                )));
+            }
             candidates.push(Candidate { slot, name, first });
         } else {
             // A file whose making was interrupted is shorter; a used one never is.
-            if len < JOURNAL_FILE_BYTES {
-                disk.write_zeros(file, &name, 0, JOURNAL_FILE_BYTES)?;
+            if len < ring.file_bytes {
+                disk.write_zeros(file, &name, 0, ring.file_bytes)?;
                 disk.flush(file, &name)?;
                 disk.sync_dir(directory)?;
             }
@@ -179,6 +195,7 @@ struct Scan {
     last_crc: u32,
     bytes: u64,
     replay_lsn: Lsn,
+    file_bytes: u64,
     key: u64,
 }
 
@@ -192,8 +209,8 @@ impl Scan {
     ) -> Result<(), Fatal> {
         let Candidate { slot, name, first } = candidate;
         let mut position = 0;
-        while position < JOURNAL_FILE_BYTES {
-            let len = (JOURNAL_SLAB_BYTES as u64).min(JOURNAL_FILE_BYTES - position) as usize;
+        while position < self.file_bytes {
+            let len = (JOURNAL_SLAB_BYTES as u64).min(self.file_bytes - position) as usize;
             let chunk = disk.read(slot.file, name, position, len)?.freeze();
             let mut at = 0;
             loop {
@@ -212,11 +229,11 @@ impl Scan {
                 };
                 // The group may only be cut off by the chunk's end: look again with it at the start of a chunk.
                 if at > 0
-                    && (rest.len() < GROUP_BYTES_MAX && position + (chunk.len() as u64) < JOURNAL_FILE_BYTES)
+                    && (rest.len() < GROUP_BYTES_MAX && position + (chunk.len() as u64) < self.file_bytes)
                 {
                     break;
                 }
-                if at == chunk.len() && next.is_none() && position + at as u64 == JOURNAL_FILE_BYTES {
+                if at == chunk.len() && next.is_none() && position + at as u64 == self.file_bytes {
                     return Ok(()); // The file is full to its last byte, and is the last: R6.
                 }
                 let position = position + at as u64;
@@ -294,12 +311,8 @@ impl Scan {
         candidate: &Candidate,
         position: u64,
     ) -> Result<Option<u64>, Fatal> {
-        let rest = disk.read(
-            candidate.slot.file,
-            &candidate.name,
-            position,
-            (JOURNAL_FILE_BYTES - position) as usize,
-        )?;
+        let rest =
+            disk.read(candidate.slot.file, &candidate.name, position, (self.file_bytes - position) as usize)?;
         let bytes = rest.filled();
         for at in (BLOCK_BYTES..bytes.len()).step_by(BLOCK_BYTES) {
             let Some(here) = bytes.get(at..) else { break };

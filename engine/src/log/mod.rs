@@ -9,7 +9,9 @@ pub mod producers;
 pub mod recovery;
 pub mod scanner;
 pub mod segment;
+pub mod summing;
 pub mod table;
+pub mod verified;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use crate::config::TopicConfig;
 use crate::error::Refusal;
 use crate::format::batch::BatchHeader;
 use crate::format::checkpoint::{PartitionState, SegmentState};
-use crate::limits::SEGMENT_BYTES_MAX;
+use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MAX};
 use crate::time::WallMs;
 use crate::types::{Lsn, Offset, PartitionId};
 use producers::Producers;
@@ -155,9 +157,27 @@ impl Log {
         }
     }
 
+    /// Whether a segment has to be written further before the journal up to `upto` can be recycled, or retention can work
+    /// on it. What came later than `upto` may wait: under load there is always more of it.
+    pub fn wants_drain(&self, upto: Lsn) -> bool {
+        self.segments.iter().any(|segment| {
+            let end = if segment.sealed { segment.drainable() } else { self.end_in(segment, upto) };
+            segment.wants_drain() && (segment.sealed || end - end % BLOCK_BYTES as u32 > segment.flushed)
+        })
+    }
+
     /// Whether the open segment's last bytes must be carried forward before the journal up to `upto` can be recycled.
     pub fn wants_carry(&self, upto: Lsn) -> bool {
         self.first_needed_lsn().is_some_and(|needed| needed <= upto)
+    }
+
+    /// The end, in a segment, of the durable batches that the journal up to `upto` holds bytes of.
+    pub fn end_in(&self, segment: &Segment, upto: Lsn) -> u32 {
+        match self.tail.newest_by(upto) {
+            Some(newest) if newest.segment == segment.base => newest.end().min(segment.durable),
+            Some(newest) if newest.segment > segment.base => segment.durable,
+            _ => segment.flushed,
+        }
     }
 
     /// The index of the segment that holds `offset`.

@@ -6,7 +6,7 @@
 //! |---|---|---|---|
 //! | L1 | batch | after the checkpoint's | appended to the state: it must follow the state's end exactly, else damage |
 //! | L2 | batch | up to the checkpoint's | the state has it already: only its bytes are taken, if they are not flushed in the segment |
-//! | L3 | batch | any, behind a gap in the bytes | left out: a later carry must bring its bytes, else [`Rebuild::finish`] reports damage |
+//! | L3 | batch | any, behind a gap in the bytes | put aside: a later carry must bring the bytes before it, else [`Rebuild::finish`] reports damage |
 //! | L4 | part | any | collected; the last one makes a batch of them. A chain that never ends was never acknowledged |
 //! | L5 | carry | any | its bytes close the gap between the segment's flushed end and the batches behind it |
 //! | L6 | log start | after the checkpoint's | moves the start |
@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::drain::COPY_SUFFIX;
 use super::segment::Segment;
 use super::table::{LogIndex, Logs};
 use super::{Carried, Log, Placement, paths};
@@ -65,6 +66,8 @@ pub struct Rebuild {
     now: WallMs,
     chains: BTreeMap<PartitionId, Chain>,
     pending: BTreeMap<LogIndex, Pending>,
+    /// Batches behind a gap, without a gap among themselves.
+    aside: BTreeMap<LogIndex, Vec<TailBatch>>,
 }
 
 impl Rebuild {
@@ -86,7 +89,15 @@ impl Rebuild {
                 }
             }
         }
-        Ok(Rebuild { logs, deleted, checkpoint_lsn, now, chains: BTreeMap::new(), pending: BTreeMap::new() })
+        Ok(Rebuild {
+            logs,
+            deleted,
+            checkpoint_lsn,
+            now,
+            chains: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            aside: BTreeMap::new(),
+        })
     }
 
     /// Takes one journal record, in order.
@@ -203,7 +214,9 @@ impl Rebuild {
         };
         if follows {
             log.tail.push(batch);
-        } // else L3, or a batch that is flushed.
+        } else if batch.position > flushed {
+            self.aside.entry(index).or_default().push(batch); // L3
+        } // else it is flushed.
         Ok(())
     }
 
@@ -221,13 +234,15 @@ impl Rebuild {
         }
         // L5. What the tail has of this log lies before a gap, and is flushed: the carry starts where the file ends.
         log.tail.clear();
+        let mut after = self.aside.remove(&index).unwrap_or_default();
+        after.retain(|batch| (batch.segment, batch.position) >= (record.segment, end));
         let pending = Pending {
             segment: record.segment,
             start: record.aux as u32,
             from: record.position,
             bytes,
             lsn,
-            after: Vec::new(),
+            after,
         };
         self.pending.insert(index, pending);
     }
@@ -342,6 +357,8 @@ fn complete<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log, pending: Pending) 
     }
     bytes.extend_from_slice(&pending.bytes);
     let bytes = Slice::from(bytes);
+    // Batches behind the carried ones may have been journalled before the carry was.
+    let first_lsn = pending.after.first().map_or(pending.lsn, |batch| batch.lsn.min(pending.lsn));
     let mut end = 0;
     for scanned in Scanner::new(&bytes) {
         let scanned = scanned.map_err(|error| corrupt(pending.start + end as u32, error.what()))?;
@@ -356,7 +373,7 @@ fn complete<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log, pending: Pending) 
             next: scanned.header.next_offset(),
             segment: pending.segment,
             position: pending.start + scanned.at as u32,
-            lsn: pending.lsn,
+            lsn: first_lsn,
             max_timestamp: scanned.header.max_timestamp,
             bytes: bytes.slice(range),
         });
@@ -381,6 +398,9 @@ fn sweep<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log) -> Result<(), Fatal> 
     log.has_directory = true;
     let mut present = BTreeSet::new();
     for entry in disk.list(&log.directory)? {
+        if entry.name.ends_with(COPY_SUFFIX) {
+            disk.unlink(&format!("{}/{}", log.directory, entry.name))?;
+        }
         let Some(name) = parse_file_name(&entry.name) else { continue };
         if name.deleted || log.segment(name.base_offset).is_none() {
             disk.unlink(&format!("{}/{}", log.directory, entry.name))?;

@@ -8,7 +8,7 @@ use crate::error::{IoError, Refusal};
 use crate::format::partition::{SEGMENT_FILES, file_name};
 use crate::io::{DiskDone, Io, Token};
 use crate::journal::{Ended, Grow};
-use crate::limits::{BLOCK_BYTES, JOURNAL_FILE_BYTES, JOURNAL_FILES_MIN};
+use crate::limits::{BLOCK_BYTES, JOURNAL_FILES_ROOM};
 use crate::log::table::LogIndex;
 use crate::time::Nanos;
 use crate::types::Offset;
@@ -43,10 +43,10 @@ pub(super) struct Maintenance {
 }
 
 impl Maintenance {
-    pub fn new(journal_directory: String, journal_bytes: u64, delete_delay_ms: u64) -> Maintenance {
+    pub fn new(journal_directory: String, files: u64, delete_delay_ms: u64) -> Maintenance {
         Maintenance {
             journal_directory,
-            files_max: ((journal_bytes / JOURNAL_FILE_BYTES) as usize).max(JOURNAL_FILES_MIN),
+            files_max: (files as usize).max(JOURNAL_FILES_ROOM),
             grow: None,
             zeros: None,
             next_tick: Nanos::ZERO,
@@ -120,8 +120,7 @@ impl<I: Io> Shard<I> {
         let files = self.journal.files();
         let (total, free, used) = (files.total(), files.free(), files.used().len());
         let remainders = self.logs.len() * (BLOCK_BYTES + 64);
-        let reserve = 1 + remainders / JOURNAL_FILE_BYTES as usize;
-        let number = files.next_number();
+        let reserve = 1 + remainders / files.file_bytes() as usize;
         let wants_more = total < self.maintenance.files_max || free < reserve.min(total / 4 + 1);
         let half = files.last_lsn_of_oldest(used.div_ceil(2));
         self.journal.set_reserve(reserve.min(total / 2));
@@ -136,7 +135,7 @@ impl<I: Io> Shard<I> {
         {
             let token = Token::new(tokens::GROW, 0);
             let directory = self.maintenance.journal_directory.clone();
-            self.maintenance.grow = Some(Grow::start(io, token, &directory, number, zeros));
+            self.maintenance.grow = Some(Grow::start(io, token, &directory, self.journal.files(), zeros));
         }
         let pressed = self.tail_bytes > self.tail_bytes_max;
         let crowded = free * 2 <= total && total >= self.maintenance.files_max || free <= reserve;

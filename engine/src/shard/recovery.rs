@@ -14,8 +14,8 @@ use crate::error::Fatal;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::manifest::Manifest;
 use crate::io::{Blocking, Io};
-use crate::journal::{Journal, Trim, recover};
-use crate::limits::{JOURNAL_FILE_BYTES, JOURNAL_FILES_MIN};
+use crate::journal::{Journal, Ring, Trim, recover};
+use crate::limits::{GROUP_BYTES_MAX, JOURNAL_FILES_ROOM};
 use crate::log::recovery::Rebuild;
 use crate::log::table::{LogIndex, Logs};
 use crate::log::{Log, paths};
@@ -55,8 +55,12 @@ impl<I: Io> Shard<I> {
         config: Arc<Config>,
         metadata: Arc<Metadata>,
     ) -> Result<(Shard<I>, Report), Fatal> {
-        let journal_bytes = (config.journal_bytes / u64::from(config.shards))
-            .max(JOURNAL_FILES_MIN as u64 * JOURNAL_FILE_BYTES);
+        let file_bytes = config.journal_file_bytes;
+        if file_bytes == 0 || !file_bytes.is_multiple_of(GROUP_BYTES_MAX as u64) {
+            return Err(Fatal::Config(format!("a journal file has whole MiB, not {file_bytes} bytes")));
+        }
+        let journal_bytes =
+            (config.journal_bytes / u64::from(config.shards)).max(JOURNAL_FILES_ROOM as u64 * file_bytes);
         let pools = Pools::new(journal_bytes, config.pinned_bytes);
         let now = io.wall_ms();
         let generation = manifest.generation;
@@ -83,8 +87,7 @@ impl<I: Io> Shard<I> {
         let journal_directory = format!("{home}/journal");
         let recovered = recover(
             &mut disk,
-            &journal_directory,
-            manifest.journal_key,
+            &Ring { directory: &journal_directory, key: manifest.journal_key, file_bytes },
             checkpoint.lsn,
             checkpoint.replay_lsn,
             &mut |lsn, record, payload| rebuild.record(lsn, record, payload),
@@ -96,7 +99,11 @@ impl<I: Io> Shard<I> {
         let tail_groups = tail_groups(&logs);
         let shard = Shard {
             id,
-            maintenance: Maintenance::new(journal_directory, journal_bytes, config.delete_delay_ms),
+            maintenance: Maintenance::new(
+                journal_directory,
+                journal_bytes / file_bytes,
+                config.delete_delay_ms,
+            ),
             trim: Trim::new(
                 id,
                 generation,

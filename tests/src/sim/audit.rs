@@ -1,0 +1,161 @@
+//! Reading everything back when nothing else goes on, and looking things up in it.
+
+use millstream_engine::error::Refusal;
+use millstream_engine::reactor::app::AppToken;
+use millstream_engine::shard::request::{Found, Reply, Request, Target};
+use millstream_engine::time::WallMs;
+use millstream_engine::types::{Offset, PartitionId, ShardId};
+
+use super::model::Model;
+use super::node::SimNode;
+use super::partition::Stored;
+
+/// Steps after which an answer is given up.
+const PATIENCE: u32 = 200_000;
+
+/// The token of what is asked here.
+const MINE: AppToken = AppToken(1);
+
+/// Why an audit did not come to its end.
+pub enum Cut {
+    /// The machine stands still.
+    Halted,
+    /// Something is wrong; it was noted.
+    Violated,
+}
+
+/// Asks one thing and waits for the answer.
+pub fn ask(node: &mut SimNode, from: ShardId, to: ShardId, request: Request) -> Result<Reply, Cut> {
+    let wire = node.wires[usize::from(from.0)].clone();
+    wire.borrow_mut().requests.push_back((MINE, to, request));
+    for _ in 0..PATIENCE {
+        let mut known = wire.borrow_mut();
+        if let Some(place) = known.replies.iter().position(|(token, _)| *token == MINE)
+            && let Some((_, reply)) = known.replies.remove(place)
+        {
+            return Ok(reply);
+        }
+        drop(known);
+        if !node.step() {
+            return Err(Cut::Halted);
+        }
+    }
+    Err(Cut::Violated)
+}
+
+/// Reads every partition from its start to its end, and compares it with what was promised.
+pub fn audit(node: &mut SimNode, model: &mut Model) -> Result<(), Cut> {
+    let partitions: Vec<PartitionId> = model.partitions.keys().copied().collect();
+    for (turn, partition) in partitions.into_iter().enumerate() {
+        let Some(owner) = node.metadata(ShardId(0)).shard_of(partition) else {
+            model.violated(format!("{partition} is served by nobody"));
+            continue;
+        };
+        let from = ShardId(turn as u16 % node.shards());
+        audit_one(node, model, from, owner, partition).inspect_err(|cut| {
+            if matches!(cut, Cut::Violated) {
+                model.violated(format!("{partition} could not be read back"));
+            }
+        })?;
+    }
+    Ok(())
+}
+
+fn audit_one(
+    node: &mut SimNode,
+    model: &mut Model,
+    from: ShardId,
+    owner: ShardId,
+    partition: PartitionId,
+) -> Result<(), Cut> {
+    let mut content: Vec<Stored> = Vec::new();
+    let start = find(node, from, owner, partition, Target::Earliest)?.offset.unwrap_or_default().0;
+    let mut offset = start;
+    let mut high_watermark;
+    let mut turn = 0;
+    loop {
+        let max_bytes = [300_000, 1, 20_000][turn % 3];
+        turn += 1;
+        let request = Request::Read { partition, offset: Offset(offset), max_bytes };
+        let read = match ask(node, from, owner, request)? {
+            Reply::Read(read) => read,
+            other => {
+                model.violated(format!("{partition}: a read at {offset} was answered {other:?}"));
+                return Ok(());
+            }
+        };
+        high_watermark = read.high_watermark.0;
+        let mut bytes: Vec<u8> = read.bytes.iter().flat_map(|slice| slice.to_vec()).collect();
+        let mut rest = read.rest;
+        while let Some(range) = rest {
+            match ask(node, from, owner, Request::Load(range))? {
+                Reply::Loaded(more, left) => {
+                    more.iter().for_each(|slice| bytes.extend_from_slice(slice));
+                    rest = left;
+                }
+                other => {
+                    model.violated(format!("{partition}: {range:?} was answered {other:?}"));
+                    return Ok(());
+                }
+            }
+        }
+        let stored = model.read(partition, offset, &bytes, high_watermark, false);
+        let Some(last) = stored.last() else { break };
+        offset = last.next;
+        content.extend(stored);
+    }
+    let latest = find(node, from, owner, partition, Target::Latest)?.offset.unwrap_or_default().0;
+    if latest != high_watermark {
+        model.violated(format!("{partition}: the latest offset is {latest}, not {high_watermark}"));
+    }
+    let poisoned = node.shard(owner).is_poisoned();
+    model.audited(partition, (start, high_watermark), &content, poisoned);
+    look_up(node, model, from, owner, partition, start, &content)
+}
+
+/// Looks for a few timestamps, and compares what is found with what was read.
+fn look_up(
+    node: &mut SimNode,
+    model: &mut Model,
+    from: ShardId,
+    owner: ShardId,
+    partition: PartitionId,
+    start: u64,
+    content: &[Stored],
+) -> Result<(), Cut> {
+    let times: Vec<i64> = content.iter().map(|stored| stored.max_timestamp).collect();
+    let Some(largest) = times.iter().max().copied() else { return Ok(()) };
+    let middle = times[times.len() / 2];
+    let targets = [
+        (Target::Timestamp(WallMs(0)), 0),
+        (Target::Timestamp(WallMs(middle)), middle),
+        (Target::Timestamp(WallMs(middle + 1)), middle + 1),
+        (Target::Timestamp(WallMs(largest + 1)), largest + 1),
+        (Target::MaxTimestamp, largest),
+    ];
+    for (target, time) in targets {
+        let found = find(node, from, owner, partition, target)?;
+        let expected =
+            content.iter().find(|stored| stored.max_timestamp >= time).map(|stored| stored.base.max(start));
+        let offset = found.offset.map(|offset| offset.0);
+        if offset != expected {
+            model
+                .violated(format!("{partition}: {target:?} was found at {offset:?} instead of {expected:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn find(
+    node: &mut SimNode,
+    from: ShardId,
+    owner: ShardId,
+    partition: PartitionId,
+    target: Target,
+) -> Result<Found, Cut> {
+    match ask(node, from, owner, Request::Find { partition, target })? {
+        Reply::Found(found) => Ok(found),
+        Reply::Refused(Refusal::Busy) => Ok(Found::default()),
+        _ => Err(Cut::Violated),
+    }
+}

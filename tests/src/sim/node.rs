@@ -1,0 +1,153 @@
+//! A whole node over a simulated machine: the production boot, recovery, reactors and mailboxes, in one thread.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use millstream_engine::buffer::Pool;
+use millstream_engine::config::Config;
+use millstream_engine::error::Fatal;
+use millstream_engine::io::Blocking;
+use millstream_engine::io::random::Random;
+use millstream_engine::io::sim::World;
+use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox};
+use millstream_engine::reactor::boot::boot;
+use millstream_engine::reactor::reshard::reshard;
+use millstream_engine::reactor::{Reactor, Shared};
+use millstream_engine::shard::Shard;
+use millstream_engine::shard::controller::{CONTROLLER, Controller};
+use millstream_engine::shard::mailbox::{mesh, slots};
+use millstream_engine::shard::metadata::Metadata;
+use millstream_engine::shard::request::{Reply, Request};
+use millstream_engine::time::Nanos;
+use millstream_engine::types::ShardId;
+
+use super::canary::{Cage, CanaryIo};
+
+/// How often a host looks for something to ask, while there is something going on, and while there is not.
+const LOOK: Nanos = Nanos::from_micros(200);
+const LOOK_IDLE: Nanos = Nanos::from_millis(100);
+
+/// What a test and one shard's host tell each other.
+#[derive(Default)]
+pub struct Wire {
+    /// Requests to be made.
+    pub requests: VecDeque<(AppToken, ShardId, Request)>,
+    /// Answers that came.
+    pub replies: VecDeque<(AppToken, Reply)>,
+    /// Whether nothing is to be asked for a while.
+    pub idle: bool,
+}
+
+/// A host that asks what it is told to, and passes the answers on.
+struct Host {
+    wire: Rc<RefCell<Wire>>,
+}
+
+impl App for Host {
+    fn step(&mut self, event: AppEvent, out: &mut Outbox) {
+        let mut wire = self.wire.borrow_mut();
+        match event {
+            AppEvent::Reply(token, reply) => wire.replies.push_back((token, reply)),
+            AppEvent::Started | AppEvent::Timer(_) => {
+                let look = if wire.idle { LOOK_IDLE } else { LOOK };
+                out.set_timer(AppToken(0), out.now() + look);
+            }
+            _ => {}
+        }
+        for (token, shard, request) in wire.requests.drain(..) {
+            out.engine(token, shard, request, None);
+        }
+    }
+}
+
+/// A node that serves. Dropping it is what a crash does to the process; the world is crashed by the test.
+pub struct SimNode {
+    world: World,
+    reactors: Vec<Reactor<CanaryIo, Host>>,
+    /// One per shard.
+    pub wires: Vec<Rc<RefCell<Wire>>>,
+    busy: Rc<Cell<bool>>,
+    random: Random,
+}
+
+impl SimNode {
+    /// Boots a node on what the world's disk holds, as a real one starts. `Err` if it refuses to, or if the machine dies
+    /// meanwhile.
+    pub fn start(world: &World, config: &Config, cage: &Cage, seed: u64) -> Result<SimNode, Fatal> {
+        let config = Arc::new(config.clone());
+        let pool = Pool::new(64 << 20);
+        world.hold_time(false);
+        let busy = Rc::new(Cell::new(false));
+        let io = |shard| CanaryIo::new(world.io(shard), cage.clone(), Rc::clone(&busy));
+        let mut boot_io = io(CONTROLLER);
+        let found = boot(&mut Blocking::new(&mut boot_io, pool.clone()), &config)?;
+        let boot = reshard(&mut boot_io, found, &config, &pool)?;
+        let shared = Arc::new(Shared::new(config.shards));
+        let mut reactors = Vec::new();
+        let mut wires = Vec::new();
+        for (id, post) in mesh(config.shards, slots(config.shards)).into_iter().enumerate() {
+            let id = ShardId(id as u16);
+            let mut io = io(id);
+            let metadata = Arc::clone(&boot.metadata);
+            let (shard, _) =
+                Shard::recover(&mut io, id, &boot.manifest, Arc::clone(&config), Arc::clone(&metadata))?;
+            let controller = if id == CONTROLLER {
+                let mut disk = Blocking::new(&mut io, pool.clone());
+                Some(Controller::start(&mut disk, metadata, &config, pool.clone())?)
+            } else {
+                None
+            };
+            let wire = Rc::new(RefCell::new(Wire::default()));
+            let host = Host { wire: Rc::clone(&wire) };
+            reactors.push(Reactor::new(io, shard, controller, host, post, Arc::clone(&shared)));
+            wires.push(wire);
+        }
+        world.hold_time(true);
+        let random = Random::stream(seed, "turns");
+        Ok(SimNode { world: world.clone(), reactors, wires, busy, random })
+    }
+
+    /// How many shards serve.
+    pub fn shards(&self) -> u16 {
+        self.reactors.len() as u16
+    }
+
+    /// A shard, for checkers.
+    pub fn shard(&self, id: ShardId) -> &Shard<CanaryIo> {
+        self.reactors[usize::from(id.0)].shard()
+    }
+
+    /// What a shard knows of the node.
+    pub fn metadata(&self, id: ShardId) -> &Arc<Metadata> {
+        self.shard(id).metadata()
+    }
+
+    /// Lets shards take turns, in random order, each at its own pace. When none has anything to do, time passes until
+    /// one has. `false` if the machine stands still.
+    pub fn step(&mut self) -> bool {
+        let count = self.reactors.len();
+        self.busy.set(false);
+        let first = self.random.below(count as u64) as usize;
+        let up = self.random.chance(0.5);
+        for place in 0..count {
+            let shard = if up { first + place } else { first + count - place } % count;
+            // Now and then a shard is held up while the others go on.
+            if self.random.chance(0.1) {
+                self.busy.set(true);
+                continue;
+            }
+            self.reactors[shard].turn(true);
+            if self.world.halted() {
+                return false;
+            }
+        }
+        if !self.busy.get()
+            && let Some(next) = self.world.next_event_at()
+        {
+            self.world.advance_to(next);
+        }
+        !self.world.halted()
+    }
+}
