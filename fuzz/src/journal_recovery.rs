@@ -13,13 +13,15 @@ use millstream_engine::inspect::{Detail, check};
 use millstream_engine::io::fault::Faults;
 use millstream_engine::io::sim::{Disk, World};
 use millstream_engine::io::{Blocking, OpenMode};
-use millstream_engine::journal::recover;
-use millstream_engine::limits::{BLOCK_BYTES, JOURNAL_FILE_BYTES};
+use millstream_engine::journal::{Ring, recover};
+use millstream_engine::limits::BLOCK_BYTES;
 use millstream_engine::types::{FileEpoch, Lsn, Offset, PartitionId, ShardId, TopicId};
 
 const DIRECTORY: &str = "shards/1-0/journal";
 const FILES: [&str; 2] = ["shards/1-0/journal/0000.journal", "shards/1-0/journal/0001.journal"];
 const KEY: u64 = 99;
+/// The smallest files that there may be.
+const RING: Ring<'static> = Ring { directory: DIRECTORY, key: KEY, file_bytes: 1 << 20 };
 /// Blocks at each file's start that the input has a say in.
 const BLOCKS: usize = 24;
 const SIZE: usize = BLOCKS * BLOCK_BYTES;
@@ -57,7 +59,7 @@ pub fn run(bytes: &[u8]) {
             );
         }
         Err(Fatal::Corrupt { file, position, .. }) => {
-            assert!(*position <= JOURNAL_FILE_BYTES && file.starts_with(DIRECTORY));
+            assert!(*position <= RING.file_bytes && file.starts_with(DIRECTORY));
         }
         Err(other) => panic!("{other}"),
     }
@@ -72,11 +74,10 @@ fn recovered(world: &World, checkpoint_lsn: Lsn, replay_lsn: Lsn) -> Result<(Lsn
     let mut io = world.io(ShardId(0));
     let mut disk = Blocking::new(&mut io, Pool::new(128 << 20));
     let mut records = Vec::new();
-    let recovered =
-        recover(&mut disk, DIRECTORY, KEY, checkpoint_lsn, replay_lsn, &mut |lsn, _, payload: Slice| {
-            records.push((lsn, payload.to_vec()));
-            Ok(())
-        })?;
+    let recovered = recover(&mut disk, &RING, checkpoint_lsn, replay_lsn, &mut |lsn, _, payload: Slice| {
+        records.push((lsn, payload.to_vec()));
+        Ok(())
+    })?;
     Ok((recovered.last_lsn, records))
 }
 
@@ -189,7 +190,7 @@ impl Built {
             let made = empty.get_or_init(|| {
                 let world = World::new(1, Faults::default());
                 for path in FILES {
-                    world.write_file(path, &vec![0; JOURNAL_FILE_BYTES as usize]);
+                    world.write_file(path, &vec![0; RING.file_bytes as usize]);
                 }
                 world.snapshot_disk()
             });
