@@ -1,6 +1,7 @@
 //! The golden data directories: how they are made, and what is in them.
 
 use millstream_engine::config::TopicConfig;
+use millstream_engine::format::checkpoint::Checkpoint;
 use millstream_engine::format::manifest::Manifest;
 use millstream_engine::io::fault::Faults;
 use millstream_engine::io::sim::{Crash, Survivors, World};
@@ -12,12 +13,14 @@ use crate::image;
 use crate::solo::{Solo, config};
 
 /// Every golden directory.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 11] = [
     "sound",
     "stopped",
+    "trimmed",
     "torn-tail",
     "rotten-group",
     "rotten-segment",
+    "rotten-carry",
     "missing-file",
     "rotten-checkpoint",
     "rotten-metadata",
@@ -26,6 +29,8 @@ pub const NAMES: [&str; 9] = [
 
 /// The journal file that the records lie in.
 pub const JOURNAL: &str = "shards/1-0/journal/0000.journal";
+/// The shard's checkpoint.
+pub const CHECKPOINT: &str = "shards/1-0/checkpoint";
 /// The file of a sealed segment of partition 0.
 pub const SEGMENT: &str = "logs/orders-0/00000000000000000000.log";
 /// Records in each partition of `orders`, in all directories but the torn one.
@@ -36,6 +41,24 @@ pub fn value(partition: u32, number: usize) -> Vec<u8> {
     let mut value = format!("order {number} of partition {partition}, ").into_bytes();
     value.resize(400 + number, b'.');
     value
+}
+
+/// The open segment of the topic `large`, which is longer than the journal: it is in directories that were trimmed.
+pub const LARGE: &str = "logs/large-0/00000000000000000000.log";
+/// Records in it.
+pub const LARGE_RECORDS: usize = 60;
+
+/// The value of one of its records: mostly zeros, which take no room in an image.
+pub fn large_value(number: usize) -> Vec<u8> {
+    let mut value = format!("large {number}, ").into_bytes();
+    value.resize(100_000 + number, 0);
+    value.extend_from_slice(b" end");
+    value
+}
+
+/// Whether the journal was trimmed, and the topic `large` is there.
+fn is_trimmed(name: &str) -> bool {
+    ["trimmed", "rotten-carry"].contains(&name)
 }
 
 /// What the last, torn record held.
@@ -62,6 +85,12 @@ pub fn make(name: &str) -> World {
             node.append(PartitionId { topic: orders, index }, &value(index, number));
         }
     }
+    if is_trimmed(name) {
+        let large = PartitionId { topic: node.create("large", 1, TopicConfig::default()), index: 0 };
+        for number in 0..LARGE_RECORDS {
+            node.append(large, &large_value(number));
+        }
+    }
     if name == "stopped" {
         node.stop().expect("it stops in good order");
         return world;
@@ -78,7 +107,15 @@ pub fn make(name: &str) -> World {
 /// Does what the directory is named after.
 fn damage(world: &World, name: &str) {
     match name {
-        "sound" => {}
+        "sound" | "trimmed" => {}
+        // The last block that the checkpoint vouches for holds the start of a batch whose rest was carried in the journal.
+        "rotten-carry" => {
+            let checkpoint = world.read_file(CHECKPOINT).expect("one was taken");
+            let checkpoint = Checkpoint::decode(&checkpoint).expect("it is sound");
+            let mut segments = checkpoint.partitions.iter().flat_map(|state| &state.segments);
+            let large = segments.find(|segment| segment.size > 1 << 20).expect("it was drained");
+            world.rot(LARGE, u64::from(large.flushed) - 1, 2);
+        }
         // The last group's second block never made it to the disk.
         "torn-tail" => {
             let mut bytes = world.read_file(JOURNAL).expect("it is there");
@@ -97,7 +134,7 @@ fn damage(world: &World, name: &str) {
             }
             world.restore_disk(other.snapshot_disk());
         }
-        "rotten-checkpoint" => world.rot("shards/1-0/checkpoint", 100, 5),
+        "rotten-checkpoint" => world.rot(CHECKPOINT, 100, 5),
         "rotten-metadata" => world.rot("metadata/log", 30, 1),
         "newer" => {
             let manifest = world.read_file("manifest").expect("it is there");

@@ -31,7 +31,13 @@ const BOOT_BYTES: usize = 256 << 20;
 
 /// The settings of a small node.
 pub fn config() -> Config {
-    Config { journal_bytes: 32 << 20, disk_free_min_bytes: 0, pinned_bytes: 1 << 20, ..Config::default() }
+    Config {
+        journal_bytes: 4 << 20,
+        journal_file_bytes: 1 << 20,
+        disk_free_min_bytes: 0,
+        pinned_bytes: 1 << 20,
+        ..Config::default()
+    }
 }
 
 /// What the test and the host share.

@@ -11,7 +11,9 @@ use millstream_engine::inspect::{Detail, Line, Verdict, check, salvage};
 use millstream_engine::io::Blocking;
 use millstream_engine::io::sim::World;
 use millstream_engine::types::{PartitionId, ShardId};
-use millstream_tests::golden_data::{JOURNAL, NAMES, RECORDS, SEGMENT, make, open, value};
+use millstream_tests::golden_data::{
+    JOURNAL, LARGE, LARGE_RECORDS, NAMES, RECORDS, SEGMENT, large_value, make, open, value,
+};
 use millstream_tests::image;
 use millstream_tests::solo::{Solo, config, take_values};
 
@@ -62,7 +64,7 @@ fn bad(world: &World) -> Vec<(String, u64)> {
 }
 
 /// Saves what is sound, and gives the values of a partition of the result, the offsets left out, and what was said.
-fn saved(world: &World, index: u32) -> (Vec<Vec<u8>>, u64, String) {
+fn saved(world: &World, partition: &str) -> (Vec<Vec<u8>>, u64, String) {
     let mut said = String::new();
     let (mut from, mut to) = (world.io(ShardId(0)), world.io(ShardId(1)));
     let mut from = Blocking::new(&mut from, Pool::new(256 << 20));
@@ -71,7 +73,7 @@ fn saved(world: &World, index: u32) -> (Vec<Vec<u8>>, u64, String) {
         .expect("it works");
     let mut values = Vec::new();
     for path in world.list_all() {
-        if path.starts_with(&format!("saved/orders-{index}/")) && path.ends_with(".log") {
+        if path.starts_with(&format!("saved/{partition}/")) && path.ends_with(".log") {
             let bytes = world.read_file(&path).expect("it was listed");
             take_values(&bytes, millstream_engine::types::Offset(0), &mut values);
         }
@@ -108,6 +110,25 @@ fn opens_whole(name: &str) {
 fn sound_directories_open_with_everything_that_was_acknowledged() {
     opens_whole("sound");
     opens_whole("stopped");
+}
+
+#[test]
+fn a_directory_whose_journal_was_trimmed_opens_whole() {
+    opens_whole("trimmed");
+    let world = golden("trimmed");
+    let mut node = Solo::start(&world, config()).expect("it is sound");
+    let partition = PartitionId { topic: node.topic("large"), index: 0 };
+    let stored: Vec<_> = (0..LARGE_RECORDS).map(large_value).collect();
+    assert!(node.read_all(partition).expect("it can be read") == stored, "what was stored is read");
+    let (values, lost, said) = saved(&golden("trimmed"), "large-0");
+    assert!(values == stored && lost == 0, "{said}");
+}
+
+#[test]
+fn a_rotten_start_of_a_carried_batch_is_refused_at_the_batch() {
+    let found = damage("rotten-carry");
+    assert_eq!(found.0, LARGE);
+    assert!(bad(&golden("rotten-carry")).contains(&found), "{:?}", bad(&golden("rotten-carry")));
 }
 
 #[test]
@@ -163,7 +184,7 @@ fn a_newer_directory_is_refused_as_newer() {
 fn salvage_saves_everything_of_whatever_is_sound() {
     for name in ["sound", "stopped", "torn-tail", "rotten-checkpoint", "newer"] {
         for index in 0..2 {
-            let (values, lost, said) = saved(&golden(name), index);
+            let (values, lost, said) = saved(&golden(name), &format!("orders-{index}"));
             assert_eq!((values, lost), (expected(index), 0), "{name}: {said}");
         }
     }
@@ -173,13 +194,13 @@ fn salvage_saves_everything_of_whatever_is_sound() {
 fn salvage_leaves_out_what_is_damaged_and_says_so() {
     // The journal still holds what the segment has lost.
     for name in ["rotten-segment", "missing-file"] {
-        let (values, lost, said) = saved(&golden(name), 0);
+        let (values, lost, said) = saved(&golden(name), "orders-0");
         assert_eq!((values, lost), (expected(0), 0), "{name}: {said}");
     }
     // One group was damaged, and one record was in it.
-    let (untouched, lost, _) = saved(&golden("rotten-group"), 0);
+    let (untouched, lost, _) = saved(&golden("rotten-group"), "orders-0");
     assert_eq!((untouched, lost), (expected(0), 1));
-    let (values, _, said) = saved(&golden("rotten-group"), 1);
+    let (values, _, said) = saved(&golden("rotten-group"), "orders-1");
     let mut others = expected(1);
     others.remove(14);
     assert_eq!(values, others);

@@ -19,6 +19,7 @@ use crate::format::producer::decode_snapshot;
 use crate::format::sum::{SUMMED, Sum, Summed};
 use crate::io::{Blocking, Io};
 use crate::limits::SUM_BLOCK_BYTES;
+use crate::log::drain::COPY_SUFFIX;
 use crate::types::{Offset, PartitionId};
 
 /// How far a segment's file must be sound.
@@ -85,6 +86,7 @@ pub(super) fn partition<I: Io>(
             Some(file) => {
                 bases.insert(file.base_offset);
             }
+            None if name.ends_with(COPY_SUFFIX) => left_over(path, report),
             None => text(disk, path, name, report)?,
         }
     }
@@ -405,7 +407,10 @@ fn sums<I: Io>(
         for block in 0..len.div_ceil(SUM_BLOCK_BYTES as u64) {
             let at = block * SUM_BLOCK_BYTES as u64;
             let size = (len - at).min(SUM_BLOCK_BYTES as u64) as usize;
-            if !sum.verify_block(file, block as u32, reader.get(disk, at, size)?) {
+            // Where a batch in the block was found bad, that is the better place to point at.
+            let found =
+                summed.damage.as_ref().is_some_and(|spot| (at..at + size as u64).contains(&spot.position));
+            if !found && !sum.verify_block(file, block as u32, reader.get(disk, at, size)?) {
                 summed.bad(at, "a block of 64 KiB fails its checksum");
             }
         }

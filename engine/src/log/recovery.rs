@@ -450,20 +450,26 @@ pub fn remove_deleted<I: Io>(
     Ok(())
 }
 
-/// Every byte that is not flushed in a segment must be in the tail.
+/// Every byte that is not flushed in a segment must be in the tail, whatever the checkpoint claims.
 fn covered(log: &Log) -> Result<(), Fatal> {
-    let Some(first) = log.segments.iter().find(|segment| segment.flushed < segment.size) else {
-        return Ok(());
-    };
-    let starts =
-        log.tail.front().is_some_and(|front| (front.segment, front.position) <= (first.base, first.flushed));
-    let ends = log.tail.back().is_some_and(|back| back.next == log.next_offset);
-    if starts && ends {
-        return Ok(());
+    // By segment, the last stretch without a gap that the tail holds.
+    let mut held: BTreeMap<Offset, (u32, u32)> = BTreeMap::new();
+    for batch in log.tail.iter() {
+        let (start, end) = held.entry(batch.segment).or_insert((batch.position, batch.position));
+        if *end != batch.position {
+            *start = batch.position;
+        }
+        *end = batch.end();
     }
-    Err(Fatal::Corrupt {
-        file: paths::segment(&log.directory, first.base, SegmentFile::Log),
-        position: u64::from(first.flushed),
-        what: "the journal lacks bytes that were durable".to_owned(),
-    })
+    for segment in log.segments.iter().filter(|segment| segment.flushed < segment.size) {
+        let (start, end) = held.get(&segment.base).copied().unwrap_or_default();
+        if start > segment.flushed || end != segment.size {
+            return Err(Fatal::Corrupt {
+                file: paths::segment(&log.directory, segment.base, SegmentFile::Log),
+                position: u64::from(segment.flushed),
+                what: "the journal lacks bytes that were durable".to_owned(),
+            });
+        }
+    }
+    Ok(())
 }
