@@ -72,7 +72,8 @@ impl AloneCase<'_> {
 
     fn fill(&self, bytes: u64) -> Result<(), Problem> {
         let partitions = self.partitions as usize;
-        let load = Batch::of(1, 64 << 10).append(self.topic, partitions, Pace::Closed(32), Until::Bytes(bytes));
+        let load =
+            Batch::of(1, 64 << 10).append(self.topic, partitions, Pace::Closed(32), Until::Bytes(bytes));
         self.host.run(vec![(ShardId(0), vec![load])]).map(drop)
     }
 }

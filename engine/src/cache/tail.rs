@@ -58,6 +58,11 @@ impl Tail {
         self.batches.iter()
     }
 
+    /// Every batch, oldest first, to be moved to other memory.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut TailBatch> {
+        self.batches.iter_mut()
+    }
+
     /// Adds the log's next batch.
     pub fn push(&mut self, batch: TailBatch) {
         if let Some(last) = self.batches.back() {

@@ -14,12 +14,13 @@ pub mod table;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::cache::tail::Tail;
+use crate::buffer::Slice;
+use crate::cache::tail::{Tail, TailBatch};
 use crate::config::TopicConfig;
 use crate::error::Refusal;
 use crate::format::batch::BatchHeader;
 use crate::format::checkpoint::{PartitionState, SegmentState};
-use crate::limits::SEGMENT_BYTES_MAX;
+use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MAX};
 use crate::time::WallMs;
 use crate::types::{Lsn, Offset, PartitionId};
 use producers::Producers;
@@ -155,6 +156,32 @@ impl Log {
         }
     }
 
+    /// Lets go of the journal's memory up to record `upto`, as far as segments have the bytes. Says whether none of it is
+    /// held any more. The rest behind a segment's last whole block is in no file before more is appended: the batches that
+    /// it belongs to move to memory of their own, so that a log which is written to no more does not hold up the others.
+    pub fn evict(&mut self, upto: Lsn) -> bool {
+        while let Some(front) = self.tail.front().filter(|front| front.lsn <= upto)
+            && front.end() <= self.flushed(front.segment)
+        {
+            self.tail.pop_front();
+        }
+        let held = self.tail.iter().take_while(|batch| batch.lsn <= upto).count();
+        let is_rest =
+            |batch: &TailBatch| batch.end() < self.flushed(batch.segment).saturating_add(BLOCK_BYTES as u32);
+        if !self.tail.iter().take(held).all(is_rest) {
+            return false;
+        }
+        for batch in self.tail.iter_mut().take(held) {
+            batch.bytes = Slice::from(batch.bytes.to_vec());
+        }
+        true
+    }
+
+    /// Bytes of a segment that its file holds durably; a segment that is gone needs none.
+    fn flushed(&self, segment: Offset) -> u32 {
+        self.segment(segment).map_or(u32::MAX, |segment| segment.flushed)
+    }
+
     /// Whether the open segment's last bytes must be carried forward before the journal up to `upto` can be recycled.
     pub fn wants_carry(&self, upto: Lsn) -> bool {
         self.first_needed_lsn().is_some_and(|needed| needed <= upto)
@@ -260,5 +287,58 @@ impl Log {
         self.segments
             .back()
             .is_some_and(|open| open.size > 0 && !open.sealed && now.0.saturating_sub(open.created.0) > due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::Pool;
+    use crate::types::TopicId;
+
+    /// A log of one segment, of which `flushed` bytes are in its file, and whose tail lies in a slab of `pool`.
+    fn log(pool: &Pool, batches: &[usize], flushed: u32) -> Log {
+        let id = PartitionId { topic: TopicId([1; 16]), index: 0 };
+        let mut log = Log::new(id, String::new(), Arc::new(TopicConfig::default()));
+        let mut slab = pool.block(1 << 20).unwrap();
+        let mut segment = Segment::new(Offset(0), WallMs(0));
+        for (number, len) in batches.iter().enumerate() {
+            slab.push(&vec![number as u8; *len]);
+            let number = number as u64;
+            log.tail.push(TailBatch {
+                base: Offset(number),
+                next: Offset(number + 1),
+                segment: segment.base,
+                position: segment.size,
+                lsn: Lsn(number + 1),
+                max_timestamp: -1,
+                bytes: slab.split_frozen(),
+            });
+            segment.size += *len as u32;
+        }
+        segment.flushed = flushed;
+        log.segments.push_back(segment);
+        log
+    }
+
+    #[test]
+    fn the_rest_behind_the_last_whole_block_does_not_hold_the_journals_memory() {
+        let pool = Pool::new(1 << 20);
+        let mut log = log(&pool, &[5000, 7000, 100, 100], 8192);
+        assert!(log.evict(Lsn(4)));
+        assert_eq!(pool.usage().in_use, 0);
+        let kept: Vec<_> = log.tail.iter().map(|batch| (batch.position, batch.bytes.to_vec())).collect();
+        assert_eq!(kept, [(5000, vec![1; 7000]), (12000, vec![2; 100]), (12100, vec![3; 100])]);
+    }
+
+    #[test]
+    fn whole_blocks_that_are_in_no_file_stay_and_so_does_what_is_newer() {
+        let pool = Pool::new(1 << 20);
+        let mut log = log(&pool, &[5000, 7000, 300], 4096);
+        assert!(!log.evict(Lsn(2)));
+        assert_eq!((log.tail.iter().count(), pool.usage().in_use), (3, 1 << 20));
+        log.segments[0].flushed = 12288;
+        assert!(log.evict(Lsn(1)));
+        assert_eq!((log.tail.iter().count(), pool.usage().in_use), (2, 1 << 20));
     }
 }

@@ -86,7 +86,8 @@ impl Pools {
 /// A submitted group in the tail, for its eviction in order.
 struct TailGroup {
     bytes: usize,
-    /// Whose batches it holds, in order; each is that log's oldest when its turn comes.
+    last_lsn: Lsn,
+    /// Whose batches it holds.
     logs: VecDeque<LogIndex>,
 }
 
@@ -271,6 +272,8 @@ impl<I: Io> Shard<I> {
     pub fn end_turn(&mut self, io: &mut I) {
         self.drain_backlog(io);
         self.submit(io);
+        // What was drained since may go, also when nothing is submitted for want of memory.
+        self.evict();
         let unsubmitted = self.chain_lsn().unwrap_or(Lsn(u64::MAX)).min(self.journal.first_open_lsn());
         let ended = self.trim.advance(io, &mut self.journal, &mut self.logs, unsubmitted);
         self.on_trim_ended(io, ended);
@@ -302,7 +305,7 @@ impl<I: Io> Shard<I> {
             .sum();
         let bytes = submitted.bytes.len() + own + logs.len() * size_of::<crate::cache::tail::TailBatch>();
         self.tail_bytes += bytes;
-        self.tail_groups.push_back(TailGroup { bytes, logs });
+        self.tail_groups.push_back(TailGroup { bytes, last_lsn: submitted.last_lsn, logs });
         self.evict();
     }
 
@@ -313,14 +316,8 @@ impl<I: Io> Shard<I> {
             && let Some(group) = self.tail_groups.front_mut()
         {
             while let Some(&index) = group.logs.front() {
-                if let Some(log) = self.logs.get_mut(index)
-                    && let Some(front) = log.tail.front()
-                {
-                    let flushed = log.segment(front.segment).map_or(u32::MAX, |segment| segment.flushed);
-                    if front.end() > flushed {
-                        return;
-                    }
-                    log.tail.pop_front();
+                if self.logs.get_mut(index).is_some_and(|log| !log.evict(group.last_lsn)) {
+                    return;
                 }
                 group.logs.pop_front();
             }

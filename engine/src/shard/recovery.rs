@@ -168,5 +168,8 @@ fn tail_groups(logs: &Logs) -> VecDeque<TailGroup> {
         .flat_map(|(index, log)| log.tail.iter().map(move |batch| (batch.lsn, index, batch.bytes.len())))
         .collect();
     batches.sort_by_key(|(lsn, ..)| *lsn);
-    batches.into_iter().map(|(_, index, bytes)| TailGroup { bytes, logs: VecDeque::from([index]) }).collect()
+    batches
+        .into_iter()
+        .map(|(last_lsn, index, bytes)| TailGroup { bytes, last_lsn, logs: VecDeque::from([index]) })
+        .collect()
 }
