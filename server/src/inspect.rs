@@ -16,8 +16,10 @@ pub fn run(log: Log) -> Result<(), String> {
         Log::Dump { path, records: false } => (path, Detail::Entries),
         Log::Dump { path, records: true } => (path, Detail::Records),
         Log::Salvage { path, to } => {
-            let saved = local::salvage(&path, &to, &mut |line| print(&line)).map_err(|fatal| fatal.to_string())?;
-            let (partitions, batches, bytes, lost) = (saved.partitions, saved.batches, saved.bytes, saved.lost);
+            let saved =
+                local::salvage(&path, &to, &mut |line| print(&line)).map_err(|fatal| fatal.to_string())?;
+            let (partitions, batches, bytes, lost) =
+                (saved.partitions, saved.batches, saved.bytes, saved.lost);
             print(&format!(
                 "saved {batches} batches, {bytes} bytes, of {partitions} partitions; {lost} offsets left out"
             ));

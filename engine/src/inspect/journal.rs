@@ -112,7 +112,9 @@ pub(super) fn walk<I: Io>(
         );
         walk.verdicts.push(verdict);
     }
-    if live.is_empty() && walk.durable_lsn > Lsn::ZERO && needed.is_some_and(|needed| needed <= walk.durable_lsn)
+    if live.is_empty()
+        && walk.durable_lsn > Lsn::ZERO
+        && needed.is_some_and(|needed| needed <= walk.durable_lsn)
     {
         let mut verdict = Verdict::new(directory);
         verdict.bad(0, format!("the journal is gone, but record {} was durable", walk.durable_lsn.0));

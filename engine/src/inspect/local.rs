@@ -39,7 +39,9 @@ fn lock(root: &Path) -> Result<Option<File>, Fatal> {
     match file.try_lock_shared() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Err(Fatal::Locked(root.display().to_string())),
-        Err(TryLockError::Error(error)) => Err(Fatal::Refused(format!("locking {}: {error}", root.display()))),
+        Err(TryLockError::Error(error)) => {
+            Err(Fatal::Refused(format!("locking {}: {error}", root.display())))
+        }
     }
 }
 

@@ -93,8 +93,7 @@ fn files<I: Io>(
     let mut open = vec![(target.to_owned(), 0)];
     while let Some((directory, depth)) = open.pop() {
         for entry in disk.list(&directory)? {
-            let path =
-                if directory.is_empty() { entry.name } else { format!("{directory}/{}", entry.name) };
+            let path = if directory.is_empty() { entry.name } else { format!("{directory}/{}", entry.name) };
             if !entry.is_dir {
                 found.entry(directory.clone()).or_default().insert(path);
             } else if depth < DEPTH_MAX {

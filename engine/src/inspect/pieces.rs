@@ -136,13 +136,8 @@ impl Pieces {
 
 impl Held {
     fn take(&mut self, lsn: Lsn, record: &RecordHeader, span: Span, bytes: &[u8]) {
-        let piece = |kind| Piece {
-            lsn,
-            segment: record.segment,
-            position: record.position,
-            kind,
-            spans: vec![span],
-        };
+        let piece =
+            |kind| Piece { lsn, segment: record.segment, position: record.position, kind, spans: vec![span] };
         let batch = || {
             let header = BatchHeader::parse(bytes).ok()?;
             Some(Kind::Batch(header.base_offset, header.next_offset()))

@@ -11,9 +11,7 @@ use super::writer::Writer;
 use super::{checkpoint_of, files, segment};
 use crate::error::Fatal;
 use crate::format::batch::{BatchHeader, check};
-use crate::format::partition::{
-    DirName, SegmentFile, base64, dir_name, parse_dir_name, parse_file_name,
-};
+use crate::format::partition::{DirName, SegmentFile, base64, dir_name, parse_dir_name, parse_file_name};
 use crate::io::{Blocking, Io};
 use crate::journal::Files;
 use crate::log::paths;
@@ -101,7 +99,8 @@ fn journals<I: Io>(
             continue;
         }
         let checkpoint = checkpoint_of(disk, site, directory)?;
-        let walked = walk(disk, directory, site.journal_key, checkpoint.as_ref(), &mut |found| pieces.take(found))?;
+        let walked =
+            walk(disk, directory, site.journal_key, checkpoint.as_ref(), &mut |found| pieces.take(found))?;
         for verdict in walked.verdicts {
             if verdict.damage.is_some() {
                 out(&verdict.to_string());
@@ -219,7 +218,8 @@ impl<'a> Copy<'a> {
     /// What the journal holds of the partition, the first batch last.
     fn journal_batches<I: Io>(&self, disk: &mut Blocking<'_, I>) -> Result<Vec<InJournal<'a>>, Fatal> {
         let mut batches = Vec::new();
-        for piece in self.pieces.owners.get(&self.source.id).map(|held| &held.pieces[..]).unwrap_or_default() {
+        for piece in self.pieces.owners.get(&self.source.id).map(|held| &held.pieces[..]).unwrap_or_default()
+        {
             match piece.kind {
                 Kind::Batch(base, next) => {
                     let held = Held::Piece(piece);

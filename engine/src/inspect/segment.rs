@@ -220,7 +220,8 @@ fn log<I: Io>(
                 let follows = header.base_offset >= expected
                     && (standing == Standing::Unknown || header.base_offset == expected);
                 if !follows && standing.vouches_for(at) {
-                    let what = format!("a batch with offset {} where {expected} comes next", header.base_offset);
+                    let what =
+                        format!("a batch with offset {} where {expected} comes next", header.base_offset);
                     judged.log.bad(at, what);
                 }
                 expected = expected.max(header.next_offset());
@@ -239,8 +240,10 @@ fn log<I: Io>(
                 }
                 end = ", and bytes that were not durable";
                 let resumed = match resume {
-                    Some(at) => BatchHeader::parse(reader.get(disk, at, crate::format::batch::HEADER_BYTES)?)
-                        .map_or(expected, |header| header.base_offset),
+                    Some(at) => {
+                        BatchHeader::parse(reader.get(disk, at, crate::format::batch::HEADER_BYTES)?)
+                            .map_or(expected, |header| header.base_offset)
+                    }
                     None => expected,
                 };
                 pointers.skip(resume.unwrap_or(reader.len), resumed.0.saturating_sub(base.0) as u32);
@@ -257,8 +260,7 @@ fn log<I: Io>(
         Standing::Unknown => format!("no checkpoint tells how much of it is durable{end}"),
         Standing::Excess => "left over: nothing in it is needed".to_owned(),
     };
-    judged.log.holds =
-        format!("{batches} batches, offsets {base}..{expected}, {} bytes; {kind}", reader.len);
+    judged.log.holds = format!("{batches} batches, offsets {base}..{expected}, {} bytes; {kind}", reader.len);
     Ok(())
 }
 
@@ -297,7 +299,10 @@ impl Pointers {
         let times: Vec<_> = times.collect();
         for entry in &times {
             report.entry(|| {
-                format!("{}: timestamp {} at offset +{}", judged.times.file, entry.timestamp, entry.relative_offset)
+                format!(
+                    "{}: timestamp {} at offset +{}",
+                    judged.times.file, entry.timestamp, entry.relative_offset
+                )
             });
         }
         Ok(Pointers { entries, times, next: 0, next_time: 0 })
@@ -308,7 +313,14 @@ impl Pointers {
         entry.relative_offset != 0 || entry.position != 0
     }
 
-    fn batch(&mut self, base: Offset, at: u64, header: &BatchHeader, standing: Standing, judged: &mut Judged) {
+    fn batch(
+        &mut self,
+        base: Offset,
+        at: u64,
+        header: &BatchHeader,
+        standing: Standing,
+        judged: &mut Judged,
+    ) {
         let asserted = matches!(standing, Standing::Stored(_) | Standing::Unknown);
         let first = header.base_offset.0.saturating_sub(base.0);
         let last = header.last_offset().0.saturating_sub(base.0);
@@ -324,8 +336,7 @@ impl Pointers {
             self.times.get(self.next_time).filter(|entry| u64::from(entry.relative_offset) <= last)
         {
             let is_entry = entry.timestamp != 0 || entry.relative_offset != 0;
-            let points =
-                u64::from(entry.relative_offset) >= first && entry.timestamp == header.max_timestamp;
+            let points = u64::from(entry.relative_offset) >= first && entry.timestamp == header.max_timestamp;
             if asserted && is_entry && !points {
                 let place = self.next_time * TimeIndexEntry::BYTES;
                 judged.times.bad(place as u64, "the entry's timestamp is not that of its batch");

@@ -99,7 +99,9 @@ pub(super) fn record(position: u64, lsn: u64, header: &RecordHeader, owner: &str
                 Ok(batch) => format!("offsets {}..={}", batch.base_offset, batch.last_offset()),
                 Err(error) => error.to_string(),
             };
-            format!("  @{position}: record {lsn}, batch of {owner}, {offsets}, {len} bytes for segment {segment} at {at}")
+            format!(
+                "  @{position}: record {lsn}, batch of {owner}, {offsets}, {len} bytes for segment {segment} at {at}"
+            )
         }
         RecordKind::Part => format!(
             "  @{position}: record {lsn}, part of a batch of {owner}, {len} bytes from {} of {}, for segment {segment} at {at}",

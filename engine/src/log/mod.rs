@@ -9,7 +9,9 @@ pub mod producers;
 pub mod recovery;
 pub mod scanner;
 pub mod segment;
+pub mod summing;
 pub mod table;
+pub mod verified;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::drain::COPY_SUFFIX;
 use super::segment::Segment;
 use super::table::{LogIndex, Logs};
 use super::{Carried, Log, Placement, paths};
@@ -381,6 +382,9 @@ fn sweep<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log) -> Result<(), Fatal> 
     log.has_directory = true;
     let mut present = BTreeSet::new();
     for entry in disk.list(&log.directory)? {
+        if entry.name.ends_with(COPY_SUFFIX) {
+            disk.unlink(&format!("{}/{}", log.directory, entry.name))?;
+        }
         let Some(name) = parse_file_name(&entry.name) else { continue };
         if name.deleted || log.segment(name.base_offset).is_none() {
             disk.unlink(&format!("{}/{}", log.directory, entry.name))?;
