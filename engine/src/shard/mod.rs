@@ -279,6 +279,8 @@ impl<I: Io> Shard<I> {
     pub fn end_turn(&mut self, io: &mut I) {
         self.drain_backlog(io);
         self.submit(io);
+        // What was drained since may go, also when nothing is submitted for want of memory.
+        self.evict();
         let unsubmitted = self.chain_lsn().unwrap_or(Lsn(u64::MAX)).min(self.journal.first_open_lsn());
         let ended = self.trim.advance(io, &mut self.journal, &mut self.logs, unsubmitted);
         self.on_trim_ended(io, ended);
