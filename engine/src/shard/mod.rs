@@ -277,7 +277,9 @@ impl<I: Io> Shard<I> {
     pub fn end_turn(&mut self, io: &mut I) {
         self.drain_backlog(io);
         self.submit(io);
-        let unsubmitted = self.chain_lsn().unwrap_or(Lsn(u64::MAX)).min(self.journal.first_open_lsn());
+        // A batch in parts may have its last one in the open group, and the others in groups before it.
+        let placed = self.open_placed.iter().map(|placing| placing.lsn).chain(self.chain_lsn()).min();
+        let unsubmitted = placed.unwrap_or(Lsn(u64::MAX)).min(self.journal.first_open_lsn());
         let ended = self.trim.advance(io, &mut self.journal, &mut self.logs, unsubmitted);
         self.on_trim_ended(io, ended);
         self.maintain(io);

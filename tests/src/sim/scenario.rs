@@ -319,6 +319,22 @@ impl<'a> Run<'a> {
                     shard.memory()
                 );
                 self.workload.model.violated(state);
+                for (index, log) in shard.logs().iter() {
+                    let segs: Vec<_> = log
+                        .segments
+                        .iter()
+                        .map(|s| (s.base.0, s.size, s.durable, s.flushed, s.sealed, s.stored))
+                        .collect();
+                    let front =
+                        log.tail.front().map(|b| (b.segment.0, b.position, b.end(), b.lsn, b.bytes.pinned()));
+                    println!(
+                        "XX {index:?} {} tail {} front {front:?} needed {:?} carried {:?} {segs:?}",
+                        log.directory,
+                        log.tail.iter().count(),
+                        log.first_needed_lsn(),
+                        log.carried
+                    );
+                }
             }
             return;
         }
