@@ -124,7 +124,8 @@ impl<I: Io> Shard<I> {
         let (total, free, used) = (files.total(), files.free(), files.used().len());
         // What must stay free is for settlements, checkpoints and metadata: the journal does not grow into it.
         let file_bytes = files.file_bytes();
-        let has_space = self.maintenance.free_bytes >= file_bytes + self.config.disk_free_min_bytes.saturating_mul(2);
+        let has_space =
+            self.maintenance.free_bytes >= file_bytes + self.config.disk_free_min_bytes.saturating_mul(2);
         let remainders = self.logs.len() * (BLOCK_BYTES + 64);
         let reserve = 1 + remainders / files.file_bytes() as usize;
         let wants_more = total < self.maintenance.files_max || free < reserve.min(total / 4 + 1);
@@ -144,6 +145,9 @@ impl<I: Io> Shard<I> {
             let token = Token::new(tokens::GROW, 0);
             let directory = self.maintenance.journal_directory.clone();
             self.maintenance.grow = Some(Grow::start(io, token, &directory, self.journal.files(), zeros));
+        }
+        if self.is_tail_pressed() {
+            self.evict();
         }
         let durable_lsn = self.journal.durable_lsn();
         let pressed = self.is_tail_pressed()
