@@ -8,11 +8,13 @@ pub mod canary;
 pub mod checkpoint;
 pub mod index;
 pub mod journal;
+pub mod journal_recovery;
 pub mod manifest;
 pub mod metadata;
 pub mod partition;
 pub mod producer;
 pub mod record_batch;
+pub mod segment_recovery;
 pub mod sum;
 
 /// A target.
@@ -35,6 +37,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "partition", run: partition::run },
     Target { name: "journal", run: journal::run },
     Target { name: "checkpoint", run: checkpoint::run },
+    Target { name: "journal_recovery", run: journal_recovery::run },
+    Target { name: "segment_recovery", run: segment_recovery::run },
 ];
 
 /// Overwrites bytes at a position, as far as there are any: how a body repairs a checksum or a length that chance would

@@ -22,6 +22,36 @@ pub struct Cli {
 pub enum Command {
     /// Run the broker.
     Serve(Serve),
+    /// Look into a data directory, or a part of one, that no broker serves.
+    #[command(subcommand)]
+    Log(Log),
+}
+
+/// What to do with what is stored. PATH is a data directory, a partition's directory, a shard's, a journal's, or any
+/// one file of these.
+#[derive(Debug, Subcommand)]
+pub enum Log {
+    /// Show what is stored, structure by structure.
+    Dump {
+        /// What to look at
+        path: PathBuf,
+        /// Show the records of batches that are not compressed, too
+        #[arg(long)]
+        records: bool,
+    },
+    /// Check everything that can be checked; fails if anything is damaged.
+    Verify {
+        /// What to look at
+        path: PathBuf,
+    },
+    /// Copy what is sound into fresh partition directories.
+    Salvage {
+        /// What to save
+        path: PathBuf,
+        /// Where to; new, or empty
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
 }
 
 /// How to run the broker. What is given here comes before the file.
@@ -75,8 +105,10 @@ mod tests {
 
     fn config(args: &[&str]) -> Result<ServerConfig, String> {
         let cli = Cli::try_parse_from([&["millstream"], args].concat()).map_err(|error| error.to_string())?;
-        let Command::Serve(serve) = cli.command();
-        serve.config()
+        match cli.command() {
+            Command::Serve(serve) => serve.config(),
+            Command::Log(_) => Err("this is another command".to_owned()),
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod dispatch;
+pub mod inspect;
 pub mod kafka;
 pub mod limits;
 pub mod net;

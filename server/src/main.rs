@@ -17,6 +17,7 @@ fn main() -> ExitCode {
             start_log(&config)?;
             millstream::run::serve(config).map_err(|fatal| fatal.to_string())
         }),
+        Command::Log(log) => millstream::inspect::run(log),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

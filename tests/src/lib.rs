@@ -1,9 +1,12 @@
 //! Simulation, crash, conformance, golden files and tidiness. What several tests share lives here.
 
 pub mod crash;
+pub mod golden_data;
+pub mod image;
 pub mod replay;
 pub mod scheduler;
 pub mod sim;
+pub mod solo;
 pub mod source;
 pub mod tidy;
 pub mod tree;

@@ -12,6 +12,7 @@ pub type Rule = fn(&Tree) -> Vec<String>;
 const LAYERS: &[&[&str]] = &[
     &["reactor"],
     &["shard"],
+    &["inspect"],
     &["journal"],
     &["log"],
     &["queue"],

@@ -73,10 +73,20 @@ impl Host {
 
     /// Creates a topic.
     pub fn create(&self, name: &str, partitions: u32, config: TopicConfig) -> Result<(), Problem> {
-        self.tell(ShardId(0), Command::Create(name.to_owned(), partitions, config))?;
+        self.change(Command::Create(name.to_owned(), partitions, config))
+            .map_err(|why| format!("creating {name}: {why}").into())
+    }
+
+    /// Deletes a topic.
+    pub fn delete(&self, name: &str) -> Result<(), Problem> {
+        self.change(Command::Delete(name.to_owned())).map_err(|why| format!("deleting {name}: {why}").into())
+    }
+
+    fn change(&self, command: Command) -> Result<(), Problem> {
+        self.tell(ShardId(0), command)?;
         match self.answer()? {
-            (_, Answer::Created(created)) => created.map_err(|why| format!("creating {name}: {why}").into()),
-            (_, other) => Err(format!("a topic's creation was answered by {other:?}").into()),
+            (_, Answer::Changed(changed)) => Ok(changed?),
+            (_, other) => Err(format!("the answer was {other:?}").into()),
         }
     }
 

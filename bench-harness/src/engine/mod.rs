@@ -1,5 +1,6 @@
 //! `millbench engine`: the embedded engine beside the machine's limits, in the same run.
 
+mod alone;
 mod case;
 pub mod hold;
 mod host;

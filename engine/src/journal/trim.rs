@@ -81,7 +81,7 @@ pub struct Trim {
     failures: BTreeMap<(LogIndex, Offset), u32>,
     failed: Option<IoError>,
     not_before: Nanos,
-    /// Segments that were drained to their end in this round: what is cached of their files is outdated.
+    /// Segments whose files have become complete, or others: what is cached of them is outdated.
     stored: Vec<(LogIndex, Offset)>,
 }
 
@@ -116,7 +116,7 @@ impl Trim {
         self.is_idle() && now >= self.not_before
     }
 
-    /// Segments whose files have become complete since this was last asked.
+    /// Segments whose files have become complete, or others, since this was last asked.
     pub fn take_stored(&mut self) -> Vec<(LogIndex, Offset)> {
         std::mem::take(&mut self.stored)
     }
@@ -252,7 +252,7 @@ impl Trim {
             Ok(Progress::Finished) => {
                 let job = self.jobs[slot].take().expect("it was there");
                 self.failures.remove(&(job.log, job.drain.segment()));
-                if job.drain.seals() {
+                if job.drain.seals() || job.drain.copies() {
                     self.stored.push((job.log, job.drain.segment()));
                 }
             }
@@ -266,7 +266,10 @@ impl Trim {
             job.drain.give_up(io);
             let deleted = logs.get(job.log).is_none();
             if !deleted {
-                *self.failures.entry((job.log, job.drain.segment())).or_default() += 1;
+                // A full disk heals, and so does want of memory; anything else puts the file itself in doubt.
+                if !matches!(error, IoError::NoSpace | IoError::Cancelled) {
+                    *self.failures.entry((job.log, job.drain.segment())).or_default() += 1;
+                }
                 self.failed = Some(error);
             }
             self.jobs[slot] = None;
@@ -289,19 +292,19 @@ impl Trim {
                 continue;
             }
             while self.jobs[slot].is_none() && self.failed.is_none() {
-                let Some(&index) = self.queue.front() else { break };
-                let busy = self.jobs.iter().flatten().any(|job| job.log == index);
-                if busy {
-                    break; // A log's segments are drained in order, by one job at a time.
-                }
-                let log = logs.get(index).filter(|log| log.wants_drain(self.upto));
-                let drain = log.and_then(|log| Drain::start(io, log, token));
+                // A log's segments are drained in order, by one job at a time.
+                let busy = |index: &LogIndex| self.jobs.iter().flatten().any(|job| job.log == *index);
+                let Some(at) = self.queue.iter().position(|index| !busy(index)) else { break };
+                let index = self.queue[at];
+                let drain = {
+                    let failed = |segment| self.failures.contains_key(&(index, segment));
+                    let log = logs.get(index).filter(|log| log.wants_drain(self.upto));
+                    log.and_then(|log| Drain::start(io, log, token, failed))
+                };
                 match drain {
-                    // It stays at the front: it may have another segment to drain.
+                    // It stays in its place: it may have another segment to drain.
                     Some(drain) => self.jobs[slot] = Some(Job { log: index, drain, failed: None }),
-                    None => {
-                        self.queue.pop_front();
-                    }
+                    None => drop(self.queue.remove(at)),
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! An index entry is a hint. Whatever it says, the walk starts at a batch that parses, the offset that was asked for is
 //! looked for batch by batch, and every batch that is given out whole has had its checksum verified here.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::Log;
@@ -11,11 +12,13 @@ use super::paths;
 use super::plan::{Chunk, Range};
 use super::scanner::Scanner;
 use super::table::LogIndex;
+use super::verified::Verified;
 use crate::buffer::{Pool, Slice};
 use crate::cache::blocks::Lru;
 use crate::error::{IoError, Refusal};
 use crate::format::batch;
 use crate::format::partition::SegmentFile;
+use crate::format::sum::Sum;
 use crate::io::{DiskDone, FileId, Io, OpenMode, Token};
 use crate::limits::{OPEN_SEGMENTS_MAX, READ_CHUNK_BYTES};
 use crate::types::Offset;
@@ -30,6 +33,7 @@ const INDEX_CACHE_BYTES: usize = 16 << 20;
 pub struct Readers {
     files: Lru<FileKey, Rc<FileId>>,
     indexes: Lru<FileKey, Slice>,
+    verified: Lru<FileKey, Rc<RefCell<Verified>>>,
     closing: Vec<Rc<FileId>>,
 }
 
@@ -38,6 +42,7 @@ impl Default for Readers {
         Readers {
             files: Lru::new(OPEN_SEGMENTS_MAX),
             indexes: Lru::new(INDEX_CACHE_BYTES),
+            verified: Lru::new(OPEN_SEGMENTS_MAX),
             closing: Vec::new(),
         }
     }
@@ -48,14 +53,16 @@ impl Readers {
     pub fn forget(&mut self, log: LogIndex, segment: Offset) {
         let range = (log, segment, SegmentFile::Log)..=(log, segment, SegmentFile::Sum);
         self.closing.extend(self.files.remove_range(range.clone()));
-        self.indexes.remove_range(range);
+        self.indexes.remove_range(range.clone());
+        self.verified.remove_range(range);
     }
 
     /// Forgets what belongs to a log.
     pub fn forget_log(&mut self, log: LogIndex) {
         let range = (log, Offset(0), SegmentFile::Log)..=(log, Offset(u64::MAX), SegmentFile::Sum);
         self.closing.extend(self.files.remove_range(range.clone()));
-        self.indexes.remove_range(range);
+        self.indexes.remove_range(range.clone());
+        self.verified.remove_range(range);
     }
 
     /// Closes files that nobody reads any more.
@@ -103,6 +110,8 @@ enum Step {
     OpenIndex(SegmentFile),
     ReadIndex(SegmentFile),
     OpenLog,
+    OpenSum,
+    ReadSum,
     Read,
 }
 
@@ -120,6 +129,11 @@ pub struct Cold {
     relative: Option<u32>,
     position: u32,
     read_len: u32,
+    /// Whether the segment has sums to check by.
+    stored: bool,
+    verified: Option<Rc<RefCell<Verified>>>,
+    /// Where the read under way starts, at or before `position`, and how many bytes of it are wanted.
+    reading: (u32, u32),
 }
 
 impl Cold {
@@ -161,6 +175,9 @@ impl Cold {
             relative,
             position,
             read_len: 0,
+            stored: held.stored,
+            verified: None,
+            reading: (0, 0),
         };
         match want {
             Want::Load(_) => cold.open_log(io, readers, log, token),
@@ -219,7 +236,20 @@ impl Cold {
         self.file = readers.files.get(&(self.log, self.segment, SegmentFile::Log));
         if self.file.is_none() {
             io.open(token, &paths::segment(&log.directory, self.segment, SegmentFile::Log), OpenMode::Read);
+        } else {
+            self.find_sums(io, readers, log, token);
         }
+    }
+
+    /// Has the sums of a stored segment at hand, or opens their file. Says whether they are at hand, or not needed.
+    fn find_sums<I: Io>(&mut self, io: &mut I, readers: &mut Readers, log: &Log, token: Token) -> bool {
+        self.verified = readers.verified.get(&(self.log, self.segment, SegmentFile::Sum));
+        let ready = !self.stored || self.verified.is_some();
+        if !ready {
+            self.step = Step::OpenSum;
+            io.open(token, &paths::segment(&log.directory, self.segment, SegmentFile::Sum), OpenMode::Read);
+        }
+        ready
     }
 
     /// Whether it waits for nothing, because everything it needed was at hand: call [`Cold::go_on`].
@@ -242,10 +272,15 @@ impl Cold {
             Want::Batches { .. } | Want::Time(_) => self.read_len.max(READ_CHUNK_BYTES as u32),
         };
         let len = want.min(self.end - self.position);
-        let block = pool.block(len as usize).ok_or(Refusal::Busy)?;
+        let (at, whole) = match &self.verified {
+            Some(verified) => verified.borrow().to_read(self.position, len),
+            None => (self.position, len),
+        };
+        self.reading = (at, len);
+        let block = pool.block(whole as usize).ok_or(Refusal::Busy)?;
         let file = self.file.as_ref().expect("the log's file is open");
         self.step = Step::Read;
-        io.read(token, **file, u64::from(self.position), block, len as usize);
+        io.read(token, **file, u64::from(at), block, whole as usize);
         Ok(None)
     }
 
@@ -261,6 +296,19 @@ impl Cold {
     ) -> Result<Option<Outcome>, Refusal> {
         let done = match done {
             Ok(done) => done,
+            // An open segment's indexes are hints, and not flushed with it: a power loss may have taken the file.
+            Err(IoError::NotFound) if matches!(self.step, Step::OpenIndex(_)) => {
+                return self.indexed(io, readers, log, pool, token, Slice::from(Vec::new()));
+            }
+            Err(IoError::NotFound) if self.step == Step::OpenSum => {
+                tracing::warn!(
+                    directory = log.directory,
+                    segment = self.segment.0,
+                    "a stored segment has no checksum file"
+                );
+                self.stored = false;
+                return self.go_on(io, pool, token);
+            }
             Err(error) => {
                 tracing::error!(directory = log.directory, segment = self.segment.0, %error, "a cold read failed");
                 self.close_index(io);
@@ -280,13 +328,9 @@ impl Cold {
                 io.read(token, file, 0, block, len);
                 Ok(None)
             }
-            (Step::ReadIndex(kind), DiskDone::Read(block)) => {
+            (Step::ReadIndex(_), DiskDone::Read(block)) => {
                 self.close_index(io);
-                let bytes = Slice::from(block.filled().to_vec());
-                let cost = bytes.len();
-                readers.indexes.insert((self.log, self.segment, kind), bytes, cost);
-                self.seek(io, readers, log, token);
-                if self.is_ready() { self.go_on(io, pool, token) } else { Ok(None) }
+                self.indexed(io, readers, log, pool, token, Slice::from(block.filled().to_vec()))
             }
             (Step::OpenLog, DiskDone::Opened(file, _)) => {
                 let file = Rc::new(file);
@@ -294,10 +338,35 @@ impl Cold {
                     readers.files.insert((self.log, self.segment, SegmentFile::Log), Rc::clone(&file), 1);
                 readers.closing.extend(gone);
                 self.file = Some(file);
+                if self.find_sums(io, readers, log, token) { self.go_on(io, pool, token) } else { Ok(None) }
+            }
+            (Step::OpenSum, DiskDone::Opened(file, len)) => {
+                self.index_file = Some(file);
+                let block = pool.block(len.max(1) as usize).ok_or(Refusal::Busy)?;
+                self.step = Step::ReadSum;
+                io.read(token, file, 0, block, len as usize);
+                Ok(None)
+            }
+            (Step::ReadSum, DiskDone::Read(block)) => {
+                self.close_index(io);
+                let sum = Sum::decode(block.filled(), log.id, self.segment).map_err(|damage| {
+                    let (position, what) = (damage.position, damage.what);
+                    tracing::error!(
+                        directory = log.directory,
+                        segment = self.segment.0,
+                        position,
+                        what,
+                        "a checksum file is damaged"
+                    );
+                    Refusal::CorruptData
+                })?;
+                let verified = Rc::new(RefCell::new(Verified::new(sum)));
+                readers.verified.insert((self.log, self.segment, SegmentFile::Sum), Rc::clone(&verified), 1);
+                self.verified = Some(verified);
                 self.go_on(io, pool, token)
             }
             (Step::Read, DiskDone::Read(block)) => {
-                let bytes = block.freeze();
+                let bytes = self.checked(log, block.freeze())?;
                 match self.want {
                     Want::Load(range) => Ok(Some(Outcome::Chunk(loaded(range, bytes)?))),
                     Want::Batches { .. } | Want::Time(_) => self.scan(io, readers, log, pool, token, &bytes),
@@ -305,6 +374,24 @@ impl Cold {
             }
             (step, done) => panic!("a cold read at {step:?} was answered {done:?}"),
         }
+    }
+
+    /// Goes on with an index file's bytes.
+    fn indexed<I: Io>(
+        &mut self,
+        io: &mut I,
+        readers: &mut Readers,
+        log: &Log,
+        pool: &Pool,
+        token: Token,
+        bytes: Slice,
+    ) -> Result<Option<Outcome>, Refusal> {
+        if let Step::OpenIndex(kind) | Step::ReadIndex(kind) = self.step {
+            let cost = bytes.len();
+            readers.indexes.insert((self.log, self.segment, kind), bytes, cost);
+        }
+        self.seek(io, readers, log, token);
+        if self.is_ready() { self.go_on(io, pool, token) } else { Ok(None) }
     }
 
     /// Closes what is open and what was just opened, when nobody wants the outcome any more.
@@ -319,6 +406,28 @@ impl Cold {
         if let Some(file) = self.index_file.take() {
             io.close(file);
         }
+    }
+
+    /// Checks what was read against the segment's sums, and gives the part that was wanted.
+    fn checked(&self, log: &Log, bytes: Slice) -> Result<Slice, Refusal> {
+        let (at, len) = self.reading;
+        if let Some(verified) = &self.verified
+            && let Err(position) = verified.borrow_mut().check(at, &bytes)
+        {
+            tracing::error!(
+                directory = log.directory,
+                segment = self.segment.0,
+                position,
+                "a block fails its checksum"
+            );
+            return Err(Refusal::CorruptData);
+        }
+        let start = (self.position - at) as usize;
+        let end = (start + len as usize).min(bytes.len());
+        if start > end {
+            return Err(Refusal::ReadFailed); // The file is shorter than what was flushed to it.
+        }
+        Ok(bytes.slice(start..end))
     }
 
     /// Looks through what was read for the first batch wanted; reads on if it is not there.

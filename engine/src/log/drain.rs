@@ -4,16 +4,25 @@
 //! left, the last block padded and the file then cut to its exact size, and its indexes complete and flushed. What is
 //! durable when the job is done is said by [`Segment::flushed`](super::segment::Segment) and `stored`, set here and only
 //! after the flushes, and after the flush of the directory if a name in it is new.
+//!
+//! After a flush that failed nobody knows what the file holds, and a later flush that succeeds would prove nothing. So the
+//! next attempt goes into a new file: what was flushed before is copied from the old one, the rest comes from the tail
+//! once more, and when the new file is flushed it takes the old one's name.
 
 use super::Log;
 use super::paths::{LOGS, segment as file_name};
 use super::segment::Segment;
+use super::summing::Summing;
 use crate::buffer::{Block, Pool};
 use crate::error::IoError;
 use crate::format::partition::{METADATA_FILE, SegmentFile, encode_metadata};
+use crate::format::sum::{SumBuilder, Summed};
 use crate::io::{DiskDone, FileId, Io, OpenMode, Token};
 use crate::limits::{BLOCK_BYTES, SEGMENT_WRITE_BYTES};
 use crate::types::{Lsn, Offset};
+
+/// What the name of a segment's new file ends in, until it takes the old one's place.
+pub const COPY_SUFFIX: &str = ".new";
 
 /// What a job is at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,12 +33,18 @@ enum Step {
     FlushPartitionMetadata,
     SyncParent,
     OpenLog,
+    CutCopy,
+    OpenOld,
+    ReadOld,
+    WriteOld,
     Write,
     Cut,
     FlushLog,
+    RenameCopy,
     OpenIndex(SegmentFile),
     WriteIndex(SegmentFile),
     FlushIndex(SegmentFile),
+    Sum,
     SyncDirectory,
     Finished,
 }
@@ -51,6 +66,8 @@ pub struct Drain {
     /// Bytes to reach, fixed at the start.
     target: u32,
     seals: bool,
+    /// Whether a new file is written in place of one whose flush has failed.
+    copies: bool,
     step: Step,
     file: Option<FileId>,
     index_file: Option<FileId>,
@@ -60,27 +77,40 @@ pub struct Drain {
     in_flight: u32,
     entries: Vec<u8>,
     times: Vec<u8>,
+    /// The sums of the segment's bytes up to `submitted`, if they are known.
+    sums: Option<Box<SumBuilder>>,
+    summing: Option<Summing>,
 }
 
 impl Drain {
-    /// Starts draining the oldest segment of `log` that wants it; `None` if none does.
-    pub fn start<I: Io>(io: &mut I, log: &Log, token: Token) -> Option<Drain> {
+    /// Starts draining the oldest segment of `log` that wants it; `None` if none does. `failed` says of which segment the
+    /// last attempt has failed.
+    pub fn start<I: Io>(
+        io: &mut I,
+        log: &Log,
+        token: Token,
+        failed: impl Fn(Offset) -> bool,
+    ) -> Option<Drain> {
         let segment = log.segments.iter().find(|segment| segment.wants_drain())?;
+        let copies = failed(segment.base);
         let seals = segment.sealed && segment.durable == segment.size;
         let mut drain = Drain {
             base: segment.base,
             target: segment.drainable(),
             seals,
+            copies,
             step: Step::OpenLog,
             file: None,
             index_file: None,
             // A name is made with the first bytes. After a crash before the directory's flush those bytes are written
             // again, and so is the name.
-            named: segment.flushed == 0 || seals,
+            named: segment.flushed == 0 || seals || copies,
             submitted: segment.flushed,
             in_flight: 1,
             entries: Vec::new(),
             times: Vec::new(),
+            sums: known_sums(log, segment),
+            summing: None,
         };
         if log.has_directory {
             drain.open_log(io, log, token);
@@ -102,8 +132,9 @@ impl Drain {
         done: Result<DiskDone, IoError>,
     ) -> Result<Progress, IoError> {
         self.in_flight -= 1;
-        let opened = match done? {
-            DiskDone::Opened(file, _) => Some(file),
+        let done = done?;
+        let opened = match &done {
+            DiskDone::Opened(file, _) => Some(*file),
             _ => None,
         };
         match self.step {
@@ -129,8 +160,38 @@ impl Drain {
                 log.has_directory = true;
                 self.open_log(io, log, token);
             }
-            Step::OpenLog => {
+            Step::OpenLog if self.copies => {
                 self.file = opened;
+                self.step = Step::CutCopy;
+                io.set_len(token, self.log_file(), 0);
+            }
+            Step::CutCopy if self.submitted > 0 => {
+                self.submitted = 0;
+                self.step = Step::OpenOld;
+                io.open(token, &file_name(&log.directory, self.base, SegmentFile::Log), OpenMode::Read);
+            }
+            Step::OpenOld => {
+                self.index_file = opened;
+                self.read_old(io, log, pool, token)?;
+            }
+            Step::ReadOld => {
+                let DiskDone::Read(block) = done else { panic!("a read was answered {done:?}") };
+                let len = block.len() as u32;
+                if len == 0 || !block.len().is_multiple_of(BLOCK_BYTES) {
+                    return Err(IoError::NotFound); // The old file is shorter than what was flushed to it.
+                }
+                self.step = Step::WriteOld;
+                io.write(token, self.log_file(), u64::from(self.submitted), block.freeze());
+                self.submitted += len;
+            }
+            Step::WriteOld if self.submitted < self.held(log).flushed => {
+                self.read_old(io, log, pool, token)?;
+            }
+            Step::OpenLog | Step::CutCopy | Step::WriteOld => {
+                if self.step == Step::OpenLog {
+                    self.file = opened;
+                }
+                self.close_index(io);
                 self.step = Step::Write;
                 return Ok(self.write(io, log, pool, token));
             }
@@ -139,7 +200,12 @@ impl Drain {
                 self.step = Step::FlushLog;
                 io.flush(token, self.log_file());
             }
-            Step::FlushLog => {
+            Step::FlushLog if self.copies => {
+                self.step = Step::RenameCopy;
+                let name = file_name(&log.directory, self.base, SegmentFile::Log);
+                io.rename(token, &aside(&name), &name);
+            }
+            Step::FlushLog | Step::RenameCopy => {
                 (self.entries, self.times) = self.held(log).index.storable(self.target);
                 return Ok(self.index_or_end(io, log, token, Some(SegmentFile::Index)));
             }
@@ -167,6 +233,13 @@ impl Drain {
                 let next = (kind == SegmentFile::Index).then_some(SegmentFile::TimeIndex);
                 return Ok(self.index_or_end(io, log, token, next));
             }
+            Step::Sum => {
+                let summing = self.summing.as_mut().expect("the step before started it");
+                if summing.on_done(io, log, pool, token, Ok(done))? {
+                    self.step = Step::SyncDirectory;
+                    io.sync_dir(token, &log.directory);
+                }
+            }
             Step::SyncDirectory => return Ok(self.finish(io, log)),
             Step::Finished => unreachable!("a finished job has nothing under way"),
         }
@@ -191,6 +264,13 @@ impl Drain {
         if let Some(kind) = next {
             self.step = Step::OpenIndex(kind);
             io.open(token, &file_name(&log.directory, self.base, kind), OpenMode::Buffered);
+        } else if self.seals {
+            let (entries, times) = (self.entries.len(), self.times.len());
+            self.held_mut(log).index.stored_now(entries, times);
+            (self.entries, self.times) = (Vec::new(), Vec::new());
+            let known = self.sums.take().map(|sums| *sums);
+            self.step = Step::Sum;
+            self.summing = Some(Summing::start(io, log, self.base, known, token));
         } else if self.named {
             self.step = Step::SyncDirectory;
             io.sync_dir(token, &log.directory);
@@ -211,6 +291,9 @@ impl Drain {
 
     /// Closes what is open, when the job is given up.
     pub fn give_up<I: Io>(&mut self, io: &mut I) {
+        if let Some(summing) = &mut self.summing {
+            summing.close(io);
+        }
         self.close_index(io);
         if let Some(file) = self.file.take() {
             io.close(file);
@@ -232,6 +315,11 @@ impl Drain {
         self.base
     }
 
+    /// Whether the segment has another file when the job is done.
+    pub fn copies(&self) -> bool {
+        self.copies
+    }
+
     /// Whether the segment is stored whole when the job is done.
     pub fn seals(&self) -> bool {
         self.seals
@@ -239,7 +327,18 @@ impl Drain {
 
     fn open_log<I: Io>(&mut self, io: &mut I, log: &Log, token: Token) {
         self.step = Step::OpenLog;
-        io.open(token, &file_name(&log.directory, self.base, SegmentFile::Log), OpenMode::Direct);
+        let name = file_name(&log.directory, self.base, SegmentFile::Log);
+        io.open(token, &if self.copies { aside(&name) } else { name }, OpenMode::Direct);
+    }
+
+    /// Reads the next piece of what was flushed to the old file.
+    fn read_old<I: Io>(&mut self, io: &mut I, log: &Log, pool: &Pool, token: Token) -> Result<(), IoError> {
+        let len = (self.held(log).flushed - self.submitted).min(SEGMENT_WRITE_BYTES as u32) as usize;
+        // Without memory the attempt fails, and another is made.
+        let block = pool.block(len).ok_or(IoError::Cancelled)?;
+        self.step = Step::ReadOld;
+        io.read(token, self.open_index(), u64::from(self.submitted), block, len);
+        Ok(())
     }
 
     /// Submits as many writes as may be in flight; goes on to the flush when all have completed.
@@ -252,6 +351,9 @@ impl Drain {
                 return if self.in_flight == 0 { Progress::Starved } else { Progress::Going };
             };
             stage(log, self.base, self.submitted, len, &mut block);
+            if let Some(sums) = &mut self.sums {
+                sums.feed(Summed::Log, &block.filled()[..len as usize]);
+            }
             io.write(token, self.log_file(), u64::from(self.submitted), block.freeze());
             self.submitted += len;
             self.in_flight += 1;
@@ -277,10 +379,12 @@ impl Drain {
         self.give_up(io);
         let (target, seals) = (self.target, self.seals);
         let (entries, times) = (self.entries.len(), self.times.len());
+        let sums = self.sums.take();
         let segment = self.held_mut(log);
         segment.flushed = target;
         segment.index.stored_now(entries, times);
         segment.stored = seals;
+        segment.sums = sums;
         if log.carried.is_some_and(|carried| carried.segment == self.base && carried.from != target) {
             log.carried = None;
         }
@@ -308,6 +412,19 @@ impl Drain {
             io.close(file);
         }
     }
+}
+
+/// The name of a segment's new file until it takes the old one's place.
+fn aside(name: &str) -> String {
+    format!("{name}{COPY_SUFFIX}")
+}
+
+/// The sums of what is flushed of a segment, to be continued; `None` if another process drained some of it.
+fn known_sums(log: &Log, segment: &Segment) -> Option<Box<SumBuilder>> {
+    if segment.flushed == 0 {
+        return Some(Box::new(SumBuilder::new(log.id, segment.base)));
+    }
+    segment.sums.clone()
 }
 
 /// Copies `len` bytes of a segment from the tail into a block, and pads it with zeros to whole disk blocks.

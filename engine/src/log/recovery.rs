@@ -14,6 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::drain::COPY_SUFFIX;
 use super::segment::Segment;
 use super::table::{LogIndex, Logs};
 use super::{Carried, Log, Placement, paths};
@@ -23,7 +24,9 @@ use crate::error::Fatal;
 use crate::format::batch::{self, BatchHeader};
 use crate::format::checkpoint::PartitionState;
 use crate::format::journal::{RecordHeader, RecordKind};
-use crate::format::partition::{SegmentFile, parse_file_name};
+use crate::format::partition::{
+    DirName, METADATA_FILE, SegmentFile, decode_metadata, parse_dir_name, parse_file_name,
+};
 use crate::io::{Blocking, Io};
 use crate::log::index::SparseIndex;
 use crate::log::producers::Producers;
@@ -258,12 +261,16 @@ impl Rebuild {
         for index in indexes {
             let pending = self.pending.remove(&index);
             let log = self.logs.get_mut(index).expect("just listed");
-            if let Some(pending) = pending {
-                complete(disk, log, pending)?;
-            }
             log.high_watermark = log.next_offset;
-            let start = log.log_start;
-            log.move_start(start);
+            let first = log.drop_before_start();
+            match pending {
+                Some(pending) if pending.segment < first => {
+                    let after = pending.after.into_iter().filter(|batch| batch.segment >= first);
+                    after.for_each(|batch| log.tail.push(batch));
+                }
+                Some(pending) => complete(disk, log, pending)?,
+                None => {}
+            }
             let last = log.segments.len().saturating_sub(1);
             for (at, segment) in log.segments.iter_mut().enumerate() {
                 segment.durable = segment.size;
@@ -394,9 +401,13 @@ fn complete<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log, pending: Pending) 
 
 /// Removes files of segments that the log no longer has, and checks that those it has are there.
 fn sweep<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log) -> Result<(), Fatal> {
-    log.has_directory = true;
+    // Without its metadata file, a directory was being made when the machine died: it is made again.
+    log.has_directory = owner(disk, &log.directory)? == Some(log.id.topic);
     let mut present = BTreeSet::new();
     for entry in disk.list(&log.directory)? {
+        if entry.name.ends_with(COPY_SUFFIX) {
+            disk.unlink(&format!("{}/{}", log.directory, entry.name))?;
+        }
         let Some(name) = parse_file_name(&entry.name) else { continue };
         if name.deleted || log.segment(name.base_offset).is_none() {
             disk.unlink(&format!("{}/{}", log.directory, entry.name))?;
@@ -413,20 +424,56 @@ fn sweep<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log) -> Result<(), Fatal> 
     Ok(())
 }
 
-/// Every byte that is not flushed in a segment must be in the tail.
-fn covered(log: &Log) -> Result<(), Fatal> {
-    let Some(first) = log.segments.iter().find(|segment| segment.flushed < segment.size) else {
-        return Ok(());
-    };
-    let starts =
-        log.tail.front().is_some_and(|front| (front.segment, front.position) <= (first.base, first.flushed));
-    let ends = log.tail.back().is_some_and(|back| back.next == log.next_offset);
-    if starts && ends {
-        return Ok(());
+/// The topic that a partition's directory says it belongs to.
+fn owner<I: Io>(disk: &mut Blocking<'_, I>, directory: &str) -> Result<Option<TopicId>, Fatal> {
+    let text = disk.read_whole(&format!("{directory}/{METADATA_FILE}"))?;
+    Ok(text.and_then(|text| decode_metadata(&text)))
+}
+
+/// Removes the directories of topics that are deleted: those that have been renamed, and those whose rename a crash
+/// came before. One of a topic that nobody knows is left alone, and told of.
+pub fn remove_deleted<I: Io>(
+    disk: &mut Blocking<'_, I>,
+    deleted: &BTreeSet<TopicId>,
+    is_live: impl Fn(&str, u32, TopicId) -> bool,
+) -> Result<(), Fatal> {
+    for entry in disk.list(paths::LOGS)? {
+        let path = format!("{}/{}", paths::LOGS, entry.name);
+        match parse_dir_name(&entry.name) {
+            Some(DirName::Deleted { .. }) => disk.remove_tree(&path)?,
+            Some(DirName::Live { topic, index }) => match owner(disk, &path)? {
+                Some(id) if deleted.contains(&id) => disk.remove_tree(&path)?,
+                Some(id) if !is_live(&topic, index, id) => {
+                    tracing::warn!(path, %id, "a directory of a topic that the metadata does not know is left alone");
+                }
+                _ => {}
+            },
+            None => {}
+        }
     }
-    Err(Fatal::Corrupt {
-        file: paths::segment(&log.directory, first.base, SegmentFile::Log),
-        position: u64::from(first.flushed),
-        what: "the journal lacks bytes that were durable".to_owned(),
-    })
+    Ok(())
+}
+
+/// Every byte that is not flushed in a segment must be in the tail, whatever the checkpoint claims.
+fn covered(log: &Log) -> Result<(), Fatal> {
+    // By segment, the last stretch without a gap that the tail holds.
+    let mut held: BTreeMap<Offset, (u32, u32)> = BTreeMap::new();
+    for batch in log.tail.iter() {
+        let (start, end) = held.entry(batch.segment).or_insert((batch.position, batch.position));
+        if *end != batch.position {
+            *start = batch.position;
+        }
+        *end = batch.end();
+    }
+    for segment in log.segments.iter().filter(|segment| segment.flushed < segment.size) {
+        let (start, end) = held.get(&segment.base).copied().unwrap_or_default();
+        if start > segment.flushed || end != segment.size {
+            return Err(Fatal::Corrupt {
+                file: paths::segment(&log.directory, segment.base, SegmentFile::Log),
+                position: u64::from(segment.flushed),
+                what: "the journal lacks bytes that were durable".to_owned(),
+            });
+        }
+    }
+    Ok(())
 }

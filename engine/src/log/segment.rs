@@ -1,6 +1,7 @@
 //! One segment: how much of it was appended, is durable, and is in its file.
 
 use super::index::SparseIndex;
+use crate::format::sum::SumBuilder;
 use crate::limits::BLOCK_BYTES;
 use crate::time::WallMs;
 use crate::types::Offset;
@@ -31,6 +32,8 @@ pub struct Segment {
     pub created: WallMs,
     /// Its indexes.
     pub index: SparseIndex,
+    /// The sums of what was drained, if this process drained all of it.
+    pub sums: Option<Box<SumBuilder>>,
 }
 
 impl Segment {
@@ -46,6 +49,7 @@ impl Segment {
             stored: false,
             created,
             index: SparseIndex::new(),
+            sums: None,
         }
     }
 

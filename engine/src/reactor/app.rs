@@ -20,6 +20,13 @@ pub trait App {
     fn step(&mut self, event: AppEvent, out: &mut Outbox);
 }
 
+/// A host may choose its app when it runs.
+impl<T: App + ?Sized> App for Box<T> {
+    fn step(&mut self, event: AppEvent, out: &mut Outbox) {
+        (**self).step(event, out);
+    }
+}
+
 /// What happened.
 #[derive(Debug)]
 pub enum AppEvent {

@@ -9,7 +9,7 @@ use crate::format::batch::{self, BatchError, BatchHeader};
 use crate::format::journal::{PAYLOAD_BYTES_MAX, RecordHeader, RecordKind};
 use crate::io::Io;
 use crate::journal::Claim;
-use crate::limits::JOURNAL_SLAB_BYTES;
+use crate::limits::{JOURNAL_SLAB_BYTES, PRODUCERS_PER_SHARD_MAX};
 use crate::log::producers::Verdict;
 use crate::log::table::LogIndex;
 use crate::log::{Log, Placement};
@@ -174,6 +174,7 @@ impl<I: Io> Shard<I> {
             Ok(Verdict::New) => {}
             Ok(Verdict::Duplicate(base_offset, lsn)) => {
                 let appended = Appended { base_offset, append_time: None, log_start: log.log_start };
+                let durability = durability.max(log.config.durability_min);
                 self.answer_at(lsn, who, appended, durability);
                 return Attempt::Settled;
             }
@@ -300,9 +301,12 @@ impl<I: Io> Shard<I> {
         durability: Durability,
     ) {
         let log = self.logs.get_mut(index).expect("the caller found it");
+        let durability = durability.max(log.config.durability_min);
+        let known = log.producers.len();
         let max_timestamp = append_time.map_or(header.max_timestamp, |now| now.0);
         let stored = BatchHeader { base_offset: placement.base, max_timestamp, ..*header };
         log.appended(placement, &stored, last_lsn);
+        self.producers += log.producers.len() - known;
         let appended = Appended { base_offset: placement.base, append_time, log_start: log.log_start };
         self.open_placed.push(Placing {
             log: index,
@@ -316,6 +320,25 @@ impl<I: Io> Shard<I> {
             source,
         });
         self.answer_at(last_lsn, who, appended, durability);
+        if self.producers > PRODUCERS_PER_SHARD_MAX {
+            self.forget_producers();
+        }
+    }
+
+    /// Forgets the hundredth of all producers whose last batches are oldest; so seldom that a look at all is cheap.
+    fn forget_producers(&mut self) {
+        let each = |(index, log): (LogIndex, &Log)| {
+            log.producers.last_stored().map(|(lsn, id)| (lsn, index, id)).collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = self.logs.iter().flat_map(each).collect();
+        let forgotten = all.len() / 100 + 1;
+        all.sort_unstable();
+        for (_, index, id) in all.into_iter().take(forgotten) {
+            if let Some(log) = self.logs.get_mut(index) {
+                log.producers.forget(id);
+                self.producers -= 1;
+            }
+        }
     }
 
     /// Answers when record `lsn` is as durable as asked.

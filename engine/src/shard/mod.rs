@@ -120,6 +120,8 @@ pub struct Shard<I: Io> {
     reads: Reads,
     maintenance: Maintenance,
     disk_full: bool,
+    /// Idempotent producers that the logs remember, all together.
+    producers: usize,
     outputs: VecDeque<Output>,
     io: std::marker::PhantomData<I>,
 }
@@ -277,6 +279,8 @@ impl<I: Io> Shard<I> {
     pub fn end_turn(&mut self, io: &mut I) {
         self.drain_backlog(io);
         self.submit(io);
+        // What was drained since may go, also when nothing is submitted for want of memory.
+        self.evict();
         // A batch in parts may have its last one in the open group, and the others in groups before it.
         let placed = self.open_placed.iter().map(|placing| placing.lsn).chain(self.chain_lsn()).min();
         let unsubmitted = placed.unwrap_or(Lsn(u64::MAX)).min(self.journal.first_open_lsn());
@@ -422,6 +426,7 @@ impl<I: Io> Shard<I> {
             .collect();
         for id in gone {
             let Some((index, log)) = self.logs.remove(id) else { continue };
+            self.producers -= log.producers.len();
             self.reads.readers.forget_log(index);
             for ((_, watch), who) in self.watches.grown(index, u64::MAX) {
                 self.outputs.push_back(Output::Woken(who, watch));

@@ -498,7 +498,7 @@ impl Workload {
             (Op::Trim { .. }, Reply::Refused(_)) => {}
             (Op::Create(name), Reply::TopicCreated(id)) => self.created(node, &name, id),
             (Op::Create(name), Reply::Refused(refusal)) => {
-                if refusal == Refusal::Poisoned {
+                if matches!(refusal, Refusal::Poisoned | Refusal::DiskFull) {
                     self.names.insert(name, None); // It may be there after the next start.
                 } else {
                     self.model.violated(format!("the creation of {name} was refused: {refusal}"));

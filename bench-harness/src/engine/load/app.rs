@@ -22,8 +22,10 @@ const LOOK_EVERY: Nanos = Nanos::from_millis(2);
 /// What the harness tells a shard. One at a time: the next is looked at when the last is answered.
 #[derive(Debug)]
 pub enum Command {
-    /// Create a topic; to shard 0 only. Answered [`Answer::Created`].
+    /// Create a topic; to shard 0 only. Answered [`Answer::Changed`].
     Create(String, u32, TopicConfig),
+    /// Delete a topic; to shard 0 only. Answered [`Answer::Changed`].
+    Delete(String),
     /// Run loads at the same time. Answered [`Answer::Ran`] when all are over.
     Run(Vec<Load>),
     /// Send this to every connection from now on. Answered [`Answer::Serving`].
@@ -35,8 +37,8 @@ pub enum Command {
 pub enum Answer {
     /// It serves: the first answer, unasked.
     Started,
-    /// The topic is there, or why not.
-    Created(Result<(), String>),
+    /// The topic is there, or gone as asked; or why not.
+    Changed(Result<(), String>),
     /// What the loads came to, in the order given.
     Ran(Vec<Report>),
     /// Connections are served.
@@ -84,6 +86,12 @@ impl LoadApp {
                 let request = Request::CreateTopic { name, partitions: Some(partitions), config };
                 out.engine(AppToken(CONTROL << KIND_SHIFT), ShardId(0), request, None);
             }
+            Ok(Command::Delete(name)) => match out.metadata().topic(&name).map(|topic| topic.id) {
+                Some(id) => {
+                    out.engine(AppToken(CONTROL << KIND_SHIFT), ShardId(0), Request::DeleteTopic(id), None);
+                }
+                None => self.answer(Answer::Changed(Err("there is no such topic".to_owned())), out),
+            },
             Ok(Command::Run(loads)) => self.start(loads, out),
             Ok(Command::Serve(serve)) => {
                 self.serve = Some(serve);
@@ -148,12 +156,12 @@ impl App for LoadApp {
             AppEvent::Timer(AppToken(token)) => self.load_event(token, out, |work, _, desk| work.timer(desk)),
             AppEvent::Reply(AppToken(token), reply) => match token >> KIND_SHIFT {
                 CONTROL => {
-                    let created = match reply {
-                        Reply::TopicCreated(_) => Ok(()),
+                    let changed = match reply {
+                        Reply::TopicCreated(_) | Reply::Done => Ok(()),
                         Reply::Refused(refusal) => Err(refusal.to_string()),
-                        other => Err(format!("a topic's creation was answered by {other:?}")),
+                        other => Err(format!("a change of topics was answered by {other:?}")),
                     };
-                    self.answer(Answer::Created(created), out);
+                    self.answer(Answer::Changed(changed), out);
                 }
                 CONNECTION => {
                     let conn = ConnId(token & !(CONNECTION << KIND_SHIFT));

@@ -7,10 +7,11 @@ use millstream_engine::time::Nanos;
 use millstream_engine::types::ShardId;
 
 use super::{Bench, Benchmark};
+use crate::engine::alone::{self, AloneCase, TURN_BYTES_MAX};
 use crate::engine::case::{Batch, CPU_PER_OPERATION, LoadCase, RATE};
 use crate::engine::host::Host;
 use crate::engine::load::{Load, Pace, Until};
-use crate::engine::node::{Segments, Spec};
+use crate::engine::node::Spec;
 use crate::limits::disk::{Append, Sequential, large_file};
 use crate::measure::{Measured, Of, Problem};
 use crate::raw::Op;
@@ -20,9 +21,9 @@ const P50: Of = Of::Percentile(50.0);
 const P99: Of = Of::Percentile(99.0);
 const MB_S: Of = Of::Figure("MB/s");
 
-/// A default node whose topic `t` has so many partitions.
-fn host(bench: &Bench, partitions: u32, segments: Segments) -> Result<Host, Problem> {
-    let host = bench.host(Spec { segments, ..Spec::default() })?;
+/// A node whose topic `t` has so many partitions.
+fn host(bench: &Bench, partitions: u32, config: Config) -> Result<Host, Problem> {
+    let host = bench.host(Spec { config, ..Spec::default() })?;
     host.create("t", partitions, TopicConfig::default())?;
     Ok(host)
 }
@@ -35,7 +36,7 @@ fn with_ratio(benchmark: &Benchmark, measured: &[Measured; 2], of: Of) -> Vec<Ro
 }
 
 pub(super) fn single(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
-    let host = host(bench, 1, Segments::Written)?;
+    let host = host(bench, 1, Config::default())?;
     let batch = Batch::of(1, 4096);
     let engine = LoadCase::one("engine, durable append 4 KiB", &host, |span| {
         batch.append("t", 1, Pace::Closed(1), Until::Span(span))
@@ -46,7 +47,7 @@ pub(super) fn single(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, P
 }
 
 pub(super) fn commit(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
-    let host = host(bench, 64, Segments::Written)?;
+    let host = host(bench, 64, Config::default())?;
     let batch = Batch::of(1, 4096);
     let round = |partitions: usize| {
         let batch = &batch;
@@ -63,24 +64,30 @@ fn groups(batch: &Batch, until: Until) -> Load {
     batch.append("t", 8, Pace::Closed(32), until)
 }
 
+/// That load, as much of it as one turn of the journal alone takes.
+fn journal_alone<'a>(host: &'a Host, batch: &'a Batch) -> AloneCase<'a> {
+    let load = LoadCase::one("engine, journal alone", host, |_| groups(batch, Until::Bytes(TURN_BYTES_MAX)));
+    AloneCase { load, host, topic: "t", partitions: 8 }
+}
+
 pub(super) fn journal(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
-    let host = host(bench, 8, Segments::Discarded)?;
+    let host = host(bench, 8, alone::config())?;
     let batch = Batch::of(1, 64 << 10);
-    let engine = LoadCase::one("engine, journal alone", &host, |span| groups(&batch, Until::Span(span)));
+    let engine = journal_alone(&host, &batch);
     let raw = Append::of(1 << 20, &bench.dir, bench.direct);
     let measured = bench.measure([Box::new(engine), Box::new(raw)], bench.span)?;
     Ok(with_ratio(benchmark, &measured, MB_S))
 }
 
 pub(super) fn sustained(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
-    let (whole, alone) = (host(bench, 8, Segments::Written)?, host(bench, 8, Segments::Discarded)?);
+    let (whole, alone) = (host(bench, 8, Config::default())?, host(bench, 8, alone::config())?);
     let batch = Batch::of(1, 64 << 10);
     let bytes = Until::Bytes(10 * Config::default().journal_bytes);
     let raw = Sequential::new(Op::Write, large_file(&bench.dir, bench.direct)?);
     let measured = bench.measure(
         [
             Box::new(LoadCase::one("engine, sustained", &whole, |_| groups(&batch, bytes))),
-            Box::new(LoadCase::one("engine, journal alone", &alone, |_| groups(&batch, bytes))),
+            Box::new(journal_alone(&alone, &batch)),
             Box::new(raw),
         ],
         bench.span,
@@ -93,19 +100,24 @@ pub(super) fn sustained(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>
 }
 
 pub(super) fn beside_bulk(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
-    let (whole, alone) = (host(bench, 9, Segments::Written)?, host(bench, 9, Segments::Discarded)?);
+    let (whole, alone) = (host(bench, 9, Config::default())?, host(bench, 9, alone::config())?);
     let (small, large) = (Batch::of(1, 4096), Batch::of(1, 256 << 10));
     let loads = |span: Nanos| {
         let small = small.append("t", 1, Pace::Closed(1), Until::Span(span));
         let large = large.append("t", 9, Pace::Open(400.0), Until::Span(span));
         vec![(ShardId(0), vec![small, large])]
     };
-    // Long enough to go around the journal.
-    let span = bench.span.max(Duration::from_secs(4));
+    // Long enough to go around the default journal; and short enough for the other's.
+    let span = Duration::from_secs(5);
     let measured = bench.measure(
         [
             Box::new(LoadCase::new("engine, append beside segment writes", &whole, loads)),
-            Box::new(LoadCase::new("engine, append without segment writes", &alone, loads)),
+            Box::new(AloneCase {
+                load: LoadCase::new("engine, append without segment writes", &alone, loads),
+                host: &alone,
+                topic: "t",
+                partitions: 9,
+            }),
         ],
         span,
     )?;
@@ -130,7 +142,7 @@ pub(super) fn shards(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, P
 
 pub(super) fn cpu(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
     const RECORDS: usize = 63;
-    let host = host(bench, 1, Segments::Written)?;
+    let host = host(bench, 1, Config::default())?;
     let batch = Batch::of(RECORDS, 64 << 10);
     let engine = LoadCase::one("engine, 64 KiB batches of 1 KiB records", &host, |span| {
         batch.append("t", 1, Pace::Closed(4), Until::Span(span))

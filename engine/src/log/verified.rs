@@ -1,0 +1,90 @@
+//! Which blocks of a stored segment have been checked against its sums since it was opened: each is checked before it
+//! is first served.
+
+use crate::format::sum::{Sum, Summed};
+use crate::limits::SUM_BLOCK_BYTES;
+
+const BLOCK: u32 = SUM_BLOCK_BYTES as u32;
+
+/// A stored segment's sums, and what has been checked by them.
+#[derive(Debug)]
+pub struct Verified {
+    sum: Sum,
+    checked: Vec<bool>,
+}
+
+impl Verified {
+    /// Nothing is checked yet.
+    pub fn new(sum: Sum) -> Verified {
+        let blocks = sum.len(Summed::Log).div_ceil(BLOCK) as usize;
+        Verified { sum, checked: vec![false; blocks] }
+    }
+
+    /// What must be read so that `len` bytes at `position` can be trusted: themselves, or the whole blocks around them
+    /// if one of those is not checked yet.
+    pub fn to_read(&self, position: u32, len: u32) -> (u32, u32) {
+        let end = position + len;
+        let blocks = (position / BLOCK) as usize..end.div_ceil(BLOCK) as usize;
+        if self.checked.get(blocks).is_some_and(|blocks| blocks.iter().all(|checked| *checked)) {
+            return (position, len);
+        }
+        let start = position - position % BLOCK;
+        let end = (u64::from(end).next_multiple_of(u64::from(BLOCK)) as u32)
+            .min(self.sum.len(Summed::Log))
+            .max(end);
+        (start, end - start)
+    }
+
+    /// Checks what was read at `position`, if that is whole blocks not checked before. Gives the position of the first
+    /// damaged block.
+    pub fn check(&mut self, position: u32, bytes: &[u8]) -> Result<(), u32> {
+        if !position.is_multiple_of(BLOCK) {
+            return Ok(()); // Only blocks that were checked are read in part.
+        }
+        for (index, block) in bytes.chunks(SUM_BLOCK_BYTES).enumerate() {
+            let number = position / BLOCK + index as u32;
+            let whole = block.len() == SUM_BLOCK_BYTES
+                || number * BLOCK + block.len() as u32 == self.sum.len(Summed::Log);
+            let Some(checked) = self.checked.get_mut(number as usize) else { return Err(number * BLOCK) };
+            if *checked || !whole {
+                continue;
+            }
+            if !self.sum.verify_block(Summed::Log, number, block) {
+                return Err(number * BLOCK);
+            }
+            *checked = true;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::sum::SumBuilder;
+    use crate::types::{Offset, PartitionId, TopicId};
+
+    fn sample() -> (Vec<u8>, Verified) {
+        let bytes: Vec<u8> = (0..150_000_u32).map(|at| (at % 251) as u8).collect();
+        let mut builder = SumBuilder::new(PartitionId { topic: TopicId([1; 16]), index: 0 }, Offset(0));
+        builder.feed(Summed::Log, &bytes);
+        (bytes, Verified::new(builder.finish()))
+    }
+
+    #[test]
+    fn what_is_not_checked_is_read_in_whole_blocks_and_once_only() {
+        let (bytes, mut verified) = sample();
+        assert_eq!(verified.to_read(70_000, 10), (65_536, 65_536));
+        assert_eq!(verified.check(65_536, &bytes[65_536..131_072]), Ok(()));
+        assert_eq!(verified.to_read(70_000, 10), (70_000, 10));
+        assert_eq!(verified.to_read(131_000, 200), (65_536, 150_000 - 65_536));
+    }
+
+    #[test]
+    fn a_damaged_block_is_named_and_stays_unchecked() {
+        let (mut bytes, mut verified) = sample();
+        bytes[140_000] ^= 1;
+        assert_eq!(verified.check(65_536, &bytes[65_536..]), Err(131_072));
+        assert_eq!(verified.to_read(140_000, 1), (131_072, 150_000 - 131_072));
+    }
+}

@@ -1,0 +1,43 @@
+//! `millstream log`: the engine looks, this prints.
+
+use std::io::{BufWriter, Write};
+
+use millstream_engine::inspect::{Detail, Line, local};
+
+use crate::cli::Log;
+
+/// Runs the command. Fails if it cannot be carried out, and if `verify` or `dump` finds damage.
+pub fn run(log: Log) -> Result<(), String> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    // Whoever reads may have seen enough, which is no failure of ours.
+    let mut print = |line: &dyn std::fmt::Display| drop(writeln!(out, "{line}"));
+    let (path, detail) = match log {
+        Log::Verify { path } => (path, Detail::Files),
+        Log::Dump { path, records: false } => (path, Detail::Entries),
+        Log::Dump { path, records: true } => (path, Detail::Records),
+        Log::Salvage { path, to } => {
+            let saved =
+                local::salvage(&path, &to, &mut |line| print(&line)).map_err(|fatal| fatal.to_string())?;
+            let (partitions, batches, bytes, lost) =
+                (saved.partitions, saved.batches, saved.bytes, saved.lost);
+            print(&format!(
+                "saved {batches} batches, {bytes} bytes, of {partitions} partitions; {lost} offsets left out"
+            ));
+            return Ok(());
+        }
+    };
+    let mut show = |line: Line<'_>| match line {
+        Line::Entry(entry) => print(&entry),
+        Line::File(verdict) => print(verdict),
+    };
+    let mut warn = |fatal: &_| {
+        eprintln!("millstream: {fatal}: what is being written meanwhile may look damaged");
+    };
+    let summary = local::check(&path, detail, &mut show, &mut warn).map_err(|fatal| fatal.to_string())?;
+    print(&format!("{} files, {} damaged or missing", summary.files, summary.damaged));
+    drop(out);
+    match summary.damaged {
+        0 => Ok(()),
+        damaged => Err(format!("{}: {damaged} files are damaged or missing", path.display())),
+    }
+}
