@@ -91,6 +91,7 @@ pub fn recover<I: Io>(
         last_lsn: Lsn(live.first().map_or(0, |candidate| candidate.first.first_lsn.0 - 1)),
         last_crc: live.first().map_or(0, |candidate| candidate.first.previous_crc),
         bytes: 0,
+        last_group: None,
         replay_lsn,
         file_bytes: ring.file_bytes,
         key: ring.key,
@@ -125,10 +126,14 @@ pub fn recover<I: Io>(
             ),
         });
     }
-    // What a killed process had written but not flushed was read here, and is about to be believed: flush it first.
-    if let Some(candidate) = live.last() {
+    // The last group is about to be believed, whether or not it was ever flushed: by a killed process it may not have been,
+    // and after a flush that failed it may be what is read and yet never reach the disk. So it is written once more.
+    if let Some((candidate, (position, group))) = live.last().zip(scan.last_group) {
+        disk.write(candidate.slot.file, &candidate.name, position, group)?;
         disk.flush(candidate.slot.file, &candidate.name)?;
     }
+    // Names of files may be as new: a group in a file without a durable name would be lost with it.
+    disk.sync_dir(directory)?;
     let mut files = Files::new(used, free.into(), next_epoch, ring.file_bytes);
     while files.total() < JOURNAL_FILES_MIN || files.free() == 0 {
         let number = files.next_number();
@@ -194,6 +199,8 @@ struct Scan {
     last_lsn: Lsn,
     last_crc: u32,
     bytes: u64,
+    /// The last group accepted, and its position in its file.
+    last_group: Option<(u64, Slice)>,
     replay_lsn: Lsn,
     file_bytes: u64,
     key: u64,
@@ -260,6 +267,7 @@ impl Scan {
     ) -> Result<(), Fatal> {
         self.durable_lsn = self.durable_lsn.max(header.durable_lsn);
         self.last_crc = header.crc;
+        self.last_group = Some((position, group.slice(0..header.length)));
         self.bytes += header.length as u64;
         let mut lsn = self.last_lsn;
         self.last_lsn = header.last_lsn();

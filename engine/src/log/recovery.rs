@@ -262,12 +262,16 @@ impl Rebuild {
         for index in indexes {
             let pending = self.pending.remove(&index);
             let log = self.logs.get_mut(index).expect("just listed");
-            if let Some(pending) = pending {
-                complete(disk, log, pending)?;
-            }
             log.high_watermark = log.next_offset;
-            let start = log.log_start;
-            log.move_start(start);
+            let first = log.drop_before_start();
+            match pending {
+                Some(pending) if pending.segment < first => {
+                    let after = pending.after.into_iter().filter(|batch| batch.segment >= first);
+                    after.for_each(|batch| log.tail.push(batch));
+                }
+                Some(pending) => complete(disk, log, pending)?,
+                None => {}
+            }
             let last = log.segments.len().saturating_sub(1);
             for (at, segment) in log.segments.iter_mut().enumerate() {
                 segment.durable = segment.size;
