@@ -87,7 +87,7 @@ pub(super) fn partition<I: Io>(
                 bases.insert(file.base_offset);
             }
             None if name.ends_with(COPY_SUFFIX) => left_over(path, report),
-            None => text(disk, path, name, report)?,
+            None => text(disk, site, path, name, report)?,
         }
     }
     for base in bases {
@@ -126,9 +126,19 @@ fn left_over(path: &str, report: &mut Report<'_>) {
     report.file(&verdict);
 }
 
+/// Where the topic id stands in `partition.metadata`, behind the version and its own name.
+const TOPIC_ID_AT: u64 = 21;
+
+/// Whether a file lies in a directory of a topic of this name.
+fn is_of(path: &str, topic: &str) -> bool {
+    let directory = path.rsplit('/').nth(1).and_then(parse_dir_name);
+    matches!(directory, Some(DirName::Live { topic: found, .. }) if found == topic)
+}
+
 /// The small texts of a partition's directory.
 fn text<I: Io>(
     disk: &mut Blocking<'_, I>,
+    site: &Site,
     path: &str,
     name: &str,
     report: &mut Report<'_>,
@@ -137,7 +147,14 @@ fn text<I: Io>(
     let bytes = disk.read_whole(path)?.unwrap_or_default();
     match name {
         METADATA_FILE => match decode_metadata(&bytes) {
-            Some(id) => verdict.holds = format!("topic id {id}"),
+            Some(id) => {
+                verdict.holds = format!("topic id {id}");
+                let is_known = site.names.get(&id).is_some_and(|name| is_of(path, name));
+                if site.is_complete() && !is_known && !site.deleted.contains(&id) {
+                    verdict
+                        .bad(TOPIC_ID_AT, "the metadata knows no topic of this directory's name and this id");
+                }
+            }
             None => verdict.bad(0, "it is not what it should be"),
         },
         LEADER_EPOCHS_FILE => match decode_leader_epochs(&bytes) {
