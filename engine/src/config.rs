@@ -1,6 +1,7 @@
 //! What an operator may set, in the engine's terms. The server reads it from its file and its flags.
 
 use crate::limits;
+use crate::types::Durability;
 
 /// A node's settings.
 #[derive(Clone, Debug)]
@@ -62,6 +63,8 @@ pub struct TopicConfig {
     pub index_interval_bytes: u32,
     /// `message.timestamp.type=LogAppendTime`: batches are stamped by the broker.
     pub log_append_time: bool,
+    /// `millstream.durability.min`: senders are answered no earlier than this allows, whatever they ask for.
+    pub durability_min: Durability,
 }
 
 impl Default for TopicConfig {
@@ -74,6 +77,7 @@ impl Default for TopicConfig {
             max_message_bytes: 1_048_588,
             index_interval_bytes: 4096,
             log_append_time: false,
+            durability_min: Durability::Memory,
         }
     }
 }

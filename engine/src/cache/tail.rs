@@ -66,6 +66,24 @@ impl Tail {
         self.batches.push_back(batch);
     }
 
+    /// Copies every batch to memory of its own, if they keep much more memory taken than they need. Gives their bytes.
+    pub fn rehome(&mut self) -> usize {
+        let len = self.batches.iter().map(|batch| batch.bytes.len()).sum();
+        let pinned = self.batches.iter().map(|batch| batch.bytes.pinned()).max().unwrap_or(0);
+        if pinned > 2 * len {
+            let mut bytes = Vec::with_capacity(len);
+            self.batches.iter().for_each(|batch| bytes.extend_from_slice(&batch.bytes));
+            let bytes = Slice::from(bytes);
+            let mut at = 0;
+            for batch in &mut self.batches {
+                let end = at + batch.bytes.len();
+                batch.bytes = bytes.slice(at..end);
+                at = end;
+            }
+        }
+        len
+    }
+
     /// Lets the oldest batch go.
     pub fn pop_front(&mut self) -> Option<TailBatch> {
         let batch = self.batches.pop_front();

@@ -2,6 +2,7 @@
 
 use crate::config::TopicConfig;
 use crate::limits::{BATCH_BYTES_MAX, SEGMENT_BYTES_MAX};
+use crate::types::Durability;
 
 /// One setting of [`TopicConfig`].
 #[derive(Debug)]
@@ -15,7 +16,7 @@ pub struct Setting {
 }
 
 /// Every setting.
-pub const SETTINGS: [Setting; 7] = [
+pub const SETTINGS: [Setting; 8] = [
     Setting {
         name: "segment.bytes",
         get: |config| config.segment_bytes.to_string(),
@@ -76,6 +77,26 @@ pub const SETTINGS: [Setting; 7] = [
             Some(())
         },
     },
+    Setting {
+        name: "millstream.durability.min",
+        get: |config| {
+            match config.durability_min {
+                Durability::Memory => "memory",
+                Durability::Written => "written",
+                Durability::Durable => "durable",
+            }
+            .to_owned()
+        },
+        set: |config, text| {
+            config.durability_min = match text {
+                "memory" => Durability::Memory,
+                "written" => Durability::Written,
+                "durable" => Durability::Durable,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
 ];
 
 /// Settings by name, in the table's order.
@@ -114,6 +135,7 @@ mod tests {
             max_message_bytes: 100,
             index_interval_bytes: 0,
             log_append_time: true,
+            durability_min: Durability::Written,
         };
         let mut read = TopicConfig::default();
         apply_pairs(&mut read, &to_pairs(&config)).unwrap();

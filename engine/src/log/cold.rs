@@ -439,7 +439,9 @@ impl Cold {
             let header = &scanned.header;
             let wanted = match self.want {
                 Want::Batches { offset, .. } => header.next_offset() > offset,
-                Want::Time(timestamp) => header.max_timestamp >= timestamp,
+                Want::Time(timestamp) => {
+                    header.max_timestamp >= timestamp && header.next_offset() > log.log_start
+                }
                 Want::Load(_) => true,
             };
             if !wanted {

@@ -16,7 +16,7 @@ pub mod verified;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::cache::tail::Tail;
+use crate::cache::tail::{Tail, TailBatch};
 use crate::config::TopicConfig;
 use crate::error::Refusal;
 use crate::format::batch::BatchHeader;
@@ -228,9 +228,23 @@ impl Log {
         }
     }
 
-    /// The largest timestamp that a record of this log has; -1 if there is none.
+    /// The largest timestamp that a readable record of this log has; -1 if there is none. Of a segment that the log starts
+    /// in the middle of, and that is not in memory, records before the start count too; of the segment that is being
+    /// appended to, those in memory only.
     pub fn max_timestamp(&self) -> i64 {
-        self.segments.iter().map(|segment| segment.index.max_timestamp()).max().unwrap_or(-1)
+        let live = |segment: &Segment| {
+            let trimmed = segment.base < self.log_start && self.tail.from_offset(self.log_start).is_some();
+            if !trimmed && segment.durable == segment.size {
+                return segment.index.max_timestamp();
+            }
+            let readable = |batch: &&TailBatch| {
+                batch.segment == segment.base
+                    && batch.next > self.log_start
+                    && batch.next <= self.high_watermark
+            };
+            self.tail.iter().filter(readable).map(|batch| batch.max_timestamp).max().unwrap_or(-1)
+        };
+        self.segments.iter().map(live).max().unwrap_or(-1)
     }
 
     /// Moves the log's start up to `start`. Gives the segments that hold nothing any more, for their files to be

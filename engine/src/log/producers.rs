@@ -112,13 +112,14 @@ impl Producers {
         producer.batches.push(remembered);
     }
 
-    /// Forgets the producer whose last batch is oldest.
-    pub fn forget_oldest(&mut self) {
-        let last = |producer: &Producer| producer.batches.last().map(|known| known.lsn);
-        let oldest = self.by_id.iter().min_by_key(|(_, producer)| last(producer)).map(|(id, _)| *id);
-        if let Some(id) = oldest {
-            self.by_id.remove(&id);
-        }
+    /// Every producer, with the record that holds its last batch.
+    pub fn last_stored(&self) -> impl Iterator<Item = (Lsn, i64)> {
+        self.by_id.iter().filter_map(|(id, producer)| Some((producer.batches.last()?.lsn, *id)))
+    }
+
+    /// Forgets a producer.
+    pub fn forget(&mut self, id: i64) {
+        self.by_id.remove(&id);
     }
 
     /// What the checkpoint keeps.

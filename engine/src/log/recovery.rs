@@ -24,7 +24,9 @@ use crate::error::Fatal;
 use crate::format::batch::{self, BatchHeader};
 use crate::format::checkpoint::PartitionState;
 use crate::format::journal::{RecordHeader, RecordKind};
-use crate::format::partition::{SegmentFile, parse_file_name};
+use crate::format::partition::{
+    DirName, METADATA_FILE, SegmentFile, decode_metadata, parse_dir_name, parse_file_name,
+};
 use crate::io::{Blocking, Io};
 use crate::log::index::SparseIndex;
 use crate::log::producers::Producers;
@@ -395,7 +397,8 @@ fn complete<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log, pending: Pending) 
 
 /// Removes files of segments that the log no longer has, and checks that those it has are there.
 fn sweep<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log) -> Result<(), Fatal> {
-    log.has_directory = true;
+    // Without its metadata file, a directory was being made when the machine died: it is made again.
+    log.has_directory = owner(disk, &log.directory)? == Some(log.id.topic);
     let mut present = BTreeSet::new();
     for entry in disk.list(&log.directory)? {
         if entry.name.ends_with(COPY_SUFFIX) {
@@ -412,6 +415,36 @@ fn sweep<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log) -> Result<(), Fatal> 
         if segment.flushed > 0 && !present.contains(&segment.base) {
             let file = paths::segment(&log.directory, segment.base, SegmentFile::Log);
             return Err(Fatal::Corrupt { file, position: 0, what: "the file is missing".to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// The topic that a partition's directory says it belongs to.
+fn owner<I: Io>(disk: &mut Blocking<'_, I>, directory: &str) -> Result<Option<TopicId>, Fatal> {
+    let text = disk.read_whole(&format!("{directory}/{METADATA_FILE}"))?;
+    Ok(text.and_then(|text| decode_metadata(&text)))
+}
+
+/// Removes the directories of topics that are deleted: those that have been renamed, and those whose rename a crash
+/// came before. One of a topic that nobody knows is left alone, and told of.
+pub fn remove_deleted<I: Io>(
+    disk: &mut Blocking<'_, I>,
+    deleted: &BTreeSet<TopicId>,
+    is_live: impl Fn(&str, u32, TopicId) -> bool,
+) -> Result<(), Fatal> {
+    for entry in disk.list(paths::LOGS)? {
+        let path = format!("{}/{}", paths::LOGS, entry.name);
+        match parse_dir_name(&entry.name) {
+            Some(DirName::Deleted { .. }) => disk.remove_tree(&path)?,
+            Some(DirName::Live { topic, index }) => match owner(disk, &path)? {
+                Some(id) if deleted.contains(&id) => disk.remove_tree(&path)?,
+                Some(id) if !is_live(&topic, index, id) => {
+                    tracing::warn!(path, %id, "a directory of a topic that the metadata does not know is left alone");
+                }
+                _ => {}
+            },
+            None => {}
         }
     }
     Ok(())

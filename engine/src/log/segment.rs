@@ -61,6 +61,11 @@ impl Segment {
         self.durable - self.durable % BLOCK_BYTES as u32
     }
 
+    /// Whether all that is not in its file is less than a block, which has to wait for more.
+    pub fn is_open_rest(&self) -> bool {
+        !self.sealed && self.size - self.flushed < BLOCK_BYTES as u32
+    }
+
     /// Whether there is anything to be done for its file.
     pub fn wants_drain(&self) -> bool {
         !self.stored && (self.drainable() > self.flushed || self.sealed && self.durable == self.size)

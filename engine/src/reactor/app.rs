@@ -21,7 +21,7 @@ pub trait App {
 }
 
 /// A host may choose its app when it runs.
-impl<A: App + ?Sized> App for Box<A> {
+impl<T: App + ?Sized> App for Box<T> {
     fn step(&mut self, event: AppEvent, out: &mut Outbox) {
         (**self).step(event, out);
     }

@@ -15,12 +15,14 @@ use crate::error::Fatal;
 use crate::format::checkpoint::{Checkpoint, PartitionState};
 use crate::format::manifest::Manifest;
 use crate::io::{Blocking, Io};
+use crate::log::recovery::remove_deleted;
 use crate::shard::Shard;
 use crate::shard::metadata::Metadata;
 use crate::shard::recovery::{SHARDS, checkpoint_path, directory};
 use crate::types::{Lsn, PartitionId, ShardId};
 
-/// Moves the directory to `config.shards` shards if it has another number, and removes what earlier generations left.
+/// Moves the directory to `config.shards` shards if it has another number, and removes what earlier generations and
+/// deleted topics left.
 pub fn reshard<I: Io>(io: &mut I, found: Boot, config: &Arc<Config>, pool: &Pool) -> Result<Boot, Fatal> {
     let moved =
         if found.manifest.shards == config.shards { found } else { move_shards(io, found, config, pool)? };
@@ -32,6 +34,11 @@ pub fn reshard<I: Io>(io: &mut I, found: Boot, config: &Arc<Config>, pool: &Pool
             disk.remove_tree(&format!("{SHARDS}/{}", entry.name))?;
         }
     }
+    let metadata = &moved.metadata;
+    let is_live = |name: &str, index, id| {
+        metadata.topic(name).is_some_and(|topic| topic.id == id && topic.slots.len() > index as usize)
+    };
+    remove_deleted(&mut disk, &metadata.deleted, is_live)?;
     Ok(moved)
 }
 

@@ -9,6 +9,7 @@ use crate::format::batch::{self, BatchError, BatchHeader};
 use crate::format::journal::{PAYLOAD_BYTES_MAX, RecordHeader, RecordKind};
 use crate::io::Io;
 use crate::journal::Claim;
+use crate::limits::{JOURNAL_SLAB_BYTES, PRODUCERS_PER_SHARD_MAX};
 use crate::log::producers::Verdict;
 use crate::log::table::LogIndex;
 use crate::log::{Log, Placement};
@@ -27,6 +28,11 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    /// The size of the batch.
+    pub(super) fn batch_bytes(&self) -> usize {
+        self.header.size
+    }
+
     /// Who sent it.
     pub(super) fn who(&self) -> Requester {
         self.who
@@ -81,6 +87,16 @@ impl Placing {
             max_timestamp: self.max_timestamp,
             bytes,
         }
+    }
+}
+
+/// Memory that must be free in the tail's pool to store a batch: a slab for its group and, if it comes in parts, a block
+/// of its own and another slab.
+pub(super) fn memory_for(batch_bytes: usize) -> usize {
+    if batch_bytes > PAYLOAD_BYTES_MAX {
+        batch_bytes.next_power_of_two() + 2 * JOURNAL_SLAB_BYTES
+    } else {
+        JOURNAL_SLAB_BYTES
     }
 }
 
@@ -148,10 +164,17 @@ impl<I: Io> Shard<I> {
             self.refuse(who, Refusal::UnknownPartition);
             return Attempt::Settled;
         };
+        // What can be free when everything that may go is gone: all but the slab being filled.
+        let most = self.pools.tail.usage().limit.saturating_sub(JOURNAL_SLAB_BYTES);
+        if memory_for(header.size) > most {
+            self.refuse(who, Refusal::BatchTooLarge { limit: most as u32 });
+            return Attempt::Settled;
+        }
         match log.admit(&header).and_then(|()| log.producers.judge(&header)) {
             Ok(Verdict::New) => {}
             Ok(Verdict::Duplicate(base_offset, lsn)) => {
                 let appended = Appended { base_offset, append_time: None, log_start: log.log_start };
+                let durability = durability.max(log.config.durability_min);
                 self.answer_at(lsn, who, appended, durability);
                 return Attempt::Settled;
             }
@@ -278,9 +301,12 @@ impl<I: Io> Shard<I> {
         durability: Durability,
     ) {
         let log = self.logs.get_mut(index).expect("the caller found it");
+        let durability = durability.max(log.config.durability_min);
+        let known = log.producers.len();
         let max_timestamp = append_time.map_or(header.max_timestamp, |now| now.0);
         let stored = BatchHeader { base_offset: placement.base, max_timestamp, ..*header };
         log.appended(placement, &stored, last_lsn);
+        self.producers += log.producers.len() - known;
         let appended = Appended { base_offset: placement.base, append_time, log_start: log.log_start };
         self.open_placed.push(Placing {
             log: index,
@@ -294,6 +320,25 @@ impl<I: Io> Shard<I> {
             source,
         });
         self.answer_at(last_lsn, who, appended, durability);
+        if self.producers > PRODUCERS_PER_SHARD_MAX {
+            self.forget_producers();
+        }
+    }
+
+    /// Forgets the hundredth of all producers whose last batches are oldest; so seldom that a look at all is cheap.
+    fn forget_producers(&mut self) {
+        let each = |(index, log): (LogIndex, &Log)| {
+            log.producers.last_stored().map(|(lsn, id)| (lsn, index, id)).collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = self.logs.iter().flat_map(each).collect();
+        let forgotten = all.len() / 100 + 1;
+        all.sort_unstable();
+        for (_, index, id) in all.into_iter().take(forgotten) {
+            if let Some(log) = self.logs.get_mut(index) {
+                log.producers.forget(id);
+                self.producers -= 1;
+            }
+        }
     }
 
     /// Answers when record `lsn` is as durable as asked.

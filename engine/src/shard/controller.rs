@@ -206,6 +206,12 @@ impl Controller {
         let State::Writing(pending) = std::mem::replace(&mut self.state, State::Broken) else {
             panic!("no frame is being written");
         };
+        if let Err(IoError::NoSpace) = done {
+            // The write found no room for the frame's block: what comes next is written in its place.
+            self.state = State::Idle;
+            out.push(Next::Reply(pending.who, Reply::Refused(Refusal::DiskFull)));
+            return self.advance(io, token, out);
+        }
         if let Err(error) = done {
             tracing::error!(%error, "the metadata log could not be flushed: nothing is created or deleted any more");
             out.push(Next::Reply(pending.who, Reply::Refused(Refusal::Poisoned)));

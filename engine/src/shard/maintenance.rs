@@ -137,11 +137,14 @@ impl<I: Io> Shard<I> {
             let directory = self.maintenance.journal_directory.clone();
             self.maintenance.grow = Some(Grow::start(io, token, &directory, self.journal.files(), zeros));
         }
-        let pressed = self.tail_bytes > self.tail_bytes_max;
+        let durable_lsn = self.journal.durable_lsn();
+        let pressed = self.is_tail_pressed()
+            && self.trim.may_start(io.now())
+            && self.logs.iter().any(|(_, log)| log.wants_drain(durable_lsn));
         let crowded = free * 2 <= total && total >= self.maintenance.files_max || free <= reserve;
         if (crowded || pressed)
             && self.trim.may_start(io.now())
-            && let Some(upto) = half.or_else(|| pressed.then(|| self.journal.durable_lsn()))
+            && let Some(upto) = half.or_else(|| pressed.then_some(durable_lsn))
         {
             self.trim.start(io, &mut self.logs, upto);
         }

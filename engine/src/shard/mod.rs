@@ -95,6 +95,7 @@ struct Trimmed {
     lsn: Lsn,
     who: Option<Requester>,
     log: LogIndex,
+    start: Offset,
     gone: Vec<Offset>,
 }
 
@@ -119,6 +120,8 @@ pub struct Shard<I: Io> {
     reads: Reads,
     maintenance: Maintenance,
     disk_full: bool,
+    /// Idempotent producers that the logs remember, all together.
+    producers: usize,
     outputs: VecDeque<Output>,
     io: std::marker::PhantomData<I>,
 }
@@ -245,14 +248,19 @@ impl<I: Io> Shard<I> {
             self.reply(who, Reply::Appended(appended));
         }
         while let Some(trimmed) = self.trimmed.pop_front_if(|trimmed| trimmed.lsn <= durable) {
-            let Some(log) = self.logs.get(trimmed.log) else { continue };
-            let (directory, start) = (log.directory.clone(), log.log_start);
+            let Some(log) = self.logs.get(trimmed.log) else {
+                if let Some(who) = trimmed.who {
+                    self.refuse(who, Refusal::UnknownPartition); // The topic was deleted meanwhile.
+                }
+                continue;
+            };
+            let directory = log.directory.clone();
             for segment in trimmed.gone {
                 self.reads.readers.forget(trimmed.log, segment);
                 self.maintenance.remove_segment(&directory, segment);
             }
             if let Some(who) = trimmed.who {
-                self.reply(who, Reply::Trimmed(start));
+                self.reply(who, Reply::Trimmed(trimmed.start));
             }
         }
     }
@@ -271,6 +279,8 @@ impl<I: Io> Shard<I> {
     pub fn end_turn(&mut self, io: &mut I) {
         self.drain_backlog(io);
         self.submit(io);
+        // What was drained since may go, also when nothing is submitted for want of memory.
+        self.evict();
         let unsubmitted = self.chain_lsn().unwrap_or(Lsn(u64::MAX)).min(self.journal.first_open_lsn());
         let ended = self.trim.advance(io, &mut self.journal, &mut self.logs, unsubmitted);
         self.on_trim_ended(io, ended);
@@ -294,11 +304,7 @@ impl<I: Io> Shard<I> {
         let own: usize = self
             .flying
             .iter()
-            .map(
-                |placing| {
-                    if matches!(placing.source, append::Source::Own(_)) { placing.len as usize } else { 0 }
-                },
-            )
+            .map(|placing| if let append::Source::Own(bytes) = &placing.source { bytes.pinned() } else { 0 })
             .sum();
         let bytes = submitted.bytes.len() + own + logs.len() * size_of::<crate::cache::tail::TailBatch>();
         self.tail_bytes += bytes;
@@ -306,26 +312,55 @@ impl<I: Io> Shard<I> {
         self.evict();
     }
 
-    /// Lets the oldest groups of the tail go while there are more bytes than it may hold, as far as their segments have
-    /// them.
+    /// Whether the tail has to give memory back: it holds more bytes than it may, or a batch waits for room in the pool.
+    fn is_tail_pressed(&self) -> bool {
+        let usage = self.pools.tail.usage();
+        let waiting = self.backlog.front().map_or(0, |waiting| append::memory_for(waiting.batch_bytes()));
+        self.tail_bytes > self.tail_bytes_max || waiting > 0 && usage.in_use + waiting > usage.limit
+    }
+
+    /// Lets the oldest groups of the tail go while memory is pressed, as far as their segments have them. What is left of
+    /// a log when all its whole blocks are flushed stays, in memory of its own: a few bytes of a log to which nothing
+    /// comes any more would keep a whole slab.
     fn evict(&mut self) {
-        while self.tail_bytes > self.tail_bytes_max
-            && let Some(group) = self.tail_groups.front_mut()
-        {
+        for _ in 0..self.tail_groups.len() {
+            if !self.is_tail_pressed() {
+                return;
+            }
+            let Some(group) = self.tail_groups.front_mut() else { return };
+            let mut rests = VecDeque::new();
+            let mut rest_bytes = 0;
             while let Some(&index) = group.logs.front() {
                 if let Some(log) = self.logs.get_mut(index)
                     && let Some(front) = log.tail.front()
                 {
-                    let flushed = log.segment(front.segment).map_or(u32::MAX, |segment| segment.flushed);
-                    if front.end() > flushed {
-                        return;
+                    let segment = log.segment(front.segment);
+                    let flushed = segment.map_or(u32::MAX, |segment| segment.flushed);
+                    if front.end() <= flushed {
+                        log.tail.pop_front();
+                    } else if segment.is_some_and(|held| held.is_open_rest()) {
+                        rest_bytes += if rests.contains(&index) { 0 } else { log.tail.rehome() };
+                        rests.push_back(index);
+                    } else {
+                        break;
                     }
-                    log.tail.pop_front();
                 }
                 group.logs.pop_front();
             }
+            if !group.logs.is_empty() {
+                // It waits for its segments. What was taken out of it goes on behind it, as if it were new.
+                if !rests.is_empty() {
+                    self.tail_bytes += rest_bytes;
+                    self.tail_groups.push_back(TailGroup { bytes: rest_bytes, logs: rests });
+                }
+                return;
+            }
             self.tail_bytes -= group.bytes;
             self.tail_groups.pop_front();
+            if !rests.is_empty() {
+                self.tail_bytes += rest_bytes;
+                self.tail_groups.push_back(TailGroup { bytes: rest_bytes, logs: rests });
+            }
         }
     }
 
@@ -345,7 +380,7 @@ impl<I: Io> Shard<I> {
         };
         let placed = self.journal.append(&header, &[]);
         let gone = log.move_start(start);
-        self.trimmed.push_back(Trimmed { lsn: placed.lsn, who, log: index, gone });
+        self.trimmed.push_back(Trimmed { lsn: placed.lsn, who, log: index, start, gone });
         true
     }
 
@@ -364,7 +399,13 @@ impl<I: Io> Shard<I> {
             return self.refuse(who, Refusal::OffsetOutOfRange { start, end });
         }
         if to <= start {
-            return self.reply(who, Reply::Trimmed(start));
+            // The move that brought it there may not be durable yet.
+            let under_way = self.trimmed.iter().rev().find(|trimmed| trimmed.log == index);
+            let Some(lsn) = under_way.map(|trimmed| trimmed.lsn) else {
+                return self.reply(who, Reply::Trimmed(start));
+            };
+            let trimmed = Trimmed { lsn, who: Some(who), log: index, start, gone: Vec::new() };
+            return self.trimmed.push_back(trimmed);
         }
         if !self.move_log_start(index, to, Some(who)) {
             self.refuse(who, Refusal::Busy);
@@ -383,6 +424,7 @@ impl<I: Io> Shard<I> {
             .collect();
         for id in gone {
             let Some((index, log)) = self.logs.remove(id) else { continue };
+            self.producers -= log.producers.len();
             self.reads.readers.forget_log(index);
             for ((_, watch), who) in self.watches.grown(index, u64::MAX) {
                 self.outputs.push_back(Output::Woken(who, watch));

@@ -97,6 +97,7 @@ impl<I: Io> Shard<I> {
             Report { journal_bytes: recovered.bytes, last_lsn: recovered.last_lsn, logs: logs.len() };
 
         let tail_groups = tail_groups(&logs);
+        let producers = logs.iter().map(|(_, log)| log.producers.len()).sum();
         let shard = Shard {
             id,
             maintenance: Maintenance::new(
@@ -127,6 +128,7 @@ impl<I: Io> Shard<I> {
             trimmed: VecDeque::new(),
             reads: Reads::default(),
             disk_full: false,
+            producers,
             outputs: VecDeque::new(),
             io: PhantomData,
         };

@@ -303,8 +303,23 @@ impl<'a> Run<'a> {
             self.workload.absorb(node);
         }
         if self.workload.under_way() > 0 {
-            let waiting = self.workload.under_way();
-            self.workload.model.violated(format!("{waiting} requests are not answered after half a minute"));
+            let waiting = self.workload.waiting();
+            self.workload.model.violated(format!("not answered after half a minute: {waiting}"));
+            for shard in 0..node.shards() {
+                let shard = node.shard(ShardId(shard));
+                let (files, journal) = (shard.journal().files(), shard.journal());
+                let state = format!(
+                    "shard {:?}: {} of {} files free, {:?} durable of {:?}, in flight {}, {:?}",
+                    shard.id(),
+                    files.free(),
+                    files.total(),
+                    journal.durable_lsn(),
+                    journal.last_lsn(),
+                    journal.is_in_flight(),
+                    shard.memory()
+                );
+                self.workload.model.violated(state);
+            }
             return;
         }
         if matches!(audit(node, &mut self.workload.model), Err(Cut::Halted)) {
@@ -369,6 +384,7 @@ fn topics(random: &mut Random) -> Vec<TopicConfig> {
             max_message_bytes: 8 << 20,
             index_interval_bytes: [0, 4096][random.below(2) as usize],
             log_append_time: random.chance(0.2),
+            durability_min: millstream_engine::types::Durability::Memory,
         })
         .collect()
 }

@@ -113,6 +113,22 @@ impl Workload {
         self.pending.values().filter(|op| !matches!(op, Op::Watch { .. })).count()
     }
 
+    /// What waits for an answer, for whoever looks for the reason.
+    pub fn waiting(&self) -> String {
+        let waiting = self.pending.values().map(|op| match op {
+            Op::Append(id, durability) => {
+                let sent = &self.model.sent[id];
+                format!("append {id} of {} bytes to {} ({durability:?})", sent.bytes.len(), sent.partition)
+            }
+            Op::Read { partition, offset, .. } => format!("read {partition} at {offset}"),
+            Op::Trim { partition } => format!("trim {partition}"),
+            Op::Create(name) => format!("create {name}"),
+            Op::Delete(id) => format!("delete {id}"),
+            Op::Find | Op::Watch { .. } | Op::Unwatch => "something small".to_owned(),
+        });
+        waiting.collect::<Vec<_>>().join(", ")
+    }
+
     /// Says which watches still wait although there is something to be read.
     pub fn miss_wakeups(&mut self) {
         let missed: Vec<(PartitionId, u64)> = self
