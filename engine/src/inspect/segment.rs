@@ -328,7 +328,7 @@ impl Pointers {
     }
 
     /// Entries of zeros were lost with a page cache, or preallocated by Kafka: no entry, and no harm.
-    fn is_entry(entry: &OffsetIndexEntry) -> bool {
+    fn is_entry(entry: OffsetIndexEntry) -> bool {
         entry.relative_offset != 0 || entry.position != 0
     }
 
@@ -345,7 +345,7 @@ impl Pointers {
         let last = header.last_offset().0.saturating_sub(base.0);
         while let Some(entry) = self.entries.get(self.next).filter(|entry| u64::from(entry.position) <= at) {
             let points = u64::from(entry.position) == at && u64::from(entry.relative_offset) == last;
-            if asserted && Pointers::is_entry(entry) && !points {
+            if asserted && Pointers::is_entry(*entry) && !points {
                 let place = self.next * OffsetIndexEntry::BYTES;
                 judged.index.bad(place as u64, "the entry points to no batch with its offset");
             }
@@ -381,7 +381,7 @@ impl Pointers {
         if !matches!(standing, Standing::Stored(_)) || judged.log.damage.is_some() {
             return;
         }
-        if self.entries.get(self.next..).is_some_and(|left| left.iter().any(Pointers::is_entry)) {
+        if self.entries.get(self.next..).is_some_and(|left| left.iter().copied().any(Pointers::is_entry)) {
             let place = self.next * OffsetIndexEntry::BYTES;
             judged.index.bad(place as u64, "the entry points behind the last batch");
         }
