@@ -177,7 +177,11 @@ impl Trim {
                         return Some(self.fail(io, IoError::Cancelled));
                     }
                     if !carry(journal, logs, &mut self.queue, self.upto) {
-                        return None; // The rest joins the next group.
+                        if journal.is_in_flight() || journal.first_open_lsn() <= journal.last_lsn() {
+                            return None; // The rest joins the next group.
+                        }
+                        // There is no memory or no file for it: what was drained makes room for the next round.
+                        self.queue.clear();
                     }
                     let needed = logs.iter().filter_map(|(_, log)| log.first_needed_lsn()).min();
                     let lsn = journal.last_lsn();

@@ -38,6 +38,8 @@ pub(super) struct Maintenance {
     removing: Option<Removal>,
     /// The question for free space is under way.
     asking: bool,
+    /// What the last answer was, less what the journal has taken since; 0 until there is one.
+    free_bytes: u64,
     now: Nanos,
     delay: Nanos,
 }
@@ -54,6 +56,7 @@ impl Maintenance {
             removals: VecDeque::new(),
             removing: None,
             asking: false,
+            free_bytes: 0,
             now: Nanos::ZERO,
             delay: Nanos::from_millis(delete_delay_ms),
         }
@@ -119,6 +122,10 @@ impl<I: Io> Shard<I> {
     fn keep_journal_room(&mut self, io: &mut I) {
         let files = self.journal.files();
         let (total, free, used) = (files.total(), files.free(), files.used().len());
+        // What must stay free is for settlements, checkpoints and metadata: the journal does not grow into it.
+        let file_bytes = files.file_bytes();
+        let has_space =
+            self.maintenance.free_bytes >= file_bytes + self.config.disk_free_min_bytes.saturating_mul(2);
         let remainders = self.logs.len() * (BLOCK_BYTES + 64);
         let reserve = 1 + remainders / files.file_bytes() as usize;
         let wants_more = total < self.maintenance.files_max || free < reserve.min(total / 4 + 1);
@@ -131,11 +138,16 @@ impl<I: Io> Shard<I> {
             && free * 2 <= total
             && self.maintenance.grow.is_none()
             && !self.disk_full
+            && has_space
             && let Some(zeros) = self.zeros()
         {
+            self.maintenance.free_bytes -= file_bytes;
             let token = Token::new(tokens::GROW, 0);
             let directory = self.maintenance.journal_directory.clone();
             self.maintenance.grow = Some(Grow::start(io, token, &directory, self.journal.files(), zeros));
+        }
+        if self.is_tail_pressed() {
+            self.evict();
         }
         let durable_lsn = self.journal.durable_lsn();
         let pressed = self.is_tail_pressed()
@@ -245,6 +257,7 @@ impl<I: Io> Shard<I> {
     fn on_space(&mut self, done: Result<DiskDone, IoError>) {
         self.maintenance.asking = false;
         let Ok(DiskDone::Free(free)) = done else { return };
+        self.maintenance.free_bytes = free;
         let least = self.config.disk_free_min_bytes;
         if !self.disk_full && free < least {
             tracing::error!(

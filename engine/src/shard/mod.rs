@@ -281,7 +281,9 @@ impl<I: Io> Shard<I> {
         self.submit(io);
         // What was drained since may go, also when nothing is submitted for want of memory.
         self.evict();
-        let unsubmitted = self.chain_lsn().unwrap_or(Lsn(u64::MAX)).min(self.journal.first_open_lsn());
+        // A batch in parts may have its last one in the open group, and the others in groups before it.
+        let placed = self.open_placed.iter().map(|placing| placing.lsn).chain(self.chain_lsn()).min();
+        let unsubmitted = placed.unwrap_or(Lsn(u64::MAX)).min(self.journal.first_open_lsn());
         let ended = self.trim.advance(io, &mut self.journal, &mut self.logs, unsubmitted);
         self.on_trim_ended(io, ended);
         self.maintain(io);

@@ -2,12 +2,14 @@
 //!
 //! [`node`] runs the production reactors over a simulated machine; [`workload`] asks them at random; [`model`] remembers
 //! every promise that an answer makes and says when one is broken; [`audit`] reads everything back after a restart;
-//! [`canary`] breaks the outside world in ways that the model must notice; [`scenario`] puts them together by seed.
+//! [`canary`] breaks the outside world in ways that the model must notice; [`scenario`] puts them together by seed, and [`points`]
+//! crashes one small story everywhere.
 
 pub mod audit;
 pub mod canary;
 pub mod model;
 pub mod node;
 pub mod partition;
+pub mod points;
 pub mod scenario;
 pub mod workload;

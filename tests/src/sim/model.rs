@@ -49,7 +49,7 @@ pub enum Topic {
 }
 
 /// Everything that was promised.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Model {
     /// Batches by number.
     pub sent: BTreeMap<u64, Sent>,

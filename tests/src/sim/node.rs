@@ -11,6 +11,7 @@ use millstream_engine::error::Fatal;
 use millstream_engine::io::Blocking;
 use millstream_engine::io::random::Random;
 use millstream_engine::io::sim::World;
+use millstream_engine::log::Log;
 use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox};
 use millstream_engine::reactor::boot::boot;
 use millstream_engine::reactor::reshard::reshard;
@@ -122,6 +123,25 @@ impl SimNode {
     /// What a shard knows of the node.
     pub fn metadata(&self, id: ShardId) -> &Arc<Metadata> {
         self.shard(id).metadata()
+    }
+
+    /// Whether the machine stands still.
+    pub fn is_halted(&self) -> bool {
+        self.world.halted()
+    }
+
+    /// Where every log stands, as text: equal for equal states.
+    pub fn state(&self) -> String {
+        let logs = self.reactors.iter().flat_map(|reactor| reactor.shard().logs().iter());
+        let state = |log: &Log| {
+            let segments: Vec<_> =
+                log.segments.iter().map(|segment| (segment.base.0, segment.size)).collect();
+            let producers = log.producers.states();
+            format!("{} {}..{} {segments:?} {producers:?}", log.id, log.log_start, log.next_offset)
+        };
+        let mut lines: Vec<String> = logs.map(|(_, log)| state(log)).collect();
+        lines.sort();
+        lines.join("\n")
     }
 
     /// Lets shards take turns, in random order, each at its own pace. When none has anything to do, time passes until

@@ -122,6 +122,7 @@ impl<'a> Run<'a> {
             under_way: random.between(2, 24) as usize,
             topics: topics(&mut random),
             topics_max: random.between(1, 4) as usize,
+            medium_percent: 10,
             large_percent: if theme == Theme::Large { 10 } else { random.below(2) },
             full_disk: theme == Theme::FullDisk,
             poison: matches!(theme, Theme::Poison | Theme::BadSegments) || scenario.canary != Canary::None,
@@ -223,11 +224,9 @@ impl<'a> Run<'a> {
         self.go_wrong();
         for step in 0..self.scenario.steps {
             self.workload.ask(node, self.wall());
-            if !node.step() {
-                return;
-            }
+            let goes_on = node.step();
             self.workload.absorb(node);
-            if self.is_broken() {
+            if !goes_on || self.is_broken() {
                 return;
             }
             if self.random.chance(0.003) {
@@ -297,10 +296,11 @@ impl<'a> Run<'a> {
         }
         let end = self.world.now() + Nanos::from_millis(30_000);
         while self.world.now() < end {
-            if !node.step() {
+            let goes_on = node.step();
+            self.workload.absorb(node);
+            if !goes_on {
                 return;
             }
-            self.workload.absorb(node);
         }
         if self.workload.under_way() > 0 {
             let waiting = self.workload.waiting();
@@ -319,6 +319,22 @@ impl<'a> Run<'a> {
                     shard.memory()
                 );
                 self.workload.model.violated(state);
+                for (index, log) in shard.logs().iter() {
+                    let segs: Vec<_> = log
+                        .segments
+                        .iter()
+                        .map(|s| (s.base.0, s.size, s.durable, s.flushed, s.sealed, s.stored))
+                        .collect();
+                    let front =
+                        log.tail.front().map(|b| (b.segment.0, b.position, b.end(), b.lsn, b.bytes.pinned()));
+                    println!(
+                        "XX {index:?} {} tail {} front {front:?} needed {:?} carried {:?} {segs:?}",
+                        log.directory,
+                        log.tail.iter().count(),
+                        log.first_needed_lsn(),
+                        log.carried
+                    );
+                }
             }
             return;
         }

@@ -27,6 +27,8 @@ pub struct Demand {
     pub topics: Vec<TopicConfig>,
     /// How many topics there may be at a time.
     pub topics_max: usize,
+    /// Percent of batches that fill a group.
+    pub medium_percent: u64,
     /// Percent of batches that are larger than a group.
     pub large_percent: u64,
     /// Whether the disk may be full.
@@ -41,6 +43,7 @@ pub struct Demand {
     pub trims: bool,
 }
 
+#[derive(Clone)]
 enum Op {
     Append(u64, Durability),
     Read { partition: PartitionId, offset: u64, bytes: Vec<u8>, high_watermark: u64 },
@@ -53,6 +56,7 @@ enum Op {
 }
 
 /// An idempotent producer, which sends again what was not answered.
+#[derive(Clone)]
 struct Producer {
     id: i64,
     partition: PartitionId,
@@ -66,6 +70,7 @@ struct Producer {
 }
 
 /// The requests, and the model of what they lead to.
+#[derive(Clone)]
 pub struct Workload {
     /// What was promised.
     pub model: Model,
@@ -208,8 +213,8 @@ impl Workload {
     fn batch(&mut self, id: u64, producer: Option<(i64, i32)>) -> Slice {
         let size = match self.random.below(100) {
             large if large < self.demand.large_percent => self.random.between(1_040_000, 2_600_000),
-            0..=9 => self.random.between(20_000, 300_000),
-            10..=39 => self.random.between(1_000, 9_000),
+            medium if medium < self.demand.medium_percent => self.random.between(20_000, 300_000),
+            ..40 => self.random.between(1_000, 9_000),
             _ => self.random.between(1, 600),
         } as usize;
         let mut builder = BatchBuilder::new(self.wall.0 - self.random.below(5_000) as i64);
@@ -384,10 +389,14 @@ impl Workload {
 
     /// Takes the answers that have come.
     pub fn absorb(&mut self, node: &SimNode) {
+        let halted = node.is_halted();
         for (shard, wire) in node.wires.iter().enumerate() {
             let shard = ShardId(shard as u16);
             let replies: Vec<_> = wire.borrow_mut().replies.drain(..).collect();
             for (token, reply) in replies {
+                if halted && matches!(reply, Reply::Refused(_)) {
+                    continue; // What a machine that has died would have said was heard by nobody.
+                }
                 match self.pending.remove(&(shard, token.0)) {
                     Some(op) => self.answered(node, shard, op, reply),
                     None => self.model.violated(format!("an answer that nobody waits for: {reply:?}")),
@@ -489,7 +498,7 @@ impl Workload {
             (Op::Trim { .. }, Reply::Refused(_)) => {}
             (Op::Create(name), Reply::TopicCreated(id)) => self.created(node, &name, id),
             (Op::Create(name), Reply::Refused(refusal)) => {
-                if refusal == Refusal::Poisoned {
+                if matches!(refusal, Refusal::Poisoned | Refusal::DiskFull) {
                     self.names.insert(name, None); // It may be there after the next start.
                 } else {
                     self.model.violated(format!("the creation of {name} was refused: {refusal}"));
