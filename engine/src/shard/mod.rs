@@ -340,7 +340,7 @@ impl<I: Io> Shard<I> {
                     let flushed = segment.map_or(u32::MAX, |segment| segment.flushed);
                     if front.end() <= flushed {
                         log.tail.pop_front();
-                    } else if segment.is_some_and(|held| held.is_open_rest()) {
+                    } else if segment.is_some_and(super::log::segment::Segment::is_open_rest) {
                         rest_bytes += if rests.contains(&index) { 0 } else { log.tail.rehome() };
                         rests.push_back(index);
                     } else {
