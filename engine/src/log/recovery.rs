@@ -23,6 +23,7 @@ use crate::cache::tail::TailBatch;
 use crate::error::Fatal;
 use crate::format::batch::{self, BatchHeader};
 use crate::format::checkpoint::PartitionState;
+use crate::format::index::{OffsetIndexEntry, TimeIndexEntry};
 use crate::format::journal::{RecordHeader, RecordKind};
 use crate::format::partition::{
     DirName, METADATA_FILE, SegmentFile, decode_metadata, parse_dir_name, parse_file_name,
@@ -282,6 +283,7 @@ impl Rebuild {
             if directories.contains(&log.directory) {
                 sweep(disk, log)?;
             }
+            check_indexes(disk, log)?;
             covered(log)?;
         }
         Ok(self.logs)
@@ -450,6 +452,29 @@ pub fn remove_deleted<I: Io>(
             },
             None => {}
         }
+    }
+    Ok(())
+}
+
+/// Believes as many entries of the index files of segments that are not stored as are there and in order: those files,
+/// and their names, are not flushed before the segment is sealed.
+fn check_indexes<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log) -> Result<(), Fatal> {
+    let Log { directory, segments, .. } = log;
+    for segment in segments.iter_mut().filter(|segment| !segment.stored) {
+        let mut whole_entries = |kind, recorded: u32, count: fn(&[u8]) -> usize| {
+            if recorded == 0 {
+                return Ok(0);
+            }
+            let bytes = disk.read_whole(&paths::segment(directory, segment.base, kind))?;
+            Ok(recorded.min(bytes.map_or(0, |bytes| count(&bytes)) as u32))
+        };
+        let index = &mut segment.index;
+        index.stored = whole_entries(SegmentFile::Index, index.stored, |bytes| {
+            OffsetIndexEntry::decode(bytes).entries.len()
+        })?;
+        index.stored_times = whole_entries(SegmentFile::TimeIndex, index.stored_times, |bytes| {
+            TimeIndexEntry::decode(bytes).entries.len()
+        })?;
     }
     Ok(())
 }

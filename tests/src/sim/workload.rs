@@ -514,7 +514,7 @@ impl Workload {
                     }
                 }
             }
-            (Op::Delete(_), Reply::Refused(Refusal::Poisoned)) => {}
+            (Op::Delete(_), Reply::Refused(Refusal::Poisoned | Refusal::DiskFull)) => {}
             (_, reply) => self.model.violated(format!("an answer of the wrong kind: {reply:?}")),
         }
     }
