@@ -30,6 +30,10 @@ pub enum Canary {
     GroupsReordered,
     /// A deleted topic's directory is renamed again later, when another topic has taken its name.
     DeletionReplayed,
+    /// Flushes report success and do nothing, now and then.
+    LyingFlush,
+    /// A bit of a journal flips while the machine is off: taken for a torn tail, it would cost what was acknowledged.
+    JournalRots,
 }
 
 /// What the shards of a node share of the canary: which it is, and what it holds back.
