@@ -34,6 +34,7 @@ use crate::journal::{Claim, Journal, Trim};
 use crate::limits::{GROUP_BYTES_MAX, JOURNAL_SLAB_BYTES, READ_CHUNK_BYTES};
 use crate::log::table::{LogIndex, Logs};
 use crate::log::{Log, paths};
+use crate::time::Nanos;
 use crate::types::{Lsn, Offset, PartitionId, ShardId};
 use metadata::Metadata;
 
@@ -138,6 +139,11 @@ impl<I: Io> Shard<I> {
     /// The metadata that this shard has applied.
     pub fn metadata(&self) -> &Arc<Metadata> {
         &self.metadata
+    }
+
+    /// How long its reactor looks for work before it sleeps.
+    pub fn spin(&self) -> Nanos {
+        Nanos::from_micros(self.config.spin_us)
     }
 
     /// Whether a failed flush has ended this shard's service.
