@@ -237,9 +237,10 @@ impl Workload {
         let id = self.number();
         let bytes = self.batch(id, None);
         let sender = Some(self.life << 16 | u64::from(shard.0));
-        self.model
-            .sent
-            .insert(id, Sent { partition, sender, bytes: bytes.clone(), outcome: Outcome::Pending });
+        self.model.sent.insert(
+            id,
+            Sent { partition, sender, bytes: bytes.clone(), outcome: Outcome::Pending, maybe: false },
+        );
         let durability = match self.random.below(10) {
             0 => Durability::Memory,
             1..=3 => Durability::Written,
@@ -273,9 +274,10 @@ impl Workload {
         producer.sequence += records;
         producer.unacked.push(id);
         producer.under_way += 1;
-        self.model
-            .sent
-            .insert(id, Sent { partition, sender: None, bytes: bytes.clone(), outcome: Outcome::Pending });
+        self.model.sent.insert(
+            id,
+            Sent { partition, sender: None, bytes: bytes.clone(), outcome: Outcome::Pending, maybe: false },
+        );
         let to = Workload::owner(node.metadata(shard), partition);
         let request = Request::Append { partition, batch: bytes, durability: Durability::Durable };
         self.send(node, shard, to, request, Op::Append(id, Durability::Durable));
@@ -542,7 +544,8 @@ impl Workload {
         let sent = self.model.sent.get_mut(&id).expect("only what was sent is answered");
         let partition = sent.partition;
         // A group that was not flushed may be there all the same.
-        sent.outcome = if *refusal == Refusal::Poisoned { Outcome::Unknown } else { Outcome::Refused };
+        sent.maybe |= *refusal == Refusal::Poisoned;
+        sent.outcome = if sent.maybe { Outcome::Unknown } else { Outcome::Refused };
         let stalled = self.producer_of(id).is_some_and(|producer| {
             producer.under_way -= 1;
             std::mem::replace(&mut producer.stalled, true)
