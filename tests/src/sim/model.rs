@@ -220,7 +220,7 @@ impl Model {
                     wrong.push(format!("batch {id}, acknowledged {durability:?} at {base}, is not there"));
                 }
                 Outcome::Unknown if start == 0 && !poisoned && !present.contains_key(id) => {
-                    sent.outcome = Outcome::Lost
+                    sent.outcome = Outcome::Lost;
                 }
                 _ => {}
             }
