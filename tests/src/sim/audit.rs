@@ -97,7 +97,7 @@ fn audit_one(
         while let Some(range) = rest {
             match ask(node, from, owner, Request::Load(range))? {
                 Reply::Loaded(more, left) => {
-                    more.iter().for_each(|slice| bytes.extend_from_slice(slice));
+                    bytes.extend(more.iter().flat_map(|slice| slice.iter()));
                     rest = left;
                 }
                 other => {

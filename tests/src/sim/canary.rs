@@ -86,7 +86,8 @@ impl CanaryIo {
         match event {
             Event::Disk(OWN, _) | Event::Written(OWN) => {}
             Event::Disk(token, _) if self.swallow.contains(&token) => {
-                self.swallow.retain(|swallowed| *swallowed != token);
+                let place = self.swallow.iter().position(|swallowed| *swallowed == token);
+                place.map(|place| self.swallow.swap_remove(place));
             }
             Event::Written(token) if self.is(Canary::WrittenIsDurable) && token.owner() == tokens::COMMIT => {
                 self.swallow.push(token);

@@ -35,6 +35,8 @@ pub struct Sent {
     pub bytes: Slice,
     /// What became of it.
     pub outcome: Outcome,
+    /// Whether an attempt to store it had no answer, so that a later refusal does not say that it is not there.
+    pub maybe: bool,
 }
 
 /// What is known of a topic.
@@ -150,6 +152,7 @@ impl Model {
                 other => other,
             };
             // Where a batch that may be gone lies, if it lies anywhere, is open too, unless somebody read it.
+            sent.maybe |= sent.outcome == Outcome::Unknown;
             if sent.outcome == Outcome::Unknown
                 && let Some(partition) = self.partitions.get_mut(&sent.partition)
             {

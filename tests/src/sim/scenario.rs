@@ -181,7 +181,7 @@ impl<'a> Run<'a> {
             }
             let seed = self.random.next();
             match SimNode::start(&self.world, &self.config, &self.cage, seed) {
-                Ok(_) if self.world.halted() => {}
+                _ if self.world.halted() => {}
                 Ok(node) => {
                     if deaths > 0 {
                         // It got through; it dies a little later, then.
@@ -191,7 +191,6 @@ impl<'a> Run<'a> {
                         return Some(node);
                     }
                 }
-                Err(_) if self.world.halted() => {}
                 Err(fatal) => {
                     self.workload.model.violated(format!("the node does not start: {fatal}"));
                     return None;
