@@ -5,7 +5,8 @@
 
 use std::env;
 
-use millstream_tests::sim::scenario::{Outcomes, Scenario};
+use millstream_tests::sim::canary::Canary;
+use millstream_tests::sim::scenario::{Outcomes, Scenario, Theme};
 
 /// Seeds that every run of the tests goes through.
 const SEEDS: u64 = 36;
@@ -46,4 +47,56 @@ fn every_promise_holds_through_random_work_and_crashes() {
         }
     }
     assert!(verdicts.is_empty(), "\n\n{}\n", verdicts.join("\n\n"));
+}
+
+/// Plants a bug: the checkers must notice it within so many seeds.
+fn check_caught(canary: Canary, theme: Theme, seeds: u64) {
+    let caught = (0..seeds).find_map(|seed| {
+        let scenario =
+            Scenario { theme, lives: 5, steps: 400, canary, power: Some(true), ..Scenario::of(seed) };
+        let violations = scenario.run().violations;
+        violations.first().map(|violation| format!("seed {seed}: {violation}"))
+    });
+    println!("{canary:?}: {caught:?}");
+    assert!(caught.is_some(), "{seeds} seeds did not notice {canary:?}");
+}
+
+#[test]
+fn a_trim_before_the_directory_is_flushed_is_noticed() {
+    check_caught(Canary::NoDirectoryFlush, Theme::Large, 10);
+}
+
+#[test]
+fn a_high_watermark_ahead_of_durability_is_noticed() {
+    check_caught(Canary::WrittenIsDurable, Theme::Plain, 10);
+}
+
+#[test]
+fn a_failed_commit_taken_for_success_is_noticed() {
+    check_caught(Canary::FailureIsSuccess, Theme::Poison, 10);
+}
+
+#[test]
+fn memory_reused_while_it_is_written_is_noticed() {
+    check_caught(Canary::SlabReused, Theme::Plain, 10);
+}
+
+#[test]
+fn a_torn_group_that_is_not_the_last_is_noticed() {
+    check_caught(Canary::GroupsReordered, Theme::Plain, 10);
+}
+
+#[test]
+fn a_deletion_that_happens_again_is_noticed() {
+    check_caught(Canary::DeletionReplayed, Theme::Large, 20);
+}
+
+#[test]
+fn a_flush_that_lies_is_noticed() {
+    check_caught(Canary::LyingFlush, Theme::Plain, 10);
+}
+
+#[test]
+fn rot_taken_for_a_torn_tail_is_noticed() {
+    check_caught(Canary::JournalRots, Theme::Plain, 10);
 }

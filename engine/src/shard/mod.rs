@@ -25,7 +25,7 @@ use maintenance::Maintenance;
 use reads::Reads;
 use request::{AppToken, Reply, Request, WatchId};
 
-use crate::buffer::Pool;
+use crate::buffer::{Block, Pool};
 use crate::config::Config;
 use crate::error::{IoError, Refusal};
 use crate::format::journal::{RecordHeader, RecordKind};
@@ -67,6 +67,8 @@ pub struct Pools {
     pub staging: Pool,
     /// Blocks that cold reads fill.
     pub read: Pool,
+    /// What slow readers have not taken yet.
+    pub slow: Pool,
 }
 
 impl Pools {
@@ -79,6 +81,7 @@ impl Pools {
             tail: Pool::new(tail as usize),
             staging: Pool::new(4 * GROUP_BYTES_MAX),
             read: Pool::new((pinned_bytes as usize).max(64 * READ_CHUNK_BYTES)),
+            slow: Pool::new(pinned_bytes as usize),
         }
     }
 }
@@ -414,6 +417,11 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    /// Room for what a slow reader has not taken yet; `None` if slow readers have all that they may.
+    pub fn room_for_slow(&self, len: usize) -> Option<Block> {
+        self.pools.slow.block(len)
+    }
+
     /// Swaps the metadata: makes the logs that are new here, and takes those away whose topics are gone. The
     /// directories of the latter are renamed by the returned names, which is to be done before the change is answered.
     pub fn apply(&mut self, metadata: Arc<Metadata>) -> Vec<(String, String)> {
@@ -457,6 +465,7 @@ impl<I: Io> Shard<I> {
             ("tail", self.pools.tail.usage().in_use),
             ("staging", self.pools.staging.usage().in_use),
             ("read", self.pools.read.usage().in_use),
+            ("slow", self.pools.slow.usage().in_use),
             ("watches", self.watches.len()),
             ("backlog", self.backlog.len()),
         ])

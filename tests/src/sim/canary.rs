@@ -30,6 +30,10 @@ pub enum Canary {
     GroupsReordered,
     /// A deleted topic's directory is renamed again later, when another topic has taken its name.
     DeletionReplayed,
+    /// Flushes report success and do nothing, now and then.
+    LyingFlush,
+    /// A bit of a journal flips while the machine is off: taken for a torn tail, it would cost what was acknowledged.
+    JournalRots,
 }
 
 /// What the shards of a node share of the canary: which it is, and what it holds back.
@@ -221,6 +225,9 @@ impl Io for CanaryIo {
     }
     fn send(&mut self, conn: ConnId, slices: Vec<Slice>) {
         self.io.send(conn, slices);
+    }
+    fn loosen(&mut self, conn: ConnId, room: Block) {
+        self.io.loosen(conn, room);
     }
     fn shutdown(&mut self, conn: ConnId) {
         self.io.shutdown(conn);
