@@ -2,6 +2,8 @@
 //!
 //! A queue, buffer, window or loop that is not bounded by a number here (or by a key of [`crate::config`]) is a bug.
 
+use crate::time::Nanos;
+
 /// The unit of disk I/O: O_DIRECT's alignment, and what a crash keeps or loses as a whole.
 pub const BLOCK_BYTES: usize = 4096;
 
@@ -81,6 +83,10 @@ pub const RECEIVE_BLOCKS_MAX: usize = 64;
 pub const RECEIVE_REST_BYTES_MIN: usize = 4 << 10;
 /// Slices gathered into one call; the kernel takes no more (`IOV_MAX`).
 pub const SEND_SLICES_MAX: usize = 1024;
+/// A send that has been under way for this long is slow: its slices are copied, so that the journal's slabs go home.
+pub const SLOW_SEND: Nanos = Nanos::from_millis(100);
+/// A slice that keeps at most this much memory is not worth a copy.
+pub const LOOSE_BYTES: usize = 2 * READ_CHUNK_BYTES;
 /// Connections that wait to be accepted.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
@@ -115,6 +121,7 @@ const _: () = assert!(
     DISK_WORKERS_MAX as usize >= 4 + 2 * SEGMENT_WRITES_IN_FLIGHT + SLOW_LANE_IN_FLIGHT,
     "cold reads leave room for the commit's flush"
 );
+const _: () = assert!(LOOSE_BYTES < JOURNAL_SLAB_BYTES, "a slow send may not keep a slab of the journal");
 const _: () = assert!(JOURNAL_FILES_MIN >= 2, "one file fills while the other is recycled");
 const _: () = assert!(MAILBOX_SLOTS.is_power_of_two() && MAILBOX_SLOTS_MIN.is_power_of_two(), "rings mask");
 const _: () = assert!(

@@ -5,10 +5,12 @@
 //! [`Pool`] it came from.
 
 mod block;
+mod loosen;
 mod pool;
 mod region;
 mod slice;
 
 pub use block::Block;
+pub use loosen::{loosen, tight_bytes};
 pub use pool::{Pool, PoolUse};
 pub use slice::Slice;

@@ -217,6 +217,10 @@ pub trait Io {
     fn receive(&mut self, conn: ConnId, on: bool);
     /// Sends slices, in order, gathered: [`Event::Sent`] when all are taken. One send at a time per connection.
     fn send(&mut self, conn: ConnId, slices: Vec<Slice>);
+    /// Copies what is left of the connection's send into `room`, as far as it keeps more memory from being used again
+    /// than it is long, and as far as there is room ([`crate::buffer::loosen`]). The send goes on from there, and
+    /// [`Event::Sent`] comes as it would have. Nothing happens if no send is under way.
+    fn loosen(&mut self, conn: ConnId, room: Block);
     /// Ends a connection: [`Event::Closed`] follows, unless it was announced already.
     fn shutdown(&mut self, conn: ConnId);
 

@@ -18,6 +18,9 @@
 //! A group is one of this journal only if it carries its key: a client may have sent the image of a group, and a torn
 //! write may have left it where a group would be looked for.
 //!
+//! A ghost may also be the first group of a file. Its epoch is skipped by the successor, so the file whose records a later
+//! epoch has anew is obsolete, as is one that was recycled.
+//!
 //! Nothing is ever appended behind a torn tail. The next group goes to a file of its own, with a new epoch.
 
 use std::collections::VecDeque;
@@ -78,7 +81,9 @@ pub fn recover<I: Io>(
     disk.make_dir(directory)?;
     let (mut candidates, mut free) = open_files(disk, ring)?;
     candidates.sort_by_key(|candidate| candidate.first.file_epoch);
-    let next_epoch = FileEpoch(candidates.last().map_or(0, |candidate| candidate.first.file_epoch.0) + 1);
+    // An epoch is left out: a killed process may yet start a file with the one after the last that is seen here.
+    let next_epoch = FileEpoch(candidates.last().map_or(0, |candidate| candidate.first.file_epoch.0) + 2);
+    free.extend(drop_ghosts(&mut candidates));
 
     let needed = candidates
         .iter()
@@ -145,6 +150,22 @@ pub fn recover<I: Io>(
         files.add(FileSlot { number, file });
     }
     Ok(Recovered { files, last_lsn: scan.last_lsn, last_crc: scan.last_crc, key, bytes: scan.bytes })
+}
+
+/// Takes out the files whose records a later epoch has anew: a killed process's last write may start a file after its
+/// successor has read the journal, which then went on with the same record elsewhere.
+fn drop_ghosts(candidates: &mut Vec<Candidate>) -> Vec<FileSlot> {
+    let mut ghosts = Vec::new();
+    let mut next = Lsn(u64::MAX);
+    for index in (0..candidates.len()).rev() {
+        let first = candidates[index].first.first_lsn;
+        if first >= next {
+            ghosts.push(candidates.remove(index).slot);
+        } else {
+            next = first;
+        }
+    }
+    ghosts
 }
 
 /// Opens every file of the ring: those that start with a valid group, and the rest, ready to be used.

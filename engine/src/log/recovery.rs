@@ -253,6 +253,8 @@ impl Rebuild {
     /// Completes what was carried from the files, removes what the directories hold in excess, and makes sure that no
     /// durable byte is missing.
     pub fn finish<I: Io>(mut self, disk: &mut Blocking<'_, I>) -> Result<Logs, Fatal> {
+        // A killed process may have made directories whose names are not durable yet, and are believed from here on.
+        disk.sync_dir(paths::LOGS)?;
         let directories: BTreeSet<String> = disk
             .list(paths::LOGS)?
             .into_iter()
@@ -280,9 +282,7 @@ impl Rebuild {
                     segment.index.seal();
                 }
             }
-            if directories.contains(&log.directory) {
-                sweep(disk, log)?;
-            }
+            sweep(disk, log, directories.contains(&log.directory))?;
             check_indexes(disk, log)?;
             covered(log)?;
         }
@@ -402,11 +402,11 @@ fn complete<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log, pending: Pending) 
 }
 
 /// Removes files of segments that the log no longer has, and checks that those it has are there.
-fn sweep<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log) -> Result<(), Fatal> {
+fn sweep<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log, has_directory: bool) -> Result<(), Fatal> {
     // Without its metadata file, a directory was being made when the machine died: it is made again.
-    log.has_directory = owner(disk, &log.directory)? == Some(log.id.topic);
+    log.has_directory = has_directory && owner(disk, &log.directory)? == Some(log.id.topic);
     let mut present = BTreeSet::new();
-    for entry in disk.list(&log.directory)? {
+    for entry in if has_directory { disk.list(&log.directory)? } else { Vec::new() } {
         if entry.name.ends_with(COPY_SUFFIX) {
             disk.unlink(&format!("{}/{}", log.directory, entry.name))?;
         }

@@ -4,6 +4,7 @@ pub mod app;
 pub mod boot;
 pub mod node;
 pub mod reshard;
+mod slow;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use app::{App, AppEvent, Outbox, Output};
+use slow::{Sending, SlowSends};
 use timers::Timers;
 
 use crate::error::IoError;
@@ -91,13 +93,14 @@ pub enum Turn {
     Stopped,
 }
 
-/// Why reading from a connection is off.
+/// What the loop keeps of a connection.
 #[derive(Default)]
-struct Reading {
-    /// The host wants it so.
+struct Connection {
+    /// The host wants reading to be off.
     host_off: bool,
-    /// Requests on its behalf that wait for room in a mailbox.
+    /// Requests on its behalf that wait for room in a mailbox; reading is off meanwhile, too.
     parked: usize,
+    sending: Sending,
 }
 
 /// One shard's loop, around one shard, one host and one outside world.
@@ -110,7 +113,8 @@ pub struct Reactor<I: Io, A: App> {
     post: Post<Ask, Answer>,
     /// Messages that wait for credit with a peer, and the connection that they come from.
     parked: BTreeMap<ShardId, VecDeque<(Ask, Option<ConnId>)>>,
-    connections: BTreeMap<ConnId, Reading>,
+    connections: BTreeMap<ConnId, Connection>,
+    slow_sends: SlowSends,
     timers: Timers,
     shared: Arc<Shared>,
     offloads: u64,
@@ -119,6 +123,8 @@ pub struct Reactor<I: Io, A: App> {
     renames: VecDeque<(String, String)>,
     applying: Option<ShardId>,
     listening: Option<Result<SocketAddr, IoError>>,
+    /// When there last was something to do.
+    last_busy: Nanos,
     /// Since when it has been stopping.
     stopping: Option<Nanos>,
     counted_as_settled: bool,
@@ -147,6 +153,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             post,
             parked: BTreeMap::new(),
             connections: BTreeMap::new(),
+            slow_sends: SlowSends::default(),
             timers: Timers::default(),
             shared,
             offloads: 0,
@@ -154,6 +161,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             renames: VecDeque::new(),
             applying: None,
             listening: None,
+            last_busy: Nanos::ZERO,
             stopping: None,
             counted_as_settled: false,
             events: Vec::new(),
@@ -202,15 +210,9 @@ impl<I: Io, A: App> Reactor<I, A> {
     /// done and `may_wait` is set.
     pub fn turn(&mut self, may_wait: bool) -> Turn {
         let mut events = std::mem::take(&mut self.events);
-        if may_wait && self.post.announce_sleep() {
-            let wait = match self
-                .timers
-                .next()
-                .map_or(self.shard.next_turn_due(), |due| due.min(self.shard.next_turn_due()))
-            {
-                _ if self.shared.stop.load(Ordering::SeqCst) && self.stopping.is_none() => Wait::No,
-                due => Wait::Until(due),
-            };
+        if may_wait && !self.is_spinning() && self.post.announce_sleep() {
+            let stops = self.shared.stop.load(Ordering::SeqCst) && self.stopping.is_none();
+            let wait = if stops { Wait::No } else { Wait::Until(self.next_due()) };
             self.io.poll(wait, &mut events);
             self.post.awake();
         } else {
@@ -225,6 +227,9 @@ impl<I: Io, A: App> Reactor<I, A> {
             }
             self.step(AppEvent::Stopping);
         }
+        if !events.is_empty() {
+            self.last_busy = self.outbox.now;
+        }
         for event in events.drain(..) {
             self.on_event(event);
         }
@@ -232,6 +237,7 @@ impl<I: Io, A: App> Reactor<I, A> {
         while let Some(token) = self.timers.due(self.outbox.now) {
             self.step(AppEvent::Timer(token));
         }
+        self.loosen_slow_sends();
         for _ in 0..MAIL_ROUNDS_PER_TURN {
             self.unpark();
             self.post.publish(|peer| self.io.wake(peer));
@@ -245,6 +251,31 @@ impl<I: Io, A: App> Reactor<I, A> {
         self.unpark();
         self.post.publish(|peer| self.io.wake(peer));
         self.settle()
+    }
+
+    /// When there is something to do again at the latest.
+    fn next_due(&self) -> Nanos {
+        let others = self.timers.next().into_iter().chain(self.slow_sends.next());
+        others.fold(self.shard.next_turn_due(), Nanos::min)
+    }
+
+    /// Sends home the memory that slow readers keep. Without room for the copy it is tried again later.
+    fn loosen_slow_sends(&mut self) {
+        while let Some(conn) = self.slow_sends.due(self.outbox.now) {
+            let Some(Connection { sending, .. }) = self.connections.get_mut(&conn) else { continue };
+            if let Some(len) = self.slow_sends.look(conn, sending, self.outbox.now)
+                && let Some(room) = self.shard.room_for_slow(len)
+            {
+                sending.ended();
+                self.io.loosen(conn, room);
+            }
+        }
+    }
+
+    /// Whether there was work so short a time ago that looking for more is cheaper than to be woken for it.
+    fn is_spinning(&self) -> bool {
+        let spin = self.shard.spin();
+        spin > Nanos::ZERO && self.io.now().since(self.last_busy) < spin
     }
 
     fn on_event(&mut self, event: Event) {
@@ -274,7 +305,12 @@ impl<I: Io, A: App> Reactor<I, A> {
                 self.send(shard, Ask::Adopt(socket), None);
             }
             Event::Received(conn, bytes) => self.step(AppEvent::Received(conn, bytes)),
-            Event::Sent(conn) => self.step(AppEvent::SendDone(conn)),
+            Event::Sent(conn) => {
+                if let Some(connection) = self.connections.get_mut(&conn) {
+                    connection.sending.ended();
+                }
+                self.step(AppEvent::SendDone(conn));
+            }
             Event::Closed(conn, reason) => {
                 if self.connections.remove(&conn).is_some() {
                     self.shared.connections[usize::from(self.shard.id().0)].fetch_sub(1, Ordering::Relaxed);
@@ -296,14 +332,15 @@ impl<I: Io, A: App> Reactor<I, A> {
         for output in outputs.drain(..) {
             match output {
                 Output::Send(conn, slices) => {
-                    if self.connections.contains_key(&conn) {
+                    if let Some(connection) = self.connections.get_mut(&conn) {
+                        self.slow_sends.began(conn, &mut connection.sending, &slices, self.outbox.now);
                         self.io.send(conn, slices);
                     }
                 }
                 Output::Read(conn, on) => {
-                    if let Some(reading) = self.connections.get_mut(&conn) {
-                        reading.host_off = !on;
-                        self.io.receive(conn, on && reading.parked == 0);
+                    if let Some(connection) = self.connections.get_mut(&conn) {
+                        connection.host_off = !on;
+                        self.io.receive(conn, on && connection.parked == 0);
                     }
                 }
                 Output::Close(conn) => {
@@ -337,9 +374,9 @@ impl<I: Io, A: App> Reactor<I, A> {
             }
         };
         if let Some(conn) = source
-            && let Some(reading) = self.connections.get_mut(&conn)
+            && let Some(connection) = self.connections.get_mut(&conn)
         {
-            reading.parked += 1;
+            connection.parked += 1;
             self.io.receive(conn, false);
         }
         self.parked.entry(to).or_default().push_back((ask, source));
@@ -353,10 +390,10 @@ impl<I: Io, A: App> Reactor<I, A> {
                 let sent = self.post.send(*to, ask);
                 assert!(sent.is_ok(), "there was credit");
                 if let Some(conn) = source
-                    && let Some(reading) = self.connections.get_mut(&conn)
+                    && let Some(connection) = self.connections.get_mut(&conn)
                 {
-                    reading.parked -= 1;
-                    if reading.parked == 0 && !reading.host_off {
+                    connection.parked -= 1;
+                    if connection.parked == 0 && !connection.host_off {
                         self.io.receive(conn, true);
                     }
                 }
@@ -369,6 +406,9 @@ impl<I: Io, A: App> Reactor<I, A> {
         let mut mail = std::mem::take(&mut self.mail);
         self.post.take(MAIL_PER_ROUND, &mut mail);
         let any = !mail.is_empty();
+        if any {
+            self.last_busy = self.outbox.now;
+        }
         for message in mail.drain(..) {
             match message {
                 Mail::Request(from, ask) => self.on_ask(from, ask),
@@ -409,7 +449,7 @@ impl<I: Io, A: App> Reactor<I, A> {
                 self.post.reply(from, Answer::Noted);
                 let (peer, local) = (socket.peer, socket.local);
                 let conn = self.io.adopt(socket);
-                self.connections.insert(conn, Reading::default());
+                self.connections.insert(conn, Connection::default());
                 self.shared.connections[usize::from(self.shard.id().0)].fetch_add(1, Ordering::Relaxed);
                 self.step(AppEvent::Accepted { conn, peer, local });
             }

@@ -25,7 +25,7 @@ use maintenance::Maintenance;
 use reads::Reads;
 use request::{AppToken, Reply, Request, WatchId};
 
-use crate::buffer::Pool;
+use crate::buffer::{Block, Pool};
 use crate::config::Config;
 use crate::error::{IoError, Refusal};
 use crate::format::journal::{RecordHeader, RecordKind};
@@ -35,6 +35,7 @@ use crate::limits::{GROUP_BYTES_MAX, JOURNAL_SLAB_BYTES, READ_CHUNK_BYTES};
 use crate::log::segment::Segment;
 use crate::log::table::{LogIndex, Logs};
 use crate::log::{Log, paths};
+use crate::time::Nanos;
 use crate::types::{Lsn, Offset, PartitionId, ShardId};
 use metadata::Metadata;
 
@@ -68,6 +69,8 @@ pub struct Pools {
     pub staging: Pool,
     /// Blocks that cold reads fill.
     pub read: Pool,
+    /// What slow readers have not taken yet.
+    pub slow: Pool,
 }
 
 impl Pools {
@@ -80,6 +83,7 @@ impl Pools {
             tail: Pool::new(tail as usize),
             staging: Pool::new(4 * GROUP_BYTES_MAX),
             read: Pool::new((pinned_bytes as usize).max(64 * READ_CHUNK_BYTES)),
+            slow: Pool::new(pinned_bytes as usize),
         }
     }
 }
@@ -136,6 +140,11 @@ impl<I: Io> Shard<I> {
     /// The metadata that this shard has applied.
     pub fn metadata(&self) -> &Arc<Metadata> {
         &self.metadata
+    }
+
+    /// How long its reactor looks for work before it sleeps.
+    pub fn spin(&self) -> Nanos {
+        Nanos::from_micros(self.config.spin_us)
     }
 
     /// Whether a failed flush has ended this shard's service.
@@ -415,6 +424,11 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    /// Room for what a slow reader has not taken yet; `None` if slow readers have all that they may.
+    pub fn room_for_slow(&self, len: usize) -> Option<Block> {
+        self.pools.slow.block(len)
+    }
+
     /// Swaps the metadata: makes the logs that are new here, and takes those away whose topics are gone. The
     /// directories of the latter are renamed by the returned names, which is to be done before the change is answered.
     pub fn apply(&mut self, metadata: Arc<Metadata>) -> Vec<(String, String)> {
@@ -458,6 +472,7 @@ impl<I: Io> Shard<I> {
             ("tail", self.pools.tail.usage().in_use),
             ("staging", self.pools.staging.usage().in_use),
             ("read", self.pools.read.usage().in_use),
+            ("slow", self.pools.slow.usage().in_use),
             ("watches", self.watches.len()),
             ("backlog", self.backlog.len()),
         ])

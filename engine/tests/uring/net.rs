@@ -9,7 +9,8 @@ use std::time::Duration;
 use millstream_engine::buffer::{Pool, Slice};
 use millstream_engine::error::IoError;
 use millstream_engine::io::uring::Peers;
-use millstream_engine::io::{CloseReason, Event, Io, Token};
+use millstream_engine::io::{CloseReason, Event, Io, Token, Wait};
+use millstream_engine::time::Nanos;
 
 use crate::rig::{Dir, Rig, TOKEN, pattern};
 
@@ -91,6 +92,82 @@ fn a_slow_reader_gets_everything_before_the_send_is_over() {
         peer
     });
     assert!(matches!(rig.next(), Event::Sent(_)));
+    reader.join().unwrap();
+}
+
+/// Slices of `bytes`, each in a slab that it fills to a quarter.
+fn in_slabs(pool: &Pool, bytes: &[u8]) -> Vec<Slice> {
+    let slice = |bytes: &[u8]| {
+        let mut slab = pool.block(4 << 20).unwrap();
+        slab.push(bytes);
+        slab.freeze()
+    };
+    bytes.chunks(1 << 20).map(slice).collect()
+}
+
+#[test]
+fn a_loosened_send_keeps_no_slab_and_loses_no_byte() {
+    let dir = Dir::new();
+    let mut rig = Rig::new(&dir.0);
+    let address = rig.listen();
+    let (conn, mut peer) = rig.connect(address);
+    let pool = Pool::new(64 << 20);
+    let room = || Pool::new(16 << 20).block(16 << 20).unwrap();
+    let bytes = pattern(15 << 20);
+    rig.io.send(conn, in_slabs(&pool, &bytes));
+    assert!(rig.is_quiet(), "more was taken than any socket buffer holds");
+    assert!(pool.usage().in_use >= 60 << 20);
+    rig.io.loosen(conn, room());
+    rig.io.loosen(conn, room());
+    assert!(rig.is_quiet(), "the send is not over");
+    assert_eq!(pool.usage().in_use, 0);
+    let expected = bytes.clone();
+    let reader = thread::spawn(move || {
+        let mut got = vec![0; expected.len()];
+        peer.read_exact(&mut got).unwrap();
+        assert!(got == expected, "bytes were lost or mixed up");
+        peer
+    });
+    assert!(matches!(rig.next(), Event::Sent(_)));
+    let mut peer = reader.join().unwrap();
+    rig.io.loosen(conn, room());
+    rig.io.send(conn, vec![Slice::from(b"next".to_vec())]);
+    assert!(matches!(rig.next(), Event::Sent(_)), "what was loosened too late does not hurt the next send");
+    peer.read_exact(&mut [0; 4]).unwrap();
+}
+
+#[test]
+fn sends_loosened_while_they_go_on_lose_no_byte() {
+    let dir = Dir::new();
+    let mut rig = Rig::new(&dir.0);
+    let address = rig.listen();
+    let (conn, mut peer) = rig.connect(address);
+    let pool = Pool::new(64 << 20);
+    let bytes = pattern(15 << 20);
+    let expected = bytes.clone();
+    let reader = thread::spawn(move || {
+        for _ in 0..3 {
+            let mut got = vec![0; expected.len()];
+            for piece in got.chunks_mut(100_000) {
+                peer.read_exact(piece).unwrap();
+                thread::sleep(Duration::from_micros(300));
+            }
+            assert!(got == expected, "bytes were lost or mixed up");
+        }
+    });
+    for _ in 0..3 {
+        rig.io.send(conn, in_slabs(&pool, &bytes));
+        loop {
+            rig.io.loosen(conn, Pool::new(2 << 20).block(2 << 20).unwrap());
+            rig.poll(Wait::Until(rig.io.now() + Nanos::from_micros(500)));
+            match rig.events.pop_front() {
+                None => {}
+                Some(Event::Sent(_)) => break,
+                Some(other) => panic!("not expected while sending: {other:?}"),
+            }
+        }
+        assert_eq!(pool.usage().in_use, 0);
+    }
     reader.join().unwrap();
 }
 

@@ -227,6 +227,9 @@ impl Io for CanaryIo {
     fn send(&mut self, conn: ConnId, slices: Vec<Slice>) {
         self.io.send(conn, slices);
     }
+    fn loosen(&mut self, conn: ConnId, room: Block) {
+        self.io.loosen(conn, room);
+    }
     fn shutdown(&mut self, conn: ConnId) {
         self.io.shutdown(conn);
     }

@@ -172,6 +172,10 @@ impl Io for SimIo {
         self.state.borrow_mut().send(conn, slices);
     }
 
+    fn loosen(&mut self, conn: ConnId, room: Block) {
+        self.state.borrow_mut().loosen(conn, room);
+    }
+
     fn shutdown(&mut self, conn: ConnId) {
         self.state.borrow_mut().shut_down(conn);
     }

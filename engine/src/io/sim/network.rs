@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::clock::Due;
 use super::port::PortRef;
 use super::state::{State, draw};
-use crate::buffer::Slice;
+use crate::buffer::{Block, Slice, loosen};
 use crate::error::IoError;
 use crate::io::random::Random;
 use crate::io::{CloseReason, ConnId, Event, Socket, Token};
@@ -128,6 +128,11 @@ impl State {
         assert!(connection.sending.is_none(), "{conn:?} has one send at a time");
         connection.sending = Some(slices.into_iter().filter(|slice| !slice.is_empty()).collect());
         self.expect_taking(conn.0);
+    }
+
+    pub(super) fn loosen(&mut self, conn: ConnId, room: Block) {
+        let connection = self.network.connections.get_mut(&conn.0);
+        loosen(connection.and_then(|connection| connection.sending.as_mut()).into_iter().flatten(), room);
     }
 
     pub(super) fn shut_down(&mut self, conn: ConnId) {

@@ -281,6 +281,10 @@ impl Io for Uring {
         }
     }
 
+    fn loosen(&mut self, conn: ConnId, room: Block) {
+        self.held.net.loosen(&mut self.ring, conn, room);
+    }
+
     fn shutdown(&mut self, conn: ConnId) {
         self.held.net.shutdown(conn, &mut self.ready);
     }

@@ -13,7 +13,7 @@ use super::errors::{self, is_retry};
 use super::lent::{GROUP, Lent};
 use super::ring::{Completion, Owner, Ring};
 use super::slab::Slab;
-use crate::buffer::Slice;
+use crate::buffer::{Block, Slice, loosen};
 use crate::io::{CloseReason, ConnId, Event, Socket};
 use crate::limits::SEND_SLICES_MAX;
 use crate::types::ShardId;
@@ -45,6 +45,8 @@ struct Sending {
     vectors: Vec<libc::iovec>,
     header: libc::msghdr,
     in_flight: bool,
+    /// What is left is to be copied here as soon as the kernel has let go of it.
+    room: Option<Block>,
 }
 
 struct Conn {
@@ -212,6 +214,16 @@ impl Net {
         unsafe { ring.push(Owner::Send(index), send) }
     }
 
+    /// Takes the send back from the kernel, to copy what is left of it.
+    pub(super) fn loosen(&mut self, ring: &mut Ring, id: ConnId, room: Block) {
+        let Some(index) = self.find(id) else { return };
+        let sending = &mut self.conn(index).sending;
+        if sending.in_flight && sending.room.is_none() {
+            sending.room = Some(room);
+            ring.push_quiet(opcode::AsyncCancel::new(Owner::Send(index).pack()).build());
+        }
+    }
+
     pub(super) fn sent(
         &mut self,
         ring: &mut Ring,
@@ -222,10 +234,12 @@ impl Net {
         let result = completion.result;
         let conn = self.conn(index);
         conn.sending.in_flight = false;
+        let room = conn.sending.room.take();
         if conn.closed {
             return self.release(index);
         }
-        if result < 0 && !is_retry(result) {
+        // One that was taken back says how much of it was sent before, if anything was.
+        if result < 0 && !is_retry(result) && result != -libc::ECANCELED {
             return self.end(index, CloseReason::Broken(errors::of(result)), events);
         }
         conn.sending.took(result.max(0) as usize);
@@ -233,6 +247,9 @@ impl Net {
             conn.sending.clear();
             events.push(Event::Sent(conn.id));
         } else {
+            if let Some(room) = room {
+                conn.sending.loosen(room);
+            }
             self.submit_send(ring, index);
         }
     }
@@ -281,7 +298,15 @@ impl Sending {
     fn new() -> Sending {
         // SAFETY: a msghdr is made of integers and pointers, for which zero is a value.
         let header = unsafe { std::mem::zeroed() };
-        Sending { slices: Vec::new(), slice: 0, taken: 0, vectors: Vec::new(), header, in_flight: false }
+        Sending {
+            slices: Vec::new(),
+            slice: 0,
+            taken: 0,
+            vectors: Vec::new(),
+            header,
+            in_flight: false,
+            room: None,
+        }
     }
 
     fn begin(&mut self, slices: Vec<Slice>) {
@@ -294,6 +319,17 @@ impl Sending {
     fn clear(&mut self) {
         self.slices.clear();
         self.slice = 0;
+    }
+
+    /// Drops what was sent, and copies what is left.
+    fn loosen(&mut self, room: Block) {
+        self.slices.drain(..self.slice);
+        self.slice = 0;
+        if let Some(first) = self.slices.first_mut() {
+            *first = first.slice(self.taken..first.len());
+            self.taken = 0;
+        }
+        loosen(&mut self.slices, room);
     }
 
     fn is_over(&self) -> bool {

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use super::world;
-use crate::buffer::Slice;
+use super::{pool, world};
+use crate::buffer::{Pool, Slice};
 use crate::error::IoError;
 use crate::io::fault::Faults;
 use crate::io::sim::{Crash, SimIo, SimPeer, World};
@@ -86,6 +86,29 @@ fn a_send_is_taken_in_parts_and_waits_for_a_peer_that_does_not_read() {
     io.send(conn, vec![whole.slice(0..10), whole.slice(10..5_000)]);
     assert!(events(&world, &mut io).is_empty());
     assert_eq!(peer.received(), []);
+    peer.pause_reading(false);
+    let events = events(&world, &mut io);
+    assert!(matches!(events.as_slice(), [Event::Sent(of)] if *of == conn), "{events:?}");
+    assert_eq!(peer.received(), bytes);
+}
+
+#[test]
+fn a_loosened_send_keeps_no_slab_and_loses_no_byte() {
+    let world = World::new(3, Faults { window_bytes: 1_000, ..Faults::rough() });
+    let (mut io, conn, peer) = connected(&world);
+    peer.pause_reading(true);
+    let bytes: Vec<u8> = (0..=255).cycle().take(5_000).collect();
+    let slabs = Pool::new(8 << 20);
+    let mut slab = slabs.block(4 << 20).unwrap();
+    slab.push(&bytes);
+    let slab = slab.freeze();
+    io.send(conn, vec![slab.slice(0..10), slab.slice(10..5_000)]);
+    drop(slab);
+    assert!(events(&world, &mut io).is_empty());
+    assert_eq!(slabs.usage().in_use, 4 << 20);
+    io.loosen(conn, pool().block(5_000).unwrap());
+    assert!(events(&world, &mut io).is_empty());
+    assert_eq!(slabs.usage().in_use, 0);
     peer.pause_reading(false);
     let events = events(&world, &mut io);
     assert!(matches!(events.as_slice(), [Event::Sent(of)] if *of == conn), "{events:?}");
