@@ -21,8 +21,8 @@ fn number(name: &str) -> Option<u64> {
 fn verdict(scenario: &Scenario, outcomes: &Outcomes) -> Option<String> {
     let Scenario { seed, theme, .. } = scenario;
     let broken = outcomes.violations.first()?;
-    let more =
-        outcomes.violations.iter().skip(1).take(5).map(|what| format!("\n  {what}")).collect::<String>();
+    let more = outcomes.violations.iter().skip(1).take(5);
+    let more: String = more.flat_map(|what| ["\n  ", what.as_str()]).collect();
     Some(format!(
         "seed {seed} ({theme:?}): {broken}{more}\n  replay: MILLSTREAM_SEED={seed} cargo test -p millstream-tests --test simulation -- every_promise"
     ))
