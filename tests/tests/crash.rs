@@ -9,7 +9,7 @@ use millstream_tests::sim::canary::Canary;
 use millstream_tests::sim::points::Story;
 
 /// Points that every run of the tests goes through.
-const POINTS: u64 = 40;
+const POINTS: u64 = 24;
 /// Of these, those whose recovery is crashed as well.
 const RECOVERIES: u64 = 3;
 

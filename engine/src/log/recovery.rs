@@ -56,6 +56,10 @@ struct Pending {
 }
 
 impl Pending {
+    fn last_segment(&self) -> Offset {
+        self.after.last().map_or(self.segment, |last| last.segment)
+    }
+
     fn end(&self) -> u32 {
         self.after.last().map_or(self.from + self.bytes.len() as u32, TailBatch::end)
     }
@@ -203,11 +207,17 @@ impl Rebuild {
             bytes,
         };
         if let Some(pending) = self.pending.get_mut(&index) {
-            let new_segment =
-                batch.segment > pending.after.last().map_or(pending.segment, |last| last.segment);
-            if new_segment || batch.position == pending.end() {
+            let (last, end) = (pending.last_segment(), pending.end());
+            let follows = if batch.segment == last {
+                batch.position == end
+            } else {
+                log.segment(last).is_some_and(|segment| segment.size == end)
+            };
+            if follows && !self.aside.contains_key(&index) {
                 pending.after.push(batch);
-            }
+            } else if (batch.segment, batch.position) >= (last, end) {
+                self.aside.entry(index).or_default().push(batch); // L3: a later carry has what lies between.
+            } // else it is carried.
             return Ok(());
         }
         let flushed = log.segment(record.segment).map_or(0, |segment| segment.flushed);
@@ -228,16 +238,17 @@ impl Rebuild {
         let end = record.position + bytes.len() as u32;
         let Some(segment) = log.segment(record.segment) else { return };
         let in_tail = log.tail.back().is_some_and(|last| (last.segment, last.end()) >= (record.segment, end));
-        let known = self.pending.get(&index).is_some_and(|pending| {
-            let last = pending.after.last().map_or(pending.segment, |last| last.segment);
-            (last, pending.end()) >= (record.segment, end)
-        });
+        let known = self
+            .pending
+            .get(&index)
+            .is_some_and(|pending| (pending.last_segment(), pending.end()) >= (record.segment, end));
         if in_tail || known || segment.flushed >= end {
             return;
         }
         // L5. What the tail has of this log lies before a gap, and is flushed: the carry starts where the file ends.
         log.tail.clear();
-        let mut after = self.aside.remove(&index).unwrap_or_default();
+        let mut after = self.pending.remove(&index).map_or_else(Vec::new, |before| before.after);
+        after.extend(self.aside.remove(&index).unwrap_or_default());
         after.retain(|batch| (batch.segment, batch.position) >= (record.segment, end));
         let pending = Pending {
             segment: record.segment,
