@@ -121,6 +121,7 @@ impl App for Broker {
                 self.with(conn, out, |connection, shared| connection.received(bytes, shared));
             }
             AppEvent::SendDone(conn) => self.with(conn, out, Connection::sent),
+            AppEvent::Slow(conn) => self.with(conn, out, |connection, _| connection.slow()),
             AppEvent::Closed(conn, reason) => {
                 tracing::debug!(?conn, ?reason, "connection over");
                 self.with(conn, out, Connection::closed);

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use millstream_engine::buffer::{Pool, Slice};
 use millstream_engine::config::{Config, TopicConfig};
 use millstream_engine::error::Fatal;
 use millstream_engine::format::batch::{BatchBuilder, BatchHeader, HEADER_BYTES, records_in};
-use millstream_engine::io::Blocking;
-use millstream_engine::io::sim::{SimIo, World};
+use millstream_engine::io::sim::{SimIo, SimPeer, World};
+use millstream_engine::io::{Blocking, ConnId};
 use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox};
 use millstream_engine::reactor::boot::{Boot, boot, finish};
 use millstream_engine::reactor::{Reactor, Shared, Turn};
@@ -45,6 +46,10 @@ pub fn config() -> Config {
 struct Wire {
     requests: VecDeque<Request>,
     replies: VecDeque<Reply>,
+    /// Connections that were accepted.
+    connections: Vec<ConnId>,
+    /// What is to be sent on them.
+    sends: VecDeque<(ConnId, Vec<Slice>)>,
 }
 
 /// Asks what it is given, and keeps what it is answered.
@@ -59,9 +64,13 @@ impl App for Host {
                 for request in self.wire.borrow_mut().requests.drain(..) {
                     out.engine(AppToken(0), SHARD, request, None);
                 }
+                for (conn, slices) in self.wire.borrow_mut().sends.drain(..) {
+                    out.send(conn, slices);
+                }
                 let next = out.now() + LOOK;
                 out.set_timer(AppToken(0), next);
             }
+            AppEvent::Accepted { conn, .. } => self.wire.borrow_mut().connections.push(conn),
             AppEvent::Reply(_, reply) => self.wire.borrow_mut().replies.push_back(reply),
             _ => {}
         }
@@ -128,6 +137,36 @@ impl Solo {
             }
         }
         panic!("it does not stop");
+    }
+
+    /// A client that has connected, and what the host knows it by.
+    pub fn connect(&mut self) -> (ConnId, SimPeer) {
+        if self.reactor.listening().is_none() {
+            self.reactor.listen(SocketAddr::from(([127, 0, 0, 1], 0)));
+        }
+        let address = loop {
+            match self.reactor.listening() {
+                Some(outcome) => break *outcome.as_ref().expect("every port is free"),
+                None => drop(self.reactor.turn(true)),
+            }
+        };
+        let peer = self.world.connect(address);
+        let before = self.wire.borrow().connections.len();
+        while self.wire.borrow().connections.len() == before {
+            self.reactor.turn(true);
+        }
+        let conn = *self.wire.borrow().connections.last().expect("one was accepted");
+        (conn, peer)
+    }
+
+    /// Sends on a connection.
+    pub fn send(&mut self, conn: ConnId, slices: Vec<Slice>) {
+        self.wire.borrow_mut().sends.push_back((conn, slices));
+    }
+
+    /// The shard.
+    pub fn shard(&self) -> &Shard<SimIo> {
+        self.reactor.shard()
     }
 
     /// The topics that there are, by name.

@@ -8,6 +8,13 @@ impl Slice {
     pub fn is_loose(&self) -> bool {
         self.pinned() <= LOOSE_BYTES.max(2 * self.len())
     }
+
+    /// Moves these bytes to memory of their own, unless they are loose.
+    pub fn loosen(&mut self) {
+        if !self.is_loose() {
+            *self = Slice::from(self.to_vec());
+        }
+    }
 }
 
 /// Bytes of room that [`loosen`] needs for these slices; 0 if they are all loose.
@@ -44,6 +51,17 @@ mod tests {
         let bytes: Vec<&[u8]> = slices.iter().map(|slice| &slice[..]).collect();
         assert_eq!(bytes, [&b"some"[..], b"own", b"bytes"]);
         assert_eq!((slabs.usage().in_use, tight_bytes(&slices)), (0, 0));
+    }
+
+    #[test]
+    fn what_has_no_room_stays_where_it_is() {
+        let mut slab = Pool::new(16 << 20).block(JOURNAL_SLAB_BYTES).unwrap();
+        slab.push_zeros(10_000);
+        let mut slices = [slab.split_frozen()];
+        loosen(&mut slices, Pool::new(1 << 20).block(1).unwrap());
+        assert!(!slices[0].is_loose());
+        slices[0].loosen();
+        assert!(slices[0].is_loose() && slices[0].len() == 10_000);
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub enum AppEvent {
     Received(ConnId, Slice),
     /// What was sent last has been taken whole by the kernel: the next [`Output::Send`] may follow.
     SendDone(ConnId),
+    /// What was sent last takes long, and keeps no slab any more. What waits behind it had better keep none either
+    /// ([`Slice::loosen`]). May be told again.
+    Slow(ConnId),
     /// The connection is over; nothing about it follows.
     Closed(ConnId, CloseReason),
     /// A timer has run out.

@@ -263,12 +263,14 @@ impl<I: Io, A: App> Reactor<I, A> {
     fn loosen_slow_sends(&mut self) {
         while let Some(conn) = self.slow_sends.due(self.outbox.now) {
             let Some(Connection { sending, .. }) = self.connections.get_mut(&conn) else { continue };
-            if let Some(len) = self.slow_sends.look(conn, sending, self.outbox.now)
-                && let Some(room) = self.shard.room_for_slow(len)
-            {
-                sending.ended();
+            let Some(len) = self.slow_sends.look(conn, sending, self.outbox.now) else { continue };
+            if len == 0 {
+                sending.settle();
+            } else if let Some(room) = self.shard.room_for_slow(len) {
+                sending.settle();
                 self.io.loosen(conn, room);
             }
+            self.step(AppEvent::Slow(conn));
         }
     }
 
@@ -307,7 +309,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             Event::Received(conn, bytes) => self.step(AppEvent::Received(conn, bytes)),
             Event::Sent(conn) => {
                 if let Some(connection) = self.connections.get_mut(&conn) {
-                    connection.sending.ended();
+                    connection.sending.settle();
                 }
                 self.step(AppEvent::SendDone(conn));
             }

@@ -11,15 +11,17 @@ use crate::time::Nanos;
 #[derive(Default)]
 pub struct Sending {
     began: Nanos,
-    /// Room that a copy of it needs; 0 if there is no send, or nothing to be gained.
+    /// It is under way, and nothing has been done about it yet.
+    open: bool,
+    /// Room that a copy of it needs.
     tight_bytes: usize,
     /// It is to be looked at.
     watched: bool,
 }
 
-/// The connections that are to be looked at, at most once each, by when. A send that is watched is looked at once it has
-/// been under way for [`SLOW_SEND`], and before it has been for twice as long: a look that comes too early for a send
-/// that has begun meanwhile is repeated after the whole span, so that the queue stays in order.
+/// The connections that are to be looked at, at most once each, by when. A send is looked at once it has been under way
+/// for [`SLOW_SEND`], and before it has been for twice as long: a look that comes too early for a send that has begun
+/// meanwhile is repeated after the whole span, so that the queue stays in order.
 #[derive(Default)]
 pub struct SlowSends {
     looks: VecDeque<(Nanos, ConnId)>,
@@ -29,8 +31,9 @@ impl SlowSends {
     /// A send has begun.
     pub fn began(&mut self, conn: ConnId, sending: &mut Sending, slices: &[Slice], now: Nanos) {
         sending.began = now;
+        sending.open = true;
         sending.tight_bytes = tight_bytes(slices);
-        if sending.tight_bytes > 0 && !sending.watched {
+        if !sending.watched {
             self.watch(conn, sending, now);
         }
     }
@@ -50,11 +53,11 @@ impl SlowSends {
         self.looks.pop_front_if(|(at, _)| *at <= now).map(|(_, conn)| conn)
     }
 
-    /// Looks at a send: gives the room that it needs if it is slow. It is looked at again later unless
-    /// [`Sending::ended`] is called.
+    /// Looks at a send: gives the room that a copy of it needs if it is slow. It is looked at again later unless
+    /// [`Sending::settle`] is called.
     pub fn look(&mut self, conn: ConnId, sending: &mut Sending, now: Nanos) -> Option<usize> {
         sending.watched = false;
-        if sending.tight_bytes == 0 {
+        if !sending.open {
             return None;
         }
         self.watch(conn, sending, now);
@@ -63,9 +66,9 @@ impl SlowSends {
 }
 
 impl Sending {
-    /// The send is over, or has been copied: there is nothing to be gained any more.
-    pub fn ended(&mut self) {
-        self.tight_bytes = 0;
+    /// The send is over, or keeps no memory any more that it need not keep.
+    pub fn settle(&mut self) {
+        self.open = false;
     }
 }
 
@@ -94,7 +97,7 @@ mod tests {
             assert_eq!(slow.look(CONN, &mut sending, now), Some(10));
             now = now + SLOW_SEND;
         }
-        sending.ended();
+        sending.settle();
         assert_eq!(slow.due(now), Some(CONN));
         assert_eq!(slow.look(CONN, &mut sending, now), None);
         assert_eq!(slow.next(), None, "nothing is watched any more");
@@ -110,14 +113,7 @@ mod tests {
                 assert_eq!(slow.look(conn, &mut sending, now), None);
             }
             assert_eq!(slow.looks.len(), 1);
-            sending.ended();
+            sending.settle();
         }
-    }
-
-    #[test]
-    fn what_keeps_no_slab_is_not_watched() {
-        let (mut slow, mut sending) = (SlowSends::default(), Sending::default());
-        slow.began(CONN, &mut sending, &[Slice::from(vec![1; 100])], Nanos(5));
-        assert_eq!(slow.next(), None);
     }
 }

@@ -55,7 +55,7 @@ enum Life {
     Closed,
 }
 
-/// A connection's state. The inputs are `received`, `sent`, `answered`, `offloaded`, `loaded`, `timer`, `close_if_idle`,
+/// A connection's state. The inputs are `received`, `sent`, `slow`, `answered`, `offloaded`, `loaded`, `timer`, `close_if_idle`,
 /// `stop`, and last `closed`.
 #[derive(Debug)]
 pub struct Connection {
@@ -131,6 +131,17 @@ impl Connection {
         self.active = shared.out.now();
         self.queue.sent();
         self.run(shared);
+    }
+
+    /// What was sent last takes long: the answers behind it wait in memory of their own, at most
+    /// [`RESPONSE_BYTES_WAITING_MAX`] and one answer more, and not in the journal's slabs.
+    pub fn slow(&mut self) {
+        self.queue.slow();
+        for request in &mut self.requests {
+            if let State::Answered(response) = &mut request.state {
+                response.loosen();
+            }
+        }
     }
 
     /// A shard has answered a part of a request.
@@ -243,7 +254,10 @@ impl Connection {
     fn progress(&mut self, number: u64, done: Option<Done>, shared: &mut Shared<'_>) {
         match done {
             None => self.arm(number, shared),
-            Some(Done::Answer(response)) => {
+            Some(Done::Answer(mut response)) => {
+                if self.queue.is_slow() {
+                    response.loosen();
+                }
                 self.answered_bytes += response.held_bytes();
                 let request = self.request(number).expect("it has just been worked on");
                 request.state = State::Answered(response);

@@ -37,6 +37,11 @@ impl Response {
     pub fn held_bytes(&self) -> usize {
         self.pieces.iter().map(Piece::held_bytes).sum()
     }
+
+    /// Has it keep no more memory than its own bytes: they are copied out of the journal's slabs.
+    pub fn loosen(&mut self) {
+        self.pieces.iter_mut().for_each(Piece::loosen);
+    }
 }
 
 impl From<Slice> for Response {
@@ -50,6 +55,12 @@ impl Piece {
         match self {
             Piece::Bytes(bytes) => bytes.len(),
             Piece::Rest(_) => 0,
+        }
+    }
+
+    fn loosen(&mut self) {
+        if let Piece::Bytes(bytes) = self {
+            bytes.loosen();
         }
     }
 }
@@ -70,6 +81,8 @@ pub struct SendQueue {
     pieces: VecDeque<Piece>,
     held_bytes: usize,
     busy: bool,
+    /// What is being sent takes long.
+    slow: bool,
 }
 
 impl SendQueue {
@@ -86,6 +99,11 @@ impl SendQueue {
     /// Whether nothing waits behind what is being sent.
     pub fn is_drained(&self) -> bool {
         self.pieces.is_empty()
+    }
+
+    /// Whether what is being sent takes long.
+    pub fn is_slow(&self) -> bool {
+        self.slow
     }
 
     /// Adds a response.
@@ -122,6 +140,13 @@ impl SendQueue {
     /// The kernel has taken what was sent last.
     pub fn sent(&mut self) {
         self.busy = false;
+        self.slow = false;
+    }
+
+    /// What is being sent takes long: until it is over, nothing that waits keeps more memory than its own bytes.
+    pub fn slow(&mut self) {
+        self.slow = true;
+        self.pieces.iter_mut().for_each(Piece::loosen);
     }
 
     /// The chunk is here, and `rest` is what is left behind it.
@@ -139,6 +164,7 @@ impl SendQueue {
 
 #[cfg(test)]
 mod tests {
+    use millstream_engine::buffer::Pool;
     use millstream_engine::types::{Offset, PartitionId, TopicId};
 
     use super::*;
@@ -187,6 +213,25 @@ mod tests {
         assert!(matches!(queue.next_step(), Some(SendStep::Load(r)) if r == range(1, 1)));
         queue.loaded(vec![Slice::from(vec![3])], None);
         assert_eq!(sent(queue.next_step()), [3, 9]);
+    }
+
+    #[test]
+    fn behind_a_slow_send_nothing_keeps_a_slab() {
+        let slabs = Pool::new(16 << 20);
+        let bytes = || {
+            let mut slab = slabs.block(4 << 20).unwrap();
+            slab.push(&[7; 3]);
+            Piece::Bytes(slab.freeze())
+        };
+        let mut queue = SendQueue::default();
+        queue.push(Slice::from(vec![1]).into());
+        assert_eq!(sent(queue.next_step()), [1]);
+        queue.push(Response::pieces(vec![bytes()]));
+        assert_eq!(slabs.usage().in_use, 4 << 20);
+        queue.slow();
+        assert_eq!((slabs.usage().in_use, queue.held_bytes()), (0, 3));
+        queue.sent();
+        assert_eq!(sent(queue.next_step()), [7; 3]);
     }
 
     #[test]

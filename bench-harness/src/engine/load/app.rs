@@ -185,6 +185,7 @@ impl App for LoadApp {
             }
             AppEvent::Closed(conn, _) => drop(self.connections.remove(&conn)),
             AppEvent::Received(..)
+            | AppEvent::Slow(_)
             | AppEvent::Offloaded(..)
             | AppEvent::MetadataChanged
             | AppEvent::Stopping => {}

@@ -1,0 +1,60 @@
+//! Readers that do not read: what they keep of the shard's memory, and what they get in the end.
+
+use millstream_engine::config::{Config, TopicConfig};
+use millstream_engine::io::fault::Faults;
+use millstream_engine::io::sim::World;
+use millstream_engine::limits::JOURNAL_SLAB_BYTES;
+use millstream_engine::shard::request::{Reply, Request};
+use millstream_engine::time::Nanos;
+use millstream_engine::types::{Offset, PartitionId};
+use millstream_tests::solo::{Solo, config};
+
+const VALUE_BYTES: usize = 900_000;
+/// Slow readers, each of the newest batch at its time; together they would keep more slabs than there are.
+const READERS: u64 = 8;
+const APPENDS_PER_READER: u64 = 5;
+
+fn value(offset: u64) -> Vec<u8> {
+    (0..VALUE_BYTES as u64).map(|at| (at / 251 + at + offset) as u8).collect()
+}
+
+#[test]
+fn slow_readers_keep_no_slab_while_appends_go_on() {
+    let world = World::new(5, Faults { window_bytes: 1_000, ..Faults::default() });
+    let config = Config { pinned_bytes: 8 << 20, ..config() };
+    let room = config.pinned_bytes as usize;
+    let mut node = Solo::start(&world, config).expect("the disk is empty");
+    let topic = node.create("t", 1, TopicConfig::default());
+    let partition = PartitionId { topic, index: 0 };
+    let mut readers = Vec::new();
+    for reader in 0..READERS {
+        for step in 0..APPENDS_PER_READER {
+            node.append(partition, &value(reader * APPENDS_PER_READER + step));
+        }
+        let (conn, peer) = node.connect();
+        peer.pause_reading(true);
+        let offset = Offset((reader + 1) * APPENDS_PER_READER - 1);
+        let Reply::Read(read) = node.ask(Request::Read { partition, offset, max_bytes: 1 }) else {
+            panic!("what was appended can be read")
+        };
+        let sent: Vec<u8> = read.bytes.iter().flat_map(|slice| slice.to_vec()).collect();
+        node.send(conn, read.bytes);
+        readers.push((peer, sent));
+    }
+    let memory = node.shard().memory();
+    assert!(memory["tail"] > 3 * JOURNAL_SLAB_BYTES, "the readers keep slabs at first: {memory:?}");
+    node.pass(Nanos::from_millis(300));
+    let memory = node.shard().memory();
+    assert!(memory["slow"] > 0 && memory["slow"] <= room, "{memory:?}");
+    for offset in 0..READERS * APPENDS_PER_READER {
+        node.append(partition, &value(offset));
+    }
+    let memory = node.shard().memory();
+    assert!(memory["tail"] <= 3 * JOURNAL_SLAB_BYTES, "slow readers keep slabs: {memory:?}");
+    for (peer, sent) in readers {
+        peer.pause_reading(false);
+        node.pass(Nanos::from_millis(3_000));
+        assert!(peer.received() == sent, "bytes were lost or mixed up");
+    }
+    assert_eq!(node.shard().memory()["slow"], 0);
+}
