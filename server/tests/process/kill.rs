@@ -44,7 +44,7 @@ fn batch(name: &str, number: u32) -> Vec<u8> {
 /// Writes until the connection is gone.
 fn write(address: SocketAddr, round: usize, writer: u32) -> Vec<Acknowledged> {
     let mut client = Client::connect(address);
-    let acks = if writer % 2 == 0 { -1 } else { 1 };
+    let acks = if writer.is_multiple_of(2) { -1 } else { 1 };
     let mut acknowledged = Vec::new();
     for window in 0.. {
         let batches: Vec<_> = (window * WINDOW..(window + 1) * WINDOW)
