@@ -80,6 +80,18 @@ impl Maintenance {
         }
     }
 
+    /// Forgets about files in a directory that is about to have another name: by its old one they would be another
+    /// incarnation's.
+    pub fn forget_removals(&mut self, directory: &str) {
+        let inside = |path: &str| path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'));
+        self.removals.retain(|(_, removal)| !matches!(removal, Removal::File(path) if inside(path)));
+    }
+
+    /// Whether a file is being removed at this moment.
+    pub fn is_removing(&self) -> bool {
+        self.removing.is_some()
+    }
+
     /// Removes a directory and what is in it, once readers have had their time.
     pub fn remove_directory(&mut self, path: &str) {
         self.removals.push_back((self.now + self.delay, Removal::Directory(path.to_owned())));

@@ -429,6 +429,11 @@ impl<I: Io> Shard<I> {
         self.pools.slow.block(len)
     }
 
+    /// Whether a file is being removed at this moment, by a name that a rename would give another meaning.
+    pub fn is_removing(&self) -> bool {
+        self.maintenance.is_removing()
+    }
+
     /// Swaps the metadata: makes the logs that are new here, and takes those away whose topics are gone. The
     /// directories of the latter are renamed by the returned names, which is to be done before the change is answered.
     pub fn apply(&mut self, metadata: Arc<Metadata>) -> Vec<(String, String)> {
@@ -449,6 +454,7 @@ impl<I: Io> Shard<I> {
             let topic =
                 self.metadata.by_id.get(&id.topic).map_or_else(String::new, |topic| topic.name.clone());
             let to = paths::deleted_directory(&topic, id);
+            self.maintenance.forget_removals(&log.directory);
             self.maintenance.remove_directory(&to);
             renames.push((log.directory, to));
         }
