@@ -14,9 +14,13 @@ check:
 test:
     cargo test --workspace
 
-# The simulation; `just sim 42` replays one seed.
-sim seed="":
-    MILLSTREAM_SEED={{ seed }} cargo test -p millstream-tests --release sim
+# The simulation; `just sim 42` replays one seed, `just sim 1000 500` runs 500 from the thousandth on.
+sim seed="" seeds="":
+    MILLSTREAM_SEED={{ seed }} MILLSTREAM_SEEDS={{ seeds }} cargo test -p millstream-tests --release --test simulation every
+
+# Crashes a small story at every one of its points; `just crash 117` at that one.
+crash point="all":
+    MILLSTREAM_CRASH_POINTS={{ point }} cargo test -p millstream-tests --release --test crash
 
 # Fuzzes a target of `fuzz/` until it is stopped.
 fuzz target:

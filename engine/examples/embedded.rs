@@ -174,7 +174,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     println!("a second process opens the same directory:");
     let engine = Engine::open(&data)?;
-    for report in engine.node.reports() {
+    for (_, report) in engine.node.reports() {
         println!("  recovered {} log from {} bytes of journal", report.logs, report.journal_bytes);
     }
     let partition = PartitionId { topic: engine.topic("events"), index: 0 };

@@ -37,8 +37,11 @@ pub const SUM_BLOCK_BYTES: usize = 64 << 10;
 
 /// One chunk of a read: what a single send may pin.
 pub const READ_CHUNK_BYTES: usize = 256 << 10;
-/// Cold reads that a shard has under way, so that a commit's flush finds a worker.
-pub const COLD_READS_IN_FLIGHT: usize = 8;
+/// Cold reads that a shard has under way: each may hold the reactor for the copy of a chunk, and the commit's write waits
+/// behind theirs.
+pub const COLD_READS_IN_FLIGHT: usize = 2;
+/// What is read ahead of a cold read that has the disk to itself.
+pub const READ_AHEAD_BYTES: usize = 512 << 10;
 /// Cold reads that wait for their turn; more are refused.
 pub const COLD_READS_WAITING_MAX: usize = 4096;
 /// Files that a shard keeps open for reading.

@@ -54,9 +54,9 @@ fn announce(node: &Node) {
     for note in node.notes() {
         tracing::info!("{note}");
     }
-    for (shard, report) in node.reports().iter().enumerate() {
+    for (shard, report) in node.reports() {
         let (logs, journal_bytes) = (report.logs, report.journal_bytes);
-        tracing::info!(shard, logs, journal_bytes, last_lsn = report.last_lsn.0, "recovered");
+        tracing::info!(shard = shard.0, logs, journal_bytes, last_lsn = report.last_lsn.0, "recovered");
     }
     let address = node.address().expect("a node that was asked to listen does");
     let mut stdout = std::io::stdout().lock();

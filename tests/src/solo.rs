@@ -207,7 +207,9 @@ impl Solo {
             while let Some(range) = read.rest.take() {
                 match self.ask(Request::Load(range)) {
                     Reply::Loaded(more, rest) => {
-                        more.iter().for_each(|slice| bytes.extend_from_slice(slice));
+                        for slice in more {
+                            bytes.extend_from_slice(&slice);
+                        }
                         read.rest = rest;
                     }
                     other => return Err(other),

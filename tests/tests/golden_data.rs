@@ -9,6 +9,7 @@ use millstream_engine::buffer::Pool;
 use millstream_engine::error::Fatal;
 use millstream_engine::inspect::{Detail, Line, Verdict, check, salvage};
 use millstream_engine::io::Blocking;
+use millstream_engine::io::fault::Faults;
 use millstream_engine::io::sim::World;
 use millstream_engine::types::{PartitionId, ShardId};
 use millstream_tests::golden_data::{
@@ -178,6 +179,43 @@ fn rotten_small_files_are_refused_by_name() {
 fn a_newer_directory_is_refused_as_newer() {
     assert!(matches!(refusal("newer"), Fatal::Newer(_)), "{}", refusal("newer"));
     assert_eq!(bad(&golden("newer")), []);
+}
+
+/// Damages one bit in many places of a directory, one at a time.
+fn rot_here_and_there(name: &str) {
+    let sound = golden(name).snapshot_disk();
+    let files = sound.list_all();
+    let mut refusals = 0;
+    for (turn, path) in files.iter().enumerate() {
+        let bytes = sound.read_file(path).expect("it was listed");
+        let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1) as u64;
+        for part in 0..if written > 0 { 3 } else { 0 } {
+            let position = (written * part + turn as u64 * 37 % written) / 3;
+            let mut disk = sound.clone();
+            disk.rot(path, position, (position % 8) as u8);
+            let world = World::from_disk(1, disk, Faults::default());
+            let found = bad(&world);
+            let names_it = found.iter().any(|(file, _)| file == path);
+            let place = format!("{name}, {path} at {position}: {found:?}");
+            if let Err(Fatal::Corrupt { file, position, what }) = Solo::start(&world, config()) {
+                refusals += 1;
+                // Where a start only sees what is missing, an inspection finds the file that rotted.
+                let is_same = found.contains(&(file.clone(), position));
+                assert!(is_same || names_it, "{place}, refused at {file} {position}: {what}");
+            }
+            // An open segment's last blocks and what lies between the journal's groups are vouched for by nobody.
+            let is_open = path.ends_with(".log") && !files.contains(&path.replace(".log", ".sum"));
+            let is_small = path.contains("metadata") || path == "manifest" || path.ends_with("checkpoint");
+            assert!(names_it || is_open || !(is_small || path.starts_with("logs/")), "{place}");
+        }
+    }
+    assert!(refusals > 10, "{name}: {refusals} refusals");
+}
+
+#[test]
+fn an_inspection_finds_every_bit_that_a_start_refuses_and_those_that_it_does_not_look_at() {
+    rot_here_and_there("sound");
+    rot_here_and_there("trimmed");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::node::{Node, Spec};
 use crate::measure::Problem;
 
 /// A shard that says nothing for this long has failed: the longest thing it does is to fill a history of tens of GB.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// A node that takes loads. When this is dropped, the node is stopped and its data directory removed.
 pub struct Host {

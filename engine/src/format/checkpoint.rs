@@ -24,8 +24,10 @@
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::batch::HEADER_BYTES;
 use super::producer::{ProducerState, decode_producer, encode_producer};
 use crate::checksum::crc32c;
+use crate::limits::SEGMENT_BYTES_MAX;
 use crate::types::{Lsn, Offset, PartitionId, ShardId, TopicId};
 
 const MAGIC: [u8; 4] = *b"MSC1";
@@ -247,8 +249,16 @@ impl PartitionState {
     /// What every state written by us satisfies, and recovery relies on.
     fn is_sound(&self) -> bool {
         let ordered = self.segments.windows(2).all(|pair| pair[0].base < pair[1].base);
-        let within = self.segments.iter().all(|s| s.flushed <= s.size && (!s.stored || s.flushed == s.size));
-        ordered && within && self.log_start <= self.next_offset
+        // Every entry of an index points to a batch of its own.
+        let indexed = |s: &SegmentState| s.index_entries.max(s.time_entries) <= s.size / HEADER_BYTES as u32;
+        let within = self.segments.iter().all(|s| {
+            s.flushed <= s.size
+                && (!s.stored || s.flushed == s.size)
+                && u64::from(s.size) <= SEGMENT_BYTES_MAX
+                && indexed(s)
+        });
+        let last = self.segments.last().map_or(self.log_start, |last| last.base.max(self.log_start));
+        ordered && within && last <= self.next_offset && self.next_offset.0 <= i64::MAX.cast_unsigned()
     }
 }
 

@@ -65,7 +65,7 @@ impl Batches {
     ) -> Result<Option<u64>, Fatal> {
         let lowest = expected.max(self.base);
         let follows = |header: &BatchHeader| {
-            header.base_offset >= lowest && header.base_offset.0 - self.base.0 <= i32::MAX as u64
+            header.base_offset >= lowest && i32::try_from(header.base_offset.0 - self.base.0).is_ok()
         };
         if let Ok(header) = BatchHeader::parse(reader.get(disk, self.at, HEADER_BYTES)?) {
             let behind = self.at + header.size as u64;

@@ -50,6 +50,9 @@ impl Piece {
     }
 }
 
+/// Batches in memory.
+pub(super) type Batches = Vec<(BatchHeader, Vec<u8>)>;
+
 /// What the journals hold of one partition.
 #[derive(Default)]
 pub(super) struct Held {
@@ -106,7 +109,7 @@ impl Pieces {
         log: &str,
         piece: &Piece,
         start: u32,
-    ) -> Result<(Vec<(BatchHeader, Vec<u8>)>, Option<u32>), Fatal> {
+    ) -> Result<(Batches, Option<u32>), Fatal> {
         let prefix = piece.position.saturating_sub(start) as usize;
         let mut bytes = Vec::new();
         if prefix > 0

@@ -1,5 +1,6 @@
 //! Saving what is sound: every partition's batches, from the segments and from what the journals hold beyond them.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::batches::{Batches, Step};
@@ -156,10 +157,11 @@ fn sources<I: Io>(
             continue;
         }
         let source = Source { id, name: dir_name(&topic, index), directory: directory.clone(), segments };
-        if sources.contains_key(&id) {
-            out(&format!("{directory}: left out, another directory has the same topic id"));
-        } else {
-            sources.insert(id, source);
+        match sources.entry(id) {
+            Entry::Vacant(place) => drop(place.insert(source)),
+            Entry::Occupied(_) => {
+                out(&format!("{directory}: left out, another directory has the same topic id"));
+            }
         }
     }
     let names: BTreeMap<TopicId, String> = sources

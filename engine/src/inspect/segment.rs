@@ -87,7 +87,7 @@ pub(super) fn partition<I: Io>(
                 bases.insert(file.base_offset);
             }
             None if name.ends_with(COPY_SUFFIX) => left_over(path, report),
-            None => text(disk, path, name, report)?,
+            None => text(disk, site, path, name, report)?,
         }
     }
     for base in bases {
@@ -126,9 +126,19 @@ fn left_over(path: &str, report: &mut Report<'_>) {
     report.file(&verdict);
 }
 
+/// Where the topic id stands in `partition.metadata`, behind the version and its own name.
+const TOPIC_ID_AT: u64 = 21;
+
+/// Whether a file lies in a directory of a topic of this name.
+fn is_of(path: &str, topic: &str) -> bool {
+    let directory = path.rsplit('/').nth(1).and_then(parse_dir_name);
+    matches!(directory, Some(DirName::Live { topic: found, .. }) if found == topic)
+}
+
 /// The small texts of a partition's directory.
 fn text<I: Io>(
     disk: &mut Blocking<'_, I>,
+    site: &Site,
     path: &str,
     name: &str,
     report: &mut Report<'_>,
@@ -137,7 +147,14 @@ fn text<I: Io>(
     let bytes = disk.read_whole(path)?.unwrap_or_default();
     match name {
         METADATA_FILE => match decode_metadata(&bytes) {
-            Some(id) => verdict.holds = format!("topic id {id}"),
+            Some(id) => {
+                verdict.holds = format!("topic id {id}");
+                let is_known = site.names.get(&id).is_some_and(|name| is_of(path, name));
+                if site.is_complete() && !is_known && !site.deleted.contains(&id) {
+                    verdict
+                        .bad(TOPIC_ID_AT, "the metadata knows no topic of this directory's name and this id");
+                }
+            }
             None => verdict.bad(0, "it is not what it should be"),
         },
         LEADER_EPOCHS_FILE => match decode_leader_epochs(&bytes) {
@@ -311,7 +328,7 @@ impl Pointers {
     }
 
     /// Entries of zeros were lost with a page cache, or preallocated by Kafka: no entry, and no harm.
-    fn is_entry(entry: &OffsetIndexEntry) -> bool {
+    fn is_entry(entry: OffsetIndexEntry) -> bool {
         entry.relative_offset != 0 || entry.position != 0
     }
 
@@ -328,7 +345,7 @@ impl Pointers {
         let last = header.last_offset().0.saturating_sub(base.0);
         while let Some(entry) = self.entries.get(self.next).filter(|entry| u64::from(entry.position) <= at) {
             let points = u64::from(entry.position) == at && u64::from(entry.relative_offset) == last;
-            if asserted && Pointers::is_entry(entry) && !points {
+            if asserted && Pointers::is_entry(*entry) && !points {
                 let place = self.next * OffsetIndexEntry::BYTES;
                 judged.index.bad(place as u64, "the entry points to no batch with its offset");
             }
@@ -364,7 +381,7 @@ impl Pointers {
         if !matches!(standing, Standing::Stored(_)) || judged.log.damage.is_some() {
             return;
         }
-        if self.entries.get(self.next..).is_some_and(|left| left.iter().any(Pointers::is_entry)) {
+        if self.entries.get(self.next..).is_some_and(|left| left.iter().copied().any(Pointers::is_entry)) {
             let place = self.next * OffsetIndexEntry::BYTES;
             judged.index.bad(place as u64, "the entry points behind the last batch");
         }

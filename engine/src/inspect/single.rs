@@ -8,6 +8,7 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::manifest::{Manifest, ManifestError};
 use crate::format::metadata::{End, scan};
 use crate::io::{Blocking, Io};
+use crate::log::drain::COPY_SUFFIX;
 
 /// The lock's name; it says nothing.
 const LOCK: &str = "LOCK";
@@ -46,7 +47,7 @@ pub(super) fn check<I: Io>(
     let mut verdict = Verdict::new(path);
     let Some(mut reader) = Reader::open(disk, path)? else { return Ok(()) };
     let what = what(path, reader.get(disk, 0, 8)?);
-    if path.ends_with(".new") {
+    if path.ends_with(COPY_SUFFIX) {
         "left over: a replacement that a crash cut off".clone_into(&mut verdict.holds);
     } else if let Some(what) = what {
         let len = reader.len as usize;
@@ -140,7 +141,8 @@ fn metadata(bytes: &[u8], may_be_torn: bool, verdict: &mut Verdict, report: &mut
     match scan.end {
         End::Clean => {}
         End::Torn { position } if may_be_torn => {
-            verdict.holds += &format!("; torn from byte {position} on, which nobody was promised");
+            let frames = std::mem::take(&mut verdict.holds);
+            verdict.holds = format!("{frames}; torn from byte {position} on, which nobody was promised");
         }
         End::Torn { position } => verdict.bad(position, "the snapshot is cut off"),
         End::Corrupt { position, what } => verdict.bad(position, what),

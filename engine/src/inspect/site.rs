@@ -59,7 +59,9 @@ impl Site {
         for path in METADATA {
             let Some(bytes) = disk.read_whole(path)? else { continue };
             for (_, records) in scan(&bytes, 0).frames {
-                records.into_iter().for_each(|record| site.learn(record));
+                for record in records {
+                    site.learn(record);
+                }
             }
         }
         let mut homes: Vec<(u64, String)> = disk

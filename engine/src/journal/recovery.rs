@@ -18,6 +18,9 @@
 //! A group is one of this journal only if it carries its key: a client may have sent the image of a group, and a torn
 //! write may have left it where a group would be looked for.
 //!
+//! A ghost may also be the first group of a file. Its epoch is skipped by the successor, so the file whose records a later
+//! epoch has anew is obsolete, as is one that was recycled.
+//!
 //! Nothing is ever appended behind a torn tail. The next group goes to a file of its own, with a new epoch.
 
 use std::collections::VecDeque;
@@ -78,7 +81,9 @@ pub fn recover<I: Io>(
     disk.make_dir(directory)?;
     let (mut candidates, mut free) = open_files(disk, ring)?;
     candidates.sort_by_key(|candidate| candidate.first.file_epoch);
-    let next_epoch = FileEpoch(candidates.last().map_or(0, |candidate| candidate.first.file_epoch.0) + 1);
+    // An epoch is left out: a killed process may yet start a file with the one after the last that is seen here.
+    let next_epoch = FileEpoch(candidates.last().map_or(0, |candidate| candidate.first.file_epoch.0) + 2);
+    free.extend(drop_ghosts(&mut candidates));
 
     let needed = candidates
         .iter()
@@ -91,6 +96,7 @@ pub fn recover<I: Io>(
         last_lsn: Lsn(live.first().map_or(0, |candidate| candidate.first.first_lsn.0 - 1)),
         last_crc: live.first().map_or(0, |candidate| candidate.first.previous_crc),
         bytes: 0,
+        last_group: None,
         replay_lsn,
         file_bytes: ring.file_bytes,
         key: ring.key,
@@ -125,10 +131,14 @@ pub fn recover<I: Io>(
             ),
         });
     }
-    // What a killed process had written but not flushed was read here, and is about to be believed: flush it first.
-    if let Some(candidate) = live.last() {
+    // The last group is about to be believed, whether or not it was ever flushed: by a killed process it may not have been,
+    // and after a flush that failed it may be what is read and yet never reach the disk. So it is written once more.
+    if let Some((candidate, (position, group))) = live.last().zip(scan.last_group) {
+        disk.write(candidate.slot.file, &candidate.name, position, group)?;
         disk.flush(candidate.slot.file, &candidate.name)?;
     }
+    // Names of files may be as new: a group in a file without a durable name would be lost with it.
+    disk.sync_dir(directory)?;
     let mut files = Files::new(used, free.into(), next_epoch, ring.file_bytes);
     while files.total() < JOURNAL_FILES_MIN || files.free() == 0 {
         let number = files.next_number();
@@ -140,6 +150,22 @@ pub fn recover<I: Io>(
         files.add(FileSlot { number, file });
     }
     Ok(Recovered { files, last_lsn: scan.last_lsn, last_crc: scan.last_crc, key, bytes: scan.bytes })
+}
+
+/// Takes out the files whose records a later epoch has anew: a killed process's last write may start a file after its
+/// successor has read the journal, which then went on with the same record elsewhere.
+fn drop_ghosts(candidates: &mut Vec<Candidate>) -> Vec<FileSlot> {
+    let mut ghosts = Vec::new();
+    let mut next = Lsn(u64::MAX);
+    for index in (0..candidates.len()).rev() {
+        let first = candidates[index].first.first_lsn;
+        if first >= next {
+            ghosts.push(candidates.remove(index).slot);
+        } else {
+            next = first;
+        }
+    }
+    ghosts
 }
 
 /// Opens every file of the ring: those that start with a valid group, and the rest, ready to be used.
@@ -194,6 +220,8 @@ struct Scan {
     last_lsn: Lsn,
     last_crc: u32,
     bytes: u64,
+    /// The last group accepted, and its position in its file.
+    last_group: Option<(u64, Slice)>,
     replay_lsn: Lsn,
     file_bytes: u64,
     key: u64,
@@ -260,6 +288,7 @@ impl Scan {
     ) -> Result<(), Fatal> {
         self.durable_lsn = self.durable_lsn.max(header.durable_lsn);
         self.last_crc = header.crc;
+        self.last_group = Some((position, group.slice(0..header.length)));
         self.bytes += header.length as u64;
         let mut lsn = self.last_lsn;
         self.last_lsn = header.last_lsn();

@@ -342,6 +342,10 @@ impl Cold {
     ) -> Result<Option<Outcome>, Refusal> {
         let done = match done {
             Ok(done) => done,
+            // An open segment's indexes are hints, and not flushed with it: a power loss may have taken the file.
+            Err(IoError::NotFound) if matches!(self.step, Step::OpenIndex(_)) => {
+                return self.indexed(io, readers, log, pool, token, Slice::from(Vec::new()));
+            }
             Err(IoError::NotFound) if self.step == Step::OpenSum => {
                 tracing::warn!(
                     directory = log.directory,
@@ -376,13 +380,9 @@ impl Cold {
                 io.read(token, file, 0, block, len);
                 Ok(None)
             }
-            (Step::ReadIndex(kind), DiskDone::Read(block)) => {
+            (Step::ReadIndex(_), DiskDone::Read(block)) => {
                 self.close_index(io);
-                let bytes = Slice::from(block.filled().to_vec());
-                let cost = bytes.len();
-                readers.indexes.insert((self.log, self.segment, kind), bytes, cost);
-                self.seek(io, readers, log, token);
-                if self.is_ready() { self.go_on(io, readers, log, pool, token) } else { Ok(None) }
+                self.indexed(io, readers, log, pool, token, Slice::from(block.filled().to_vec()))
             }
             (Step::OpenLog, DiskDone::Opened(file, _)) => {
                 let file = Rc::new(file);
@@ -435,6 +435,24 @@ impl Cold {
             }
             (step, done) => panic!("a cold read at {step:?} was answered {done:?}"),
         }
+    }
+
+    /// Goes on with an index file's bytes.
+    fn indexed<I: Io>(
+        &mut self,
+        io: &mut I,
+        readers: &mut Readers,
+        log: &Log,
+        pool: &Pool,
+        token: Token,
+        bytes: Slice,
+    ) -> Result<Option<Outcome>, Refusal> {
+        if let Step::OpenIndex(kind) | Step::ReadIndex(kind) = self.step {
+            let cost = bytes.len();
+            readers.indexes.insert((self.log, self.segment, kind), bytes, cost);
+        }
+        self.seek(io, readers, log, token);
+        if self.is_ready() { self.go_on(io, readers, log, pool, token) } else { Ok(None) }
     }
 
     /// Closes what is open and what was just opened, when nobody wants the outcome any more.

@@ -71,7 +71,7 @@ pub struct Drain {
     step: Step,
     file: Option<FileId>,
     index_file: Option<FileId>,
-    /// Whether a name was made that its directory must remember.
+    /// Whether the directory has to be flushed: a name in it is new, or may be.
     named: bool,
     submitted: u32,
     in_flight: u32,
@@ -102,9 +102,7 @@ impl Drain {
             step: Step::OpenLog,
             file: None,
             index_file: None,
-            // A name is made with the first bytes. After a crash before the directory's flush those bytes are written
-            // again, and so is the name.
-            named: segment.flushed == 0 || seals || copies,
+            named: !segment.named || seals || copies,
             submitted: segment.flushed,
             in_flight: 1,
             entries: Vec::new(),
@@ -384,6 +382,7 @@ impl Drain {
         segment.flushed = target;
         segment.index.stored_now(entries, times);
         segment.stored = seals;
+        segment.named = true;
         segment.sums = sums;
         if log.carried.is_some_and(|carried| carried.segment == self.base && carried.from != target) {
             log.carried = None;

@@ -31,7 +31,7 @@ pub enum Look {
 
 /// The maps of a shard. Those used longest ago go first.
 pub struct Maps {
-    maps: Lru<(LogIndex, Offset), Map>,
+    known: Lru<(LogIndex, Offset), Map>,
     /// To be unmapped when nobody has a slice of them any more. That takes milliseconds for a large one, so it is done
     /// on a helper thread.
     idle: Vec<Slice>,
@@ -40,14 +40,14 @@ pub struct Maps {
 
 impl Default for Maps {
     fn default() -> Maps {
-        Maps { maps: Lru::new(MAPPED_BYTES_MAX), idle: Vec::new(), chunks_served: 0 }
+        Maps { known: Lru::new(MAPPED_BYTES_MAX), idle: Vec::new(), chunks_served: 0 }
     }
 }
 
 impl Maps {
     /// Looks for `len` bytes at `position` of a stored segment all of whose blocks have been checked.
     pub fn look<I: Io>(&mut self, io: &mut I, segment: (LogIndex, Offset), position: u32, len: u32) -> Look {
-        let map = match self.maps.get(&segment) {
+        let map = match self.known.get(&segment) {
             // Too many wait to be unmapped: no new ones meanwhile.
             None if self.idle.len() >= MAPS_IDLE_MAX => return Look::Elsewhere,
             None => return Look::Unmapped,
@@ -69,19 +69,19 @@ impl Maps {
     /// A segment has been mapped.
     pub fn insert(&mut self, segment: (LogIndex, Offset), map: Slice) {
         let cost = map.len();
-        let gone = self.maps.insert(segment, Map::Of(map), cost);
+        let gone = self.known.insert(segment, Map::Of(map), cost);
         self.retire(gone);
     }
 
     /// A segment cannot be mapped: it is not tried again while this is remembered.
     pub fn refuse(&mut self, segment: (LogIndex, Offset)) {
-        let gone = self.maps.insert(segment, Map::Refused, 1);
+        let gone = self.known.insert(segment, Map::Refused, 1);
         self.retire(gone);
     }
 
     /// Forgets the maps of these segments.
     pub fn forget(&mut self, segments: std::ops::RangeInclusive<(LogIndex, Offset)>) {
-        let gone = self.maps.remove_range(segments);
+        let gone = self.known.remove_range(segments);
         self.retire(gone);
     }
 
@@ -101,7 +101,7 @@ impl Maps {
 
     /// Bytes that are mapped, or wait to be unmapped.
     pub fn mapped_bytes(&self) -> usize {
-        self.maps.cost() + self.idle.iter().map(|map| map.len()).sum::<usize>()
+        self.known.cost() + self.idle.iter().map(|map| map.len()).sum::<usize>()
     }
 
     /// Chunks that were served from maps.

@@ -264,6 +264,19 @@ impl Log {
         gone
     }
 
+    /// Forgets every segment that lies before the log's start, whatever became of it: its files may be gone already. For
+    /// recovery. Gives the first segment that is left.
+    pub fn drop_before_start(&mut self) -> Offset {
+        while self.segments.get(1).is_some_and(|second| second.base <= self.log_start) {
+            self.segments.pop_front();
+        }
+        let first = self.segments.front().map_or(Offset(0), |segment| segment.base);
+        while self.tail.front().is_some_and(|front| front.segment < first) {
+            self.tail.pop_front();
+        }
+        first
+    }
+
     /// Where retention by time and size would have the log start; `None` if it may stay as it is.
     pub fn retention_start(&self, now: WallMs) -> Option<Offset> {
         let config = &self.config;

@@ -56,6 +56,10 @@ struct Pending {
 }
 
 impl Pending {
+    fn last_segment(&self) -> Offset {
+        self.after.last().map_or(self.segment, |last| last.segment)
+    }
+
     fn end(&self) -> u32 {
         self.after.last().map_or(self.from + self.bytes.len() as u32, TailBatch::end)
     }
@@ -202,12 +206,8 @@ impl Rebuild {
             max_timestamp: header.max_timestamp,
             bytes,
         };
-        if let Some(pending) = self.pending.get_mut(&index) {
-            let new_segment =
-                batch.segment > pending.after.last().map_or(pending.segment, |last| last.segment);
-            if new_segment || batch.position == pending.end() {
-                pending.after.push(batch);
-            }
+        if self.pending.contains_key(&index) {
+            self.join(index, batch);
             return Ok(());
         }
         let flushed = log.segment(record.segment).map_or(0, |segment| segment.flushed);
@@ -228,31 +228,52 @@ impl Rebuild {
         let end = record.position + bytes.len() as u32;
         let Some(segment) = log.segment(record.segment) else { return };
         let in_tail = log.tail.back().is_some_and(|last| (last.segment, last.end()) >= (record.segment, end));
-        let known = self.pending.get(&index).is_some_and(|pending| {
-            let last = pending.after.last().map_or(pending.segment, |last| last.segment);
-            (last, pending.end()) >= (record.segment, end)
-        });
+        let known = self
+            .pending
+            .get(&index)
+            .is_some_and(|pending| (pending.last_segment(), pending.end()) >= (record.segment, end));
         if in_tail || known || segment.flushed >= end {
             return;
         }
         // L5. What the tail has of this log lies before a gap, and is flushed: the carry starts where the file ends.
         log.tail.clear();
-        let mut after = self.aside.remove(&index).unwrap_or_default();
-        after.retain(|batch| (batch.segment, batch.position) >= (record.segment, end));
+        let mut behind = self.pending.remove(&index).map_or_else(Vec::new, |before| before.after);
+        behind.extend(self.aside.remove(&index).unwrap_or_default());
         let pending = Pending {
             segment: record.segment,
             start: record.aux as u32,
             from: record.position,
             bytes,
             lsn,
-            after,
+            after: Vec::new(),
         };
         self.pending.insert(index, pending);
+        for batch in behind {
+            self.join(index, batch);
+        }
+    }
+
+    /// Puts a batch behind the carried bytes; or aside, if there is a gap between: a later carry has what lies there.
+    fn join(&mut self, index: LogIndex, batch: TailBatch) {
+        let (Some(pending), Some(log)) = (self.pending.get_mut(&index), self.logs.get(index)) else { return };
+        let (last, end) = (pending.last_segment(), pending.end());
+        let follows = if batch.segment == last {
+            batch.position == end
+        } else {
+            log.segment(last).is_some_and(|segment| segment.size == end)
+        };
+        if follows && !self.aside.contains_key(&index) {
+            pending.after.push(batch);
+        } else if (batch.segment, batch.position) >= (last, end) {
+            self.aside.entry(index).or_default().push(batch); // L3
+        } // else it is carried.
     }
 
     /// Completes what was carried from the files, removes what the directories hold in excess, and makes sure that no
     /// durable byte is missing.
     pub fn finish<I: Io>(mut self, disk: &mut Blocking<'_, I>) -> Result<Logs, Fatal> {
+        // A killed process may have made directories whose names are not durable yet, and are believed from here on.
+        disk.sync_dir(paths::LOGS)?;
         let directories: BTreeSet<String> = disk
             .list(paths::LOGS)?
             .into_iter()
@@ -262,12 +283,16 @@ impl Rebuild {
         for index in indexes {
             let pending = self.pending.remove(&index);
             let log = self.logs.get_mut(index).expect("just listed");
-            if let Some(pending) = pending {
-                complete(disk, log, pending)?;
-            }
             log.high_watermark = log.next_offset;
-            let start = log.log_start;
-            log.move_start(start);
+            let first = log.drop_before_start();
+            match pending {
+                Some(pending) if pending.segment < first => {
+                    let after = pending.after.into_iter().filter(|batch| batch.segment >= first);
+                    after.for_each(|batch| log.tail.push(batch));
+                }
+                Some(pending) => complete(disk, log, pending)?,
+                None => {}
+            }
             let last = log.segments.len().saturating_sub(1);
             for (at, segment) in log.segments.iter_mut().enumerate() {
                 segment.durable = segment.size;
@@ -276,9 +301,7 @@ impl Rebuild {
                     segment.index.seal();
                 }
             }
-            if directories.contains(&log.directory) {
-                sweep(disk, log)?;
-            }
+            sweep(disk, log, directories.contains(&log.directory))?;
             check_indexes(disk, log)?;
             covered(log)?;
         }
@@ -398,11 +421,11 @@ fn complete<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log, pending: Pending) 
 }
 
 /// Removes files of segments that the log no longer has, and checks that those it has are there.
-fn sweep<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log) -> Result<(), Fatal> {
+fn sweep<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log, has_directory: bool) -> Result<(), Fatal> {
     // Without its metadata file, a directory was being made when the machine died: it is made again.
-    log.has_directory = owner(disk, &log.directory)? == Some(log.id.topic);
+    log.has_directory = has_directory && owner(disk, &log.directory)? == Some(log.id.topic);
     let mut present = BTreeSet::new();
-    for entry in disk.list(&log.directory)? {
+    for entry in if has_directory { disk.list(&log.directory)? } else { Vec::new() } {
         if entry.name.ends_with(COPY_SUFFIX) {
             disk.unlink(&format!("{}/{}", log.directory, entry.name))?;
         }

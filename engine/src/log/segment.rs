@@ -28,6 +28,8 @@ pub struct Segment {
     pub sealed: bool,
     /// Whether the file is complete.
     pub stored: bool,
+    /// Whether this process has made the file's name durable. What an earlier one did cannot be known.
+    pub named: bool,
     /// When it was started.
     pub created: WallMs,
     /// Its indexes.
@@ -47,6 +49,7 @@ impl Segment {
             flushed: 0,
             sealed: false,
             stored: false,
+            named: false,
             created,
             index: SparseIndex::new(),
             sums: None,

@@ -123,6 +123,8 @@ pub struct Reactor<I: Io, A: App> {
     renames: VecDeque<(String, String)>,
     applying: Option<ShardId>,
     listening: Option<Result<SocketAddr, IoError>>,
+    /// When there last was something to do.
+    last_busy: Nanos,
     /// Since when it has been stopping.
     stopping: Option<Nanos>,
     counted_as_settled: bool,
@@ -159,6 +161,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             renames: VecDeque::new(),
             applying: None,
             listening: None,
+            last_busy: Nanos::ZERO,
             stopping: None,
             counted_as_settled: false,
             events: Vec::new(),
@@ -207,7 +210,7 @@ impl<I: Io, A: App> Reactor<I, A> {
     /// done and `may_wait` is set.
     pub fn turn(&mut self, may_wait: bool) -> Turn {
         let mut events = std::mem::take(&mut self.events);
-        if may_wait && self.post.announce_sleep() {
+        if may_wait && !self.is_spinning() && self.post.announce_sleep() {
             let stops = self.shared.stop.load(Ordering::SeqCst) && self.stopping.is_none();
             let wait = if stops { Wait::No } else { Wait::Until(self.next_due()) };
             self.io.poll(wait, &mut events);
@@ -223,6 +226,9 @@ impl<I: Io, A: App> Reactor<I, A> {
                 self.io.unlisten(Token::new(tokens::LISTEN, 0));
             }
             self.step(AppEvent::Stopping);
+        }
+        if !events.is_empty() {
+            self.last_busy = self.outbox.now;
         }
         for event in events.drain(..) {
             self.on_event(event);
@@ -266,6 +272,12 @@ impl<I: Io, A: App> Reactor<I, A> {
             }
             self.step(AppEvent::Slow(conn));
         }
+    }
+
+    /// Whether there was work so short a time ago that looking for more is cheaper than to be woken for it.
+    fn is_spinning(&self) -> bool {
+        let spin = self.shard.spin();
+        spin > Nanos::ZERO && self.io.now().since(self.last_busy) < spin
     }
 
     fn on_event(&mut self, event: Event) {
@@ -396,6 +408,9 @@ impl<I: Io, A: App> Reactor<I, A> {
         let mut mail = std::mem::take(&mut self.mail);
         self.post.take(MAIL_PER_ROUND, &mut mail);
         let any = !mail.is_empty();
+        if any {
+            self.last_busy = self.outbox.now;
+        }
         for message in mail.drain(..) {
             match message {
                 Mail::Request(from, ask) => self.on_ask(from, ask),

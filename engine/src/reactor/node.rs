@@ -50,7 +50,7 @@ pub struct Node {
     shared: Arc<Shared>,
     bells: Vec<Arc<dyn Bell>>,
     threads: Vec<JoinHandle<Result<(), Fatal>>>,
-    reports: Vec<Report>,
+    reports: Vec<(ShardId, Report)>,
     notes: Vec<String>,
     root: PathBuf,
     direct: bool,
@@ -60,7 +60,7 @@ pub struct Node {
 
 /// What a shard's thread tells the thread that started it.
 enum Told {
-    Recovered(Arc<dyn Bell>, Report),
+    Recovered(ShardId, Arc<dyn Bell>, Report),
     Listening(SocketAddr),
     Failed(Fatal),
 }
@@ -138,9 +138,9 @@ impl Node {
         let mut failed = None;
         while self.bells.len() < shards || (listens && self.address.is_none()) {
             match told.recv() {
-                Ok(Told::Recovered(bell, report)) => {
+                Ok(Told::Recovered(shard, bell, report)) => {
                     self.bells.push(bell);
-                    self.reports.push(report);
+                    self.reports.push((shard, report));
                 }
                 Ok(Told::Listening(address)) => self.address = Some(address),
                 Ok(Told::Failed(fatal)) => failed = Some(fatal),
@@ -170,7 +170,7 @@ impl Node {
     }
 
     /// What each shard's recovery had to do.
-    pub fn reports(&self) -> &[Report] {
+    pub fn reports(&self) -> &[(ShardId, Report)] {
         &self.reports
     }
 
@@ -236,7 +236,7 @@ impl Setup {
             }
         };
         let bell = reactor.io().bell();
-        let _ = self.tell.send(Told::Recovered(bell, report));
+        let _ = self.tell.send(Told::Recovered(self.id, bell, report));
         // Nobody serves before everybody can: a request may go to any shard.
         self.serve.wait();
         if let Some(address) = self.listen {

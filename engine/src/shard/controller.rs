@@ -81,7 +81,9 @@ pub struct Controller {
     state: State,
 }
 
-/// The metadata as the directory holds it, with what the node gives to it at this start.
+/// The metadata as the directory holds it, with what the node gives to it at this start. The log is folded into the
+/// snapshot here, before anything is derived from it: what a killed process had written to it may not be flushed, and
+/// directories are about to be removed on its word.
 pub fn load<I: Io>(disk: &mut Blocking<'_, I>, base: Metadata, config: &Config) -> Result<Metadata, Fatal> {
     disk.make_dir(METADATA)?;
     let mut metadata = base;
@@ -109,6 +111,8 @@ pub fn load<I: Io>(disk: &mut Blocking<'_, I>, base: Metadata, config: &Config) 
             metadata.epoch = epoch;
         }
     }
+    let (frame, _) = encode_frame(metadata.epoch, 0, &snapshot_records(&metadata));
+    disk.replace(SNAPSHOT, &frame)?;
     Ok(metadata)
 }
 
@@ -153,16 +157,13 @@ fn created(topic: &Topic) -> MetadataRecord {
 }
 
 impl Controller {
-    /// Folds the log into the snapshot, and opens an empty log for what comes. Deletions that no journal needs to know
-    /// of any more are the caller's to have left out.
+    /// Opens an empty log for what comes; what the old one held is in the snapshot since [`load`].
     pub fn start<I: Io>(
         disk: &mut Blocking<'_, I>,
         metadata: Arc<Metadata>,
         config: &Config,
         pool: Pool,
     ) -> Result<Controller, Fatal> {
-        let (frame, _) = encode_frame(metadata.epoch, 0, &snapshot_records(&metadata));
-        disk.replace(SNAPSHOT, &frame)?;
         let (file, _) = disk.open(LOG, OpenMode::Direct)?;
         disk.set_len(file, LOG, 0)?;
         disk.flush(file, LOG)?;

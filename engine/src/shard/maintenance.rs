@@ -146,9 +146,6 @@ impl<I: Io> Shard<I> {
             let directory = self.maintenance.journal_directory.clone();
             self.maintenance.grow = Some(Grow::start(io, token, &directory, self.journal.files(), zeros));
         }
-        if self.is_tail_pressed() {
-            self.evict();
-        }
         let durable_lsn = self.journal.durable_lsn();
         let pressed = self.is_tail_pressed()
             && self.trim.may_start(io.now())

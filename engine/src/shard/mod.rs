@@ -32,8 +32,10 @@ use crate::format::journal::{RecordHeader, RecordKind};
 use crate::io::{DiskDone, Io, Token};
 use crate::journal::{Claim, Journal, Trim};
 use crate::limits::{GROUP_BYTES_MAX, JOURNAL_SLAB_BYTES, READ_CHUNK_BYTES};
+use crate::log::segment::Segment;
 use crate::log::table::{LogIndex, Logs};
 use crate::log::{Log, paths};
+use crate::time::Nanos;
 use crate::types::{Lsn, Offset, PartitionId, ShardId};
 use metadata::Metadata;
 
@@ -138,6 +140,11 @@ impl<I: Io> Shard<I> {
     /// The metadata that this shard has applied.
     pub fn metadata(&self) -> &Arc<Metadata> {
         &self.metadata
+    }
+
+    /// How long its reactor looks for work before it sleeps.
+    pub fn spin(&self) -> Nanos {
+        Nanos::from_micros(self.config.spin_us)
     }
 
     /// Whether a failed flush has ended this shard's service.
@@ -343,7 +350,7 @@ impl<I: Io> Shard<I> {
                     let flushed = segment.map_or(u32::MAX, |segment| segment.flushed);
                     if front.end() <= flushed {
                         log.tail.pop_front();
-                    } else if segment.is_some_and(|held| held.is_open_rest()) {
+                    } else if segment.is_some_and(Segment::is_open_rest) {
                         rest_bytes += if rests.contains(&index) { 0 } else { log.tail.rehome() };
                         rests.push_back(index);
                     } else {

@@ -30,6 +30,10 @@ pub enum Canary {
     GroupsReordered,
     /// A deleted topic's directory is renamed again later, when another topic has taken its name.
     DeletionReplayed,
+    /// Flushes report success and do nothing, now and then.
+    LyingFlush,
+    /// A bit of a journal flips while the machine is off: taken for a torn tail, it would cost what was acknowledged.
+    JournalRots,
 }
 
 /// What the shards of a node share of the canary: which it is, and what it holds back.
@@ -82,7 +86,8 @@ impl CanaryIo {
         match event {
             Event::Disk(OWN, _) | Event::Written(OWN) => {}
             Event::Disk(token, _) if self.swallow.contains(&token) => {
-                self.swallow.retain(|swallowed| *swallowed != token);
+                let place = self.swallow.iter().position(|swallowed| *swallowed == token);
+                place.map(|place| self.swallow.swap_remove(place));
             }
             Event::Written(token) if self.is(Canary::WrittenIsDurable) && token.owner() == tokens::COMMIT => {
                 self.swallow.push(token);

@@ -5,6 +5,7 @@
 //! [`canary`] breaks the outside world in ways that the model must notice; [`scenario`] puts them together by seed, and [`points`]
 //! crashes one small story everywhere.
 
+mod answers;
 pub mod audit;
 pub mod canary;
 pub mod model;

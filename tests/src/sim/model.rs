@@ -35,6 +35,8 @@ pub struct Sent {
     pub bytes: Slice,
     /// What became of it.
     pub outcome: Outcome,
+    /// Whether an attempt to store it had no answer, so that a later refusal does not say that it is not there.
+    pub maybe: bool,
 }
 
 /// What is known of a topic.
@@ -150,6 +152,7 @@ impl Model {
                 other => other,
             };
             // Where a batch that may be gone lies, if it lies anywhere, is open too, unless somebody read it.
+            sent.maybe |= sent.outcome == Outcome::Unknown;
             if sent.outcome == Outcome::Unknown
                 && let Some(partition) = self.partitions.get_mut(&sent.partition)
             {
@@ -216,7 +219,9 @@ impl Model {
                 {
                     wrong.push(format!("batch {id}, acknowledged {durability:?} at {base}, is not there"));
                 }
-                Outcome::Unknown if start == 0 && !present.contains_key(id) => sent.outcome = Outcome::Lost,
+                Outcome::Unknown if start == 0 && !poisoned && !present.contains_key(id) => {
+                    sent.outcome = Outcome::Lost;
+                }
                 _ => {}
             }
         }

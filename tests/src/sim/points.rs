@@ -37,6 +37,13 @@ pub struct Stopped {
     workload: Workload,
 }
 
+impl Stopped {
+    /// The paths of all files.
+    pub fn files(&self) -> Vec<String> {
+        self.disk.list_all()
+    }
+}
+
 impl Story {
     fn config() -> Config {
         Config {

@@ -117,6 +117,9 @@ impl<'a> Run<'a> {
         let theme = scenario.theme;
         let mut faults = if random.chance(0.5) { Faults::rough() } else { Faults::default() };
         faults.slow_factor = 20;
+        if scenario.canary == Canary::LyingFlush {
+            faults.flush_lie = 0.2;
+        }
         let config = config(&mut random);
         let demand = Demand {
             under_way: random.between(2, 24) as usize,
@@ -127,7 +130,7 @@ impl<'a> Run<'a> {
             full_disk: theme == Theme::FullDisk,
             poison: matches!(theme, Theme::Poison | Theme::BadSegments) || scenario.canary != Canary::None,
             bad_reads: theme == Theme::BadReads,
-            deletes: random.chance(0.5),
+            deletes: random.chance(0.5) || scenario.canary == Canary::DeletionReplayed,
             trims: random.chance(0.5),
         };
         Run {
@@ -178,7 +181,7 @@ impl<'a> Run<'a> {
             }
             let seed = self.random.next();
             match SimNode::start(&self.world, &self.config, &self.cage, seed) {
-                Ok(_) if self.world.halted() => {}
+                _ if self.world.halted() => {}
                 Ok(node) => {
                     if deaths > 0 {
                         // It got through; it dies a little later, then.
@@ -188,7 +191,6 @@ impl<'a> Run<'a> {
                         return Some(node);
                     }
                 }
-                Err(_) if self.world.halted() => {}
                 Err(fatal) => {
                     self.workload.model.violated(format!("the node does not start: {fatal}"));
                     return None;
@@ -209,6 +211,20 @@ impl<'a> Run<'a> {
         };
         self.world.crash(crash);
         self.workload.crashed(crash);
+        if self.scenario.canary == Canary::JournalRots {
+            self.rot();
+        }
+    }
+
+    /// Flips a bit of what a journal holds.
+    fn rot(&mut self) {
+        let files = self.world.list_all();
+        for path in files.iter().filter(|path| path.ends_with(".journal")) {
+            let Some(bytes) = self.world.read_file(path) else { continue };
+            let Some(last) = bytes.iter().rposition(|byte| *byte != 0) else { continue };
+            let position = self.random.below(last as u64 + 1);
+            self.world.rot(path, position, self.random.below(8) as u8);
+        }
     }
 
     fn wall(&self) -> WallMs {

@@ -4,22 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_engine::buffer::Slice;
 use millstream_engine::config::TopicConfig;
-use millstream_engine::error::Refusal;
 use millstream_engine::format::batch::BatchBuilder;
 use millstream_engine::io::random::Random;
 use millstream_engine::io::sim::Crash;
 use millstream_engine::reactor::app::AppToken;
 use millstream_engine::shard::metadata::Metadata;
-use millstream_engine::shard::request::{Reply, Request, Target, WatchId};
+use millstream_engine::shard::request::{Request, Target, WatchId};
 use millstream_engine::time::WallMs;
 use millstream_engine::types::{Durability, Offset, PartitionId, ShardId, TopicId};
 
 use super::model::{Model, Outcome, Sent, Topic};
 use super::node::SimNode;
-use super::partition::Partition;
 
 /// What the node may answer besides doing what it is asked, and how much it is asked.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each says whether one thing may happen")]
 pub struct Demand {
     /// Requests under way per shard.
     pub under_way: usize,
@@ -44,7 +43,7 @@ pub struct Demand {
 }
 
 #[derive(Clone)]
-enum Op {
+pub(super) enum Op {
     Append(u64, Durability),
     Read { partition: PartitionId, offset: u64, bytes: Vec<u8>, high_watermark: u64 },
     Find,
@@ -57,16 +56,16 @@ enum Op {
 
 /// An idempotent producer, which sends again what was not answered.
 #[derive(Clone)]
-struct Producer {
+pub(super) struct Producer {
     id: i64,
-    partition: PartitionId,
+    pub(super) partition: PartitionId,
     shard: ShardId,
     sequence: i32,
     /// Batches that are not acknowledged, in order.
-    unacked: Vec<u64>,
-    under_way: usize,
+    pub(super) unacked: Vec<u64>,
+    pub(super) under_way: usize,
     /// A batch was refused, or a crash came: everything is to be sent again when nothing is under way.
-    stalled: bool,
+    pub(super) stalled: bool,
 }
 
 /// The requests, and the model of what they lead to.
@@ -78,15 +77,15 @@ pub struct Workload {
     pub acked: u64,
     /// Refusals by what they say.
     pub refused: BTreeMap<String, u64>,
-    demand: Demand,
+    pub(super) demand: Demand,
     random: Random,
-    pending: BTreeMap<(ShardId, u64), Op>,
-    producers: Vec<Producer>,
-    names: BTreeMap<String, Option<TopicId>>,
-    configs: BTreeMap<String, TopicConfig>,
-    poisoned: BTreeSet<ShardId>,
+    pub(super) pending: BTreeMap<(ShardId, u64), Op>,
+    pub(super) producers: Vec<Producer>,
+    pub(super) names: BTreeMap<String, Option<TopicId>>,
+    pub(super) configs: BTreeMap<String, TopicConfig>,
+    pub(super) poisoned: BTreeSet<ShardId>,
     /// The high watermark that each shard's host was told last.
-    told: BTreeMap<(ShardId, PartitionId), u64>,
+    pub(super) told: BTreeMap<(ShardId, PartitionId), u64>,
     next: u64,
     life: u64,
     wall: WallMs,
@@ -200,7 +199,7 @@ impl Workload {
         }
     }
 
-    fn send(&mut self, node: &SimNode, from: ShardId, to: ShardId, request: Request, op: Op) {
+    pub(super) fn send(&mut self, node: &SimNode, from: ShardId, to: ShardId, request: Request, op: Op) {
         let token = self.number();
         self.pending.insert((from, token), op);
         node.wires[usize::from(from.0)].borrow_mut().requests.push_back((AppToken(token), to, request));
@@ -237,9 +236,10 @@ impl Workload {
         let id = self.number();
         let bytes = self.batch(id, None);
         let sender = Some(self.life << 16 | u64::from(shard.0));
-        self.model
-            .sent
-            .insert(id, Sent { partition, sender, bytes: bytes.clone(), outcome: Outcome::Pending });
+        self.model.sent.insert(
+            id,
+            Sent { partition, sender, bytes: bytes.clone(), outcome: Outcome::Pending, maybe: false },
+        );
         let durability = match self.random.below(10) {
             0 => Durability::Memory,
             1..=3 => Durability::Written,
@@ -273,9 +273,10 @@ impl Workload {
         producer.sequence += records;
         producer.unacked.push(id);
         producer.under_way += 1;
-        self.model
-            .sent
-            .insert(id, Sent { partition, sender: None, bytes: bytes.clone(), outcome: Outcome::Pending });
+        self.model.sent.insert(
+            id,
+            Sent { partition, sender: None, bytes: bytes.clone(), outcome: Outcome::Pending, maybe: false },
+        );
         let to = Workload::owner(node.metadata(shard), partition);
         let request = Request::Append { partition, batch: bytes, durability: Durability::Durable };
         self.send(node, shard, to, request, Op::Append(id, Durability::Durable));
@@ -385,207 +386,6 @@ impl Workload {
         }
         self.model.topics.insert(topic, Topic::Deleting);
         self.send(node, shard, ShardId(0), Request::DeleteTopic(topic), Op::Delete(topic));
-    }
-
-    /// Takes the answers that have come.
-    pub fn absorb(&mut self, node: &SimNode) {
-        let halted = node.is_halted();
-        for (shard, wire) in node.wires.iter().enumerate() {
-            let shard = ShardId(shard as u16);
-            let replies: Vec<_> = wire.borrow_mut().replies.drain(..).collect();
-            for (token, reply) in replies {
-                if halted && matches!(reply, Reply::Refused(_)) {
-                    continue; // What a machine that has died would have said was heard by nobody.
-                }
-                match self.pending.remove(&(shard, token.0)) {
-                    Some(op) => self.answered(node, shard, op, reply),
-                    None => self.model.violated(format!("an answer that nobody waits for: {reply:?}")),
-                }
-            }
-        }
-    }
-
-    fn answered(&mut self, node: &SimNode, shard: ShardId, op: Op, reply: Reply) {
-        if let Reply::Refused(refusal) = &reply {
-            *self
-                .refused
-                .entry(
-                    format!("{refusal}")
-                        .split("..")
-                        .next()
-                        .unwrap_or_default()
-                        .chars()
-                        .filter(|c| !c.is_ascii_digit())
-                        .collect(),
-                )
-                .or_default() += 1;
-        }
-        match (op, reply) {
-            (Op::Append(id, durability), Reply::Appended(appended)) => {
-                self.acked += 1;
-                let partition = self.model.sent[&id].partition;
-                if let Some(owner) = node.metadata(shard).shard_of(partition)
-                    && self.poisoned.contains(&owner)
-                    && durability == Durability::Durable
-                    && self.producer_of(id).is_none()
-                {
-                    self.model.violated(format!("batch {id} is acknowledged by a poisoned shard"));
-                }
-                self.model.acked(id, appended.base_offset.0, durability);
-                if let Some(producer) = self.producer_of(id) {
-                    producer.under_way -= 1;
-                    producer.unacked.retain(|unacked| *unacked != id);
-                }
-            }
-            (Op::Append(id, _), Reply::Refused(refusal)) => self.append_refused(node, shard, id, &refusal),
-            (Op::Read { partition, offset, mut bytes, .. }, Reply::Read(read)) => {
-                read.bytes.iter().for_each(|slice| bytes.extend_from_slice(slice));
-                let high_watermark = read.high_watermark.0;
-                if let Some(before) = self.told.insert((shard, partition), high_watermark)
-                    && before > high_watermark
-                {
-                    self.model.violated(format!(
-                        "{partition}: the high watermark fell from {before} to {high_watermark}"
-                    ));
-                }
-                self.read_on(
-                    node,
-                    shard,
-                    Op::Read { partition, offset, bytes, high_watermark },
-                    read.rest.map(Request::Load),
-                );
-            }
-            (Op::Read { partition, offset, mut bytes, high_watermark }, Reply::Loaded(more, rest)) => {
-                more.iter().for_each(|slice| bytes.extend_from_slice(slice));
-                self.read_on(
-                    node,
-                    shard,
-                    Op::Read { partition, offset, bytes, high_watermark },
-                    rest.map(Request::Load),
-                );
-            }
-            (Op::Read { partition, offset, bytes, high_watermark }, Reply::Refused(refusal)) => {
-                let known = self.model.partitions.get(&partition).cloned().unwrap_or_default();
-                let moved = offset < known.start_asked || known.retention;
-                let expected = match refusal {
-                    Refusal::UnknownPartition => self.model.is_going(partition.topic),
-                    Refusal::OffsetOutOfRange { start, end } => {
-                        moved && offset < start.0 && end.0 >= known.high_watermark
-                            || self.model.is_going(partition.topic)
-                    }
-                    Refusal::Busy => true,
-                    Refusal::ReadFailed => {
-                        moved || self.demand.bad_reads || self.model.is_going(partition.topic)
-                    }
-                    _ => false,
-                };
-                if !expected {
-                    self.model.violated(format!("{partition}: a read at {offset} was refused: {refusal}"));
-                }
-                if !bytes.is_empty() {
-                    self.model.read(partition, offset, &bytes, high_watermark, true);
-                }
-            }
-            (Op::Find, Reply::Found(_))
-            | (Op::Watch { .. }, Reply::Woken(_))
-            | (Op::Unwatch, Reply::Done) => {}
-            (Op::Find, Reply::Refused(_)) => {}
-            (Op::Trim { partition }, Reply::Trimmed(start)) => {
-                if let Some(known) = self.model.partitions.get_mut(&partition) {
-                    known.start = known.start.max(start.0);
-                }
-            }
-            (Op::Trim { .. }, Reply::Refused(_)) => {}
-            (Op::Create(name), Reply::TopicCreated(id)) => self.created(node, &name, id),
-            (Op::Create(name), Reply::Refused(refusal)) => {
-                if matches!(refusal, Refusal::Poisoned | Refusal::DiskFull) {
-                    self.names.insert(name, None); // It may be there after the next start.
-                } else {
-                    self.model.violated(format!("the creation of {name} was refused: {refusal}"));
-                }
-            }
-            (Op::Delete(id), Reply::Done) => {
-                self.model.topics.insert(id, Topic::Deleted);
-                self.model.partitions.retain(|partition, _| partition.topic != id);
-                self.names.retain(|_, known| *known != Some(id));
-                for shard in 0..node.shards() {
-                    if node.metadata(ShardId(shard)).by_id.contains_key(&id) {
-                        self.model.violated(format!("shard {shard} has not applied the deletion of {id}"));
-                    }
-                }
-            }
-            (Op::Delete(_), Reply::Refused(Refusal::Poisoned)) => {}
-            (_, reply) => self.model.violated(format!("an answer of the wrong kind: {reply:?}")),
-        }
-    }
-
-    fn read_on(&mut self, node: &SimNode, shard: ShardId, op: Op, rest: Option<Request>) {
-        let Op::Read { partition, offset, bytes, high_watermark } = &op else { return };
-        match rest {
-            Some(request) => match node.metadata(shard).shard_of(*partition) {
-                Some(to) => self.send(node, shard, to, request, op),
-                None => {
-                    self.model.read(*partition, *offset, bytes, *high_watermark, true);
-                }
-            },
-            None => {
-                self.model.read(*partition, *offset, bytes, *high_watermark, false);
-            }
-        }
-    }
-
-    fn producer_of(&mut self, id: u64) -> Option<&mut Producer> {
-        self.producers.iter_mut().find(|producer| producer.unacked.contains(&id))
-    }
-
-    fn append_refused(&mut self, node: &SimNode, shard: ShardId, id: u64, refusal: &Refusal) {
-        let sent = self.model.sent.get_mut(&id).expect("only what was sent is answered");
-        let partition = sent.partition;
-        // A group that was not flushed may be there all the same.
-        sent.outcome = if *refusal == Refusal::Poisoned { Outcome::Unknown } else { Outcome::Refused };
-        let stalled = self.producer_of(id).is_some_and(|producer| {
-            producer.under_way -= 1;
-            std::mem::replace(&mut producer.stalled, true)
-        });
-        let expected = match refusal {
-            Refusal::UnknownPartition => self.model.is_going(partition.topic),
-            Refusal::Poisoned => {
-                if let Some(owner) = node.metadata(shard).shard_of(partition) {
-                    self.poisoned.insert(owner);
-                }
-                self.demand.poison
-            }
-            Refusal::DiskFull => self.demand.full_disk,
-            Refusal::OutOfOrderSequence => stalled,
-            _ => false,
-        };
-        if !expected {
-            self.model.violated(format!("{partition}: batch {id} was refused: {refusal}"));
-        }
-    }
-
-    fn created(&mut self, node: &SimNode, name: &str, id: TopicId) {
-        for shard in 0..node.shards() {
-            if !node.metadata(ShardId(shard)).by_id.contains_key(&id) {
-                self.model.violated(format!("shard {shard} has not applied the creation of {name}"));
-            }
-        }
-        self.adopt(node.metadata(ShardId(0)), name, id);
-    }
-
-    fn adopt(&mut self, metadata: &Metadata, name: &str, id: TopicId) {
-        let Some(topic) = metadata.by_id.get(&id) else { return };
-        self.names.insert(name.to_owned(), Some(id));
-        self.model.topics.insert(id, Topic::Live);
-        if self.configs.get(name) != Some(&topic.config) {
-            self.model.violated(format!("{name} has other settings than it was created with"));
-        }
-        for index in 0..topic.slots.len() as u32 {
-            let retention = topic.config.retention_ms >= 0 || topic.config.retention_bytes >= 0;
-            let stamped = topic.config.log_append_time;
-            let partition = Partition { retention, stamped, ..Partition::default() };
-            self.model.partitions.insert(PartitionId { topic: id, index }, partition);
-        }
     }
 
     /// The node died: what was under way has no answer.

@@ -7,7 +7,7 @@ use millstream_engine::time::Nanos;
 use millstream_engine::types::ShardId;
 
 use super::{Bench, Benchmark};
-use crate::engine::alone::{self, AloneCase, TURN_BYTES_MAX};
+use crate::engine::alone::{self, AloneCase, TURN_BYTES};
 use crate::engine::case::{Batch, CPU_PER_OPERATION, LoadCase, RATE};
 use crate::engine::host::Host;
 use crate::engine::load::{Load, Pace, Until};
@@ -66,7 +66,7 @@ fn groups(batch: &Batch, until: Until) -> Load {
 
 /// That load, as much of it as one turn of the journal alone takes.
 fn journal_alone<'a>(host: &'a Host, batch: &'a Batch) -> AloneCase<'a> {
-    let load = LoadCase::one("engine, journal alone", host, |_| groups(batch, Until::Bytes(TURN_BYTES_MAX)));
+    let load = LoadCase::one("engine, journal alone", host, |_| groups(batch, Until::Bytes(TURN_BYTES)));
     AloneCase { load, host, topic: "t", partitions: 8 }
 }
 

@@ -19,7 +19,7 @@ use super::slab::Slab;
 use crate::buffer::{Block, Slice};
 use crate::error::IoError;
 use crate::io::{DiskDone, Event, FileId, OpenMode, Token};
-use crate::limits::{BLOCK_BYTES, SLOW_LANE_IN_FLIGHT};
+use crate::limits::{BLOCK_BYTES, READ_AHEAD_BYTES, SLOW_LANE_IN_FLIGHT};
 
 /// The kernel transfers a little less than 2 GiB at a time; what is longer goes in several steps.
 const TRANSFER_BYTES_MAX: usize = 1 << 30;
@@ -257,15 +257,26 @@ impl Disk {
         let file = self.files.get(read.file.0).expect("the file is open while it is read");
         let fd = Fd(file.file.as_raw_fd());
         let len = read.len.min(TRANSFER_BYTES_MAX) as u32;
-        // What is cached is copied at once and needs no place in the slow lane. The kernel reads what is not with
-        // read-ahead, and waits for the pages without a worker where the file system can (ext4, XFS, Btrfs).
+        // What is cached is copied at once and needs no place in the slow lane. What is not the kernel reads, waiting for
+        // the pages without a worker where the file system can (ext4, XFS, Btrfs). A stream that has the disk to itself
+        // is read ahead of; where streams compete that would only make the commit's write wait behind it.
         let flags = if read.cold { 0 } else { libc::RWF_NOWAIT };
         let entry = opcode::Read::new(fd, read.into.spare_mut().as_mut_ptr(), len)
             .offset(read.at)
             .rw_flags(flags)
             .build();
+        let alone = self.slow_in_flight == 1 && self.slow_queue.is_empty();
+        let ahead = (read.cold && !file.direct && alone).then(|| {
+            let start = read.at + u64::from(len);
+            let len = READ_AHEAD_BYTES as libc::off_t;
+            opcode::Fadvise::new(fd, len, libc::POSIX_FADV_WILLNEED).offset(start).build()
+        });
         // SAFETY: the block is owned by the operation, which stays in the table, untouched, until it has completed.
         unsafe { ring.push(Owner::Disk(index), entry) }
+        if let Some(ahead) = ahead {
+            // Advice points to no memory, and its success is of no interest.
+            ring.push_quiet(ahead);
+        }
     }
 
     pub(super) fn completed(
@@ -356,9 +367,12 @@ impl Disk {
                         *direct = false;
                         Step::Again
                     }
-                    Naming::Open { direct, .. } if result >= 0 => {
+                    Naming::Open { direct, mode, .. } if result >= 0 => {
                         // SAFETY: the kernel has just opened this descriptor for us.
                         let file = unsafe { File::from_raw_fd(result) };
+                        if *mode == OpenMode::Read {
+                            without_kernel_read_ahead(&file);
+                        }
                         let open = OpenFile { file, direct: *direct };
                         Step::Over(token, opened(&mut self.files, open))
                     }
@@ -420,6 +434,13 @@ impl Read {
         let ended = n == 0 || self.len == 0 || (direct && !n.is_multiple_of(BLOCK_BYTES));
         ended.then_some(Ok(()))
     }
+}
+
+/// Turns the kernel's own read-ahead off. Its window is the device's, often megabytes: its pages are allocated within the
+/// submission, which holds the reactor for milliseconds, and its reads fill the disk's queue in front of the commit's.
+fn without_kernel_read_ahead(file: &File) {
+    // SAFETY: the descriptor is open, and no memory is passed. A refusal changes nothing but the speed.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
 }
 
 fn opened(files: &mut Slab<OpenFile>, open: OpenFile) -> Result<DiskDone, IoError> {
