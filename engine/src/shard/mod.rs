@@ -472,6 +472,16 @@ impl<I: Io> Shard<I> {
         renames
     }
 
+    /// Chunks that were served from mapped segments, for metrics.
+    pub fn chunks_from_maps(&self) -> u64 {
+        self.reads.readers.chunks_from_maps()
+    }
+
+    /// Bytes of segments that are mapped, for metrics.
+    pub fn mapped_bytes(&self) -> usize {
+        self.reads.readers.mapped_bytes()
+    }
+
     /// Bytes and batches of every kind that this shard holds in memory, for metrics and for tests of its bounds.
     pub fn memory(&self) -> BTreeMap<&'static str, usize> {
         BTreeMap::from([
