@@ -151,6 +151,18 @@ impl Journal {
         self.reserve = files.max(1);
     }
 
+    /// Whether all parts of a batch have room. Once the first is journalled its file cannot be freed before the last one is,
+    /// so a chain that has to wait for a file might wait for itself.
+    pub fn has_room_for_parts(&self, batch_bytes: usize) -> bool {
+        self.files.has_room_for(batch_bytes.div_ceil(PAYLOAD_BYTES_MAX), self.reserve)
+    }
+
+    /// The largest batch in parts that ever has room in a ring of `files_max` files.
+    pub fn parts_bytes_max(&self, files_max: usize) -> usize {
+        let files = files_max.saturating_sub(1 + self.reserve);
+        files * self.files.groups_per_file() * PAYLOAD_BYTES_MAX
+    }
+
     /// Whether a record with this payload may join the open group now. `hurry` lets the group grow to its full size:
     /// somebody has waited longer than two flushes.
     pub fn fits(&mut self, payload: usize, claim: Claim, hurry: bool) -> bool {

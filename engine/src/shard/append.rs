@@ -33,6 +33,11 @@ impl Waiting {
         self.header.size
     }
 
+    /// Whether it waits for room for all of its parts.
+    pub(super) fn waits_for_parts(&self) -> bool {
+        self.chain.is_none() && self.header.size > PAYLOAD_BYTES_MAX
+    }
+
     /// Who sent it.
     pub(super) fn who(&self) -> Requester {
         self.who
@@ -164,10 +169,11 @@ impl<I: Io> Shard<I> {
             self.refuse(who, Refusal::UnknownPartition);
             return Attempt::Settled;
         };
-        // What can be free when everything that may go is gone: all but the slab being filled.
-        let most = self.pools.tail.usage().limit.saturating_sub(JOURNAL_SLAB_BYTES);
-        if memory_for(header.size) > most {
-            self.refuse(who, Refusal::BatchTooLarge { limit: most as u32 });
+        // What can be free when everything that may go is gone: all but the slab being filled, and the files that are kept.
+        let memory = self.pools.tail.usage().limit.saturating_sub(JOURNAL_SLAB_BYTES);
+        let room = self.journal.parts_bytes_max(self.maintenance.files_max()).max(PAYLOAD_BYTES_MAX);
+        if memory_for(header.size) > memory || header.size > room {
+            self.refuse(who, Refusal::BatchTooLarge { limit: memory.min(room) as u32 });
             return Attempt::Settled;
         }
         match log.admit(&header).and_then(|()| log.producers.judge(&header)) {
@@ -220,7 +226,9 @@ impl<I: Io> Shard<I> {
             return Attempt::Later(Box::new(waiting));
         };
         // Nothing is placed before the first part has its room: until then others may still be served.
-        if !self.journal.fits(PAYLOAD_BYTES_MAX, Claim::Client, true) {
+        if !self.journal.has_room_for_parts(waiting.header.size)
+            || !self.journal.fits(PAYLOAD_BYTES_MAX, Claim::Client, true)
+        {
             return Attempt::Later(Box::new(waiting));
         }
         let log = self.logs.get_mut(index).expect("the caller found it");
@@ -256,7 +264,8 @@ impl<I: Io> Shard<I> {
         let mut last = chain.first_lsn;
         while chain.done < total {
             let len = (total - chain.done).min(PAYLOAD_BYTES_MAX);
-            if !self.journal.fits(len, Claim::Client, true) {
+            // Room was found for all of them. What the shard itself has journalled since may have taken some of it.
+            if !self.journal.fits(len, Claim::Internal, true) {
                 return Attempt::Later(Box::new(waiting));
             }
             let log = self.logs.get(index).expect("found above");

@@ -67,6 +67,11 @@ impl Maintenance {
         self.grow.is_none() && self.removing.is_none() && !self.asking
     }
 
+    /// How many files the journal may grow to.
+    pub fn files_max(&self) -> usize {
+        self.files_max
+    }
+
     /// When the next look is due.
     pub fn due(&self) -> Nanos {
         self.next_tick
@@ -128,6 +133,10 @@ impl<I: Io> Shard<I> {
             self.maintenance.free_bytes >= file_bytes + self.config.disk_free_min_bytes.saturating_mul(2);
         let remainders = self.logs.len() * (BLOCK_BYTES + 64);
         let reserve = 1 + remainders / files.file_bytes() as usize;
+        // A batch in parts waits for room for all of them.
+        let starved = self.backlog.front().is_some_and(|waiting| {
+            waiting.waits_for_parts() && !self.journal.has_room_for_parts(waiting.batch_bytes())
+        });
         let wants_more = total < self.maintenance.files_max || free < reserve.min(total / 4 + 1);
         let half = files.last_lsn_of_oldest(used.div_ceil(2));
         self.journal.set_reserve(reserve.min(total / 2));
@@ -135,7 +144,7 @@ impl<I: Io> Shard<I> {
             return;
         }
         if wants_more
-            && free * 2 <= total
+            && (free * 2 <= total || starved)
             && self.maintenance.grow.is_none()
             && !self.disk_full
             && has_space
@@ -150,7 +159,7 @@ impl<I: Io> Shard<I> {
         let pressed = self.is_tail_pressed()
             && self.trim.may_start(io.now())
             && self.logs.iter().any(|(_, log)| log.wants_drain(durable_lsn));
-        let crowded = free * 2 <= total && total >= self.maintenance.files_max || free <= reserve;
+        let crowded = starved || free * 2 <= total && total >= self.maintenance.files_max || free <= reserve;
         if (crowded || pressed)
             && self.trim.may_start(io.now())
             && let Some(upto) = half.or_else(|| pressed.then_some(durable_lsn))
