@@ -211,7 +211,7 @@ impl Workload {
 
     fn batch(&mut self, id: u64, producer: Option<(i64, i32)>) -> Slice {
         let size = match self.random.below(100) {
-            large if large < self.demand.large_percent => self.random.between(1_040_000, 2_600_000),
+            large if large < self.demand.large_percent => self.random.between(1_040_000, 2_000_000),
             medium if medium < self.demand.medium_percent => self.random.between(20_000, 300_000),
             ..40 => self.random.between(1_000, 9_000),
             _ => self.random.between(1, 600),
