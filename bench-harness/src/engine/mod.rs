@@ -33,7 +33,7 @@ pub struct Engine {
     #[arg(long, default_value = "results/scratch")]
     dir: PathBuf,
     /// Seconds that each turn of a case lasts
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// How often each case is measured
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
