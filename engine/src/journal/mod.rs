@@ -151,6 +151,13 @@ impl Journal {
         self.reserve = files.max(1);
     }
 
+    /// Files that the parts of a batch of `bytes` fill, the reserve beside them included. All of them must be free before
+    /// the first part is journalled: until the last is, none of the files that hold parts can be recycled.
+    pub fn files_for_parts(&self, bytes: usize) -> usize {
+        let per_file = (self.files.file_bytes() as usize / GROUP_BYTES_MAX).max(1);
+        bytes.div_ceil(PAYLOAD_BYTES_MAX).div_ceil(per_file) + 1 + self.reserve
+    }
+
     /// Whether a record with this payload may join the open group now. `hurry` lets the group grow to its full size:
     /// somebody has waited longer than two flushes.
     pub fn fits(&mut self, payload: usize, claim: Claim, hurry: bool) -> bool {

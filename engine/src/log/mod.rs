@@ -3,6 +3,7 @@
 pub mod cold;
 pub mod drain;
 pub mod index;
+pub mod maps;
 pub mod paths;
 pub mod plan;
 pub mod producers;
@@ -264,12 +265,16 @@ impl Log {
     }
 
     /// Forgets every segment that lies before the log's start, whatever became of it: its files may be gone already. For
-    /// recovery. Gives the first segment that is left.
+    /// recovery. Gives the first segment that is left, or that comes next.
     pub fn drop_before_start(&mut self) -> Offset {
         while self.segments.get(1).is_some_and(|second| second.base <= self.log_start) {
             self.segments.pop_front();
         }
-        let first = self.segments.front().map_or(Offset(0), |segment| segment.base);
+        if self.log_start == self.next_offset {
+            // The open segment that took the last one's place was empty, so that no record tells of it.
+            self.segments.clear();
+        }
+        let first = self.segments.front().map_or(self.next_offset, |segment| segment.base);
         while self.tail.front().is_some_and(|front| front.segment < first) {
             self.tail.pop_front();
         }

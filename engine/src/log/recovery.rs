@@ -206,18 +206,8 @@ impl Rebuild {
             max_timestamp: header.max_timestamp,
             bytes,
         };
-        if let Some(pending) = self.pending.get_mut(&index) {
-            let (last, end) = (pending.last_segment(), pending.end());
-            let follows = if batch.segment == last {
-                batch.position == end
-            } else {
-                log.segment(last).is_some_and(|segment| segment.size == end)
-            };
-            if follows && !self.aside.contains_key(&index) {
-                pending.after.push(batch);
-            } else if (batch.segment, batch.position) >= (last, end) {
-                self.aside.entry(index).or_default().push(batch); // L3: a later carry has what lies between.
-            } // else it is carried.
+        if self.pending.contains_key(&index) {
+            self.join(index, batch);
             return Ok(());
         }
         let flushed = log.segment(record.segment).map_or(0, |segment| segment.flushed);
@@ -247,18 +237,36 @@ impl Rebuild {
         }
         // L5. What the tail has of this log lies before a gap, and is flushed: the carry starts where the file ends.
         log.tail.clear();
-        let mut after = self.pending.remove(&index).map_or_else(Vec::new, |before| before.after);
-        after.extend(self.aside.remove(&index).unwrap_or_default());
-        after.retain(|batch| (batch.segment, batch.position) >= (record.segment, end));
+        let mut behind = self.pending.remove(&index).map_or_else(Vec::new, |before| before.after);
+        behind.extend(self.aside.remove(&index).unwrap_or_default());
         let pending = Pending {
             segment: record.segment,
             start: record.aux as u32,
             from: record.position,
             bytes,
             lsn,
-            after,
+            after: Vec::new(),
         };
         self.pending.insert(index, pending);
+        for batch in behind {
+            self.join(index, batch);
+        }
+    }
+
+    /// Puts a batch behind the carried bytes; or aside, if there is a gap between: a later carry has what lies there.
+    fn join(&mut self, index: LogIndex, batch: TailBatch) {
+        let (Some(pending), Some(log)) = (self.pending.get_mut(&index), self.logs.get(index)) else { return };
+        let (last, end) = (pending.last_segment(), pending.end());
+        let follows = if batch.segment == last {
+            batch.position == end
+        } else {
+            log.segment(last).is_some_and(|segment| segment.size == end)
+        };
+        if follows && !self.aside.contains_key(&index) {
+            pending.after.push(batch);
+        } else if (batch.segment, batch.position) >= (last, end) {
+            self.aside.entry(index).or_default().push(batch); // L3
+        } // else it is carried.
     }
 
     /// Completes what was carried from the files, removes what the directories hold in excess, and makes sure that no

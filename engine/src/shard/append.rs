@@ -33,6 +33,11 @@ impl Waiting {
         self.header.size
     }
 
+    /// The size of the batch if it is to come in parts, none of which has been journalled.
+    pub(super) fn parts_bytes(&self) -> Option<usize> {
+        (self.header.size > PAYLOAD_BYTES_MAX && self.chain.is_none()).then_some(self.header.size)
+    }
+
     /// Who sent it.
     pub(super) fn who(&self) -> Requester {
         self.who
@@ -218,6 +223,14 @@ impl<I: Io> Shard<I> {
     }
 
     fn start_parts(&mut self, io: &mut I, index: LogIndex, waiting: Waiting, now: WallMs) -> Attempt {
+        let files = self.journal.files_for_parts(waiting.header.size);
+        if files >= self.journal.files().total() && !self.may_journal_grow() {
+            self.refuse(waiting.who, Refusal::DiskFull);
+            return Attempt::Settled;
+        }
+        if self.journal.files().free() < files {
+            return Attempt::Later(Box::new(waiting));
+        }
         let Some(mut block) = self.pools.tail.block(waiting.header.size) else {
             return Attempt::Later(Box::new(waiting));
         };

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::append::Waiting;
 use super::{Shard, tokens};
 use crate::buffer::Slice;
 use crate::error::{IoError, Refusal};
@@ -80,6 +81,18 @@ impl Maintenance {
         }
     }
 
+    /// Forgets about files in a directory that is about to have another name: by its old one they would be another
+    /// incarnation's.
+    pub fn forget_removals(&mut self, directory: &str) {
+        let inside = |path: &str| path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'));
+        self.removals.retain(|(_, removal)| !matches!(removal, Removal::File(path) if inside(path)));
+    }
+
+    /// Whether a file is being removed at this moment.
+    pub fn is_removing(&self) -> bool {
+        self.removing.is_some()
+    }
+
     /// Removes a directory and what is in it, once readers have had their time.
     pub fn remove_directory(&mut self, path: &str) {
         self.removals.push_back((self.now + self.delay, Removal::Directory(path.to_owned())));
@@ -118,14 +131,22 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    /// Whether there is space for another journal file. What must stay free is for settlements, checkpoints and metadata.
+    pub(super) fn may_journal_grow(&self) -> bool {
+        let least = self.config.disk_free_min_bytes.saturating_mul(2);
+        self.maintenance.free_bytes >= self.journal.files().file_bytes() + least
+    }
+
     /// Grows the journal while it may, and starts a round of trimming when it is time.
     fn keep_journal_room(&mut self, io: &mut I) {
         let files = self.journal.files();
         let (total, free, used) = (files.total(), files.free(), files.used().len());
-        // What must stay free is for settlements, checkpoints and metadata: the journal does not grow into it.
         let file_bytes = files.file_bytes();
-        let has_space =
-            self.maintenance.free_bytes >= file_bytes + self.config.disk_free_min_bytes.saturating_mul(2);
+        let has_space = self.may_journal_grow();
+        // A batch in parts may need more files than the journal is to have: then it gets them.
+        let parts = self.backlog.front().and_then(Waiting::parts_bytes);
+        let short = parts.is_some_and(|bytes| free < self.journal.files_for_parts(bytes));
+        let too_few = parts.is_some_and(|bytes| total <= self.journal.files_for_parts(bytes));
         let remainders = self.logs.len() * (BLOCK_BYTES + 64);
         let reserve = 1 + remainders / files.file_bytes() as usize;
         let wants_more = total < self.maintenance.files_max || free < reserve.min(total / 4 + 1);
@@ -134,8 +155,7 @@ impl<I: Io> Shard<I> {
         if self.is_poisoned() {
             return;
         }
-        if wants_more
-            && free * 2 <= total
+        if (wants_more && free * 2 <= total || too_few)
             && self.maintenance.grow.is_none()
             && !self.disk_full
             && has_space
@@ -150,7 +170,7 @@ impl<I: Io> Shard<I> {
         let pressed = self.is_tail_pressed()
             && self.trim.may_start(io.now())
             && self.logs.iter().any(|(_, log)| log.wants_drain(durable_lsn));
-        let crowded = free * 2 <= total && total >= self.maintenance.files_max || free <= reserve;
+        let crowded = free * 2 <= total && total >= self.maintenance.files_max || free <= reserve || short;
         if (crowded || pressed)
             && self.trim.may_start(io.now())
             && let Some(upto) = half.or_else(|| pressed.then_some(durable_lsn))

@@ -90,12 +90,12 @@ impl Workload {
             }
             (Op::Read { partition, offset, bytes, high_watermark }, Reply::Refused(refusal)) => {
                 let known = self.model.partitions.get(&partition).cloned().unwrap_or_default();
+                let told = self.told.get(&(shard, partition)).copied().unwrap_or(0);
                 let moved = offset < known.start_asked || known.retention;
                 let expected = match refusal {
                     Refusal::UnknownPartition => self.model.is_going(partition.topic),
                     Refusal::OffsetOutOfRange { start, end } => {
-                        moved && offset < start.0 && end.0 >= known.high_watermark
-                            || self.model.is_going(partition.topic)
+                        moved && offset < start.0 && end.0 >= told || self.model.is_going(partition.topic)
                     }
                     Refusal::Busy => true,
                     Refusal::ReadFailed => {
