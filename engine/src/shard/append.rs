@@ -189,7 +189,9 @@ impl<I: Io> Shard<I> {
             }
         }
         let now = io.wall_ms();
-        let hurry = io.now().since(waiting.since) > Nanos(self.journal.flush_time().0 * 2);
+        // With no group in flight this one goes out in this turn: what it had no room for would wait for a whole commit more.
+        let hurry = !self.journal.is_in_flight()
+            || io.now().since(waiting.since) > Nanos(self.journal.flush_time().0 * 2);
         if header.size > PAYLOAD_BYTES_MAX {
             return self.start_parts(io, index, waiting, now);
         }
