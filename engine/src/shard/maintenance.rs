@@ -85,6 +85,13 @@ impl Maintenance {
         }
     }
 
+    /// Forgets what was to be removed in a directory that is about to be renamed: another topic may take its name, and have
+    /// files of the same names, before their time comes.
+    pub fn forget_in(&mut self, directory: &str) {
+        let within = |path: &str| path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'));
+        self.removals.retain(|(_, removal)| !matches!(removal, Removal::File(path) if within(path)));
+    }
+
     /// Removes a directory and what is in it, once readers have had their time.
     pub fn remove_directory(&mut self, path: &str) {
         self.removals.push_back((self.now + self.delay, Removal::Directory(path.to_owned())));

@@ -442,6 +442,7 @@ impl<I: Io> Shard<I> {
         for id in gone {
             let Some((index, log)) = self.logs.remove(id) else { continue };
             self.producers -= log.producers.len();
+            self.maintenance.forget_in(&log.directory);
             self.reads.readers.forget_log(index);
             for ((_, watch), who) in self.watches.grown(index, u64::MAX) {
                 self.outputs.push_back(Output::Woken(who, watch));
