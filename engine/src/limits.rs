@@ -47,6 +47,11 @@ pub const COLD_READS_WAITING_MAX: usize = 4096;
 /// Files that a shard keeps open for reading.
 pub const OPEN_SEGMENTS_MAX: usize = 256;
 
+/// Bytes of segments that a shard maps; the kernel's page tables for them take 1/512 of that.
+pub const MAPPED_BYTES_MAX: usize = 16 << 30;
+/// Maps that may wait for slow readers to be unmapped. At this many, no more segments are mapped.
+pub const MAPS_IDLE_MAX: usize = 64;
+
 /// Messages in a mailbox ring between two shards, each way and kind.
 pub const MAILBOX_SLOTS: usize = 1024;
 /// Messages of one kind that may wait for one shard, over all its peers: many shards have smaller rings.

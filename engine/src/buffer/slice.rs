@@ -37,6 +37,11 @@ impl Slice {
         }
     }
 
+    /// Whether no other slice keeps the same memory.
+    pub fn is_last(&self) -> bool {
+        Arc::strong_count(&self.region) == 1
+    }
+
     /// The bytes of memory that stay taken as long as this slice lives: often more than its length.
     pub fn pinned(&self) -> usize {
         self.region.pinned()

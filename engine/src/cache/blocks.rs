@@ -47,6 +47,11 @@ impl<K: Ord + Clone, V: Clone> Lru<K, V> {
         gone
     }
 
+    /// What all entries cost together.
+    pub fn cost(&self) -> usize {
+        self.cost
+    }
+
     /// Takes an entry out.
     pub fn remove(&mut self, key: &K) -> Option<V> {
         let entry = self.entries.remove(key)?;

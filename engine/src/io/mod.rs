@@ -194,6 +194,10 @@ pub trait Io {
     fn set_len(&mut self, token: Token, file: FileId, len: u64);
     /// Maps a file that is written no more: [`DiskDone::Mapped`].
     fn map(&mut self, token: Token, path: &str);
+    /// Whether these bytes of a map are in memory, so that touching them does not wait for the disk.
+    fn is_resident(&mut self, mapped: &Slice) -> bool;
+    /// Drops the last slice of a map, and does not hold up the caller for as long as that takes.
+    fn unmap(&mut self, map: Slice);
     /// Renames, replacing what is there. Durable after `sync_dir` of both directories.
     fn rename(&mut self, token: Token, from: &str, to: &str);
     /// Removes a file, or an empty directory. Durable after `sync_dir` of its directory.

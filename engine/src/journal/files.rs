@@ -117,17 +117,6 @@ impl Files {
             || self.free.len() > reserve
     }
 
-    /// Whether so many groups of any size can be placed, one behind the other, while `reserve` files stay free.
-    pub fn has_room_for(&self, groups: usize, reserve: usize) -> bool {
-        let in_current = (self.file_bytes - self.position) / GROUP_BYTES_MAX as u64;
-        groups <= in_current as usize + self.free.len().saturating_sub(reserve) * self.groups_per_file()
-    }
-
-    /// How many groups of the largest size a file has room for.
-    pub fn groups_per_file(&self) -> usize {
-        (self.file_bytes / GROUP_BYTES_MAX as u64) as usize
-    }
-
     /// Gives a group of `len` bytes its place, starting a file if the current one is too full.
     pub fn place(&mut self, len: usize, last_lsn: Lsn) -> GroupTarget {
         if self.position + len as u64 > self.file_bytes {

@@ -151,16 +151,11 @@ impl Journal {
         self.reserve = files.max(1);
     }
 
-    /// Whether all parts of a batch have room. Once the first is journalled its file cannot be freed before the last one is,
-    /// so a chain that has to wait for a file might wait for itself.
-    pub fn has_room_for_parts(&self, batch_bytes: usize) -> bool {
-        self.files.has_room_for(batch_bytes.div_ceil(PAYLOAD_BYTES_MAX), self.reserve)
-    }
-
-    /// The largest batch in parts that ever has room in a ring of `files_max` files.
-    pub fn parts_bytes_max(&self, files_max: usize) -> usize {
-        let files = files_max.saturating_sub(1 + self.reserve);
-        files * self.files.groups_per_file() * PAYLOAD_BYTES_MAX
+    /// Files that the parts of a batch of `bytes` fill, the reserve beside them included. All of them must be free before
+    /// the first part is journalled: until the last is, none of the files that hold parts can be recycled.
+    pub fn files_for_parts(&self, bytes: usize) -> usize {
+        let per_file = (self.files.file_bytes() as usize / GROUP_BYTES_MAX).max(1);
+        bytes.div_ceil(PAYLOAD_BYTES_MAX).div_ceil(per_file) + 1 + self.reserve
     }
 
     /// Whether a record with this payload may join the open group now. `hurry` lets the group grow to its full size:

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use super::Log;
 use super::index::{boundary_in_file, floor_in_file, time_floor_in_file};
+use super::maps::{Look, Maps};
 use super::paths;
 use super::plan::{Chunk, Range};
 use super::scanner::Scanner;
@@ -34,27 +35,32 @@ pub struct Readers {
     files: Lru<FileKey, Rc<FileId>>,
     indexes: Lru<FileKey, Slice>,
     verified: Lru<FileKey, Rc<RefCell<Verified>>>,
+    /// Unless segments are not to be mapped.
+    maps: Option<Maps>,
     closing: Vec<Rc<FileId>>,
 }
 
-impl Default for Readers {
-    fn default() -> Readers {
+impl Readers {
+    /// Nothing is open yet. `map_segments`: see [`crate::config::Config`].
+    pub fn new(map_segments: bool) -> Readers {
         Readers {
             files: Lru::new(OPEN_SEGMENTS_MAX),
             indexes: Lru::new(INDEX_CACHE_BYTES),
             verified: Lru::new(OPEN_SEGMENTS_MAX),
+            maps: map_segments.then(Maps::default),
             closing: Vec::new(),
         }
     }
-}
 
-impl Readers {
     /// Forgets what belongs to a segment, since it has changed or gone.
     pub fn forget(&mut self, log: LogIndex, segment: Offset) {
         let range = (log, segment, SegmentFile::Log)..=(log, segment, SegmentFile::Sum);
         self.closing.extend(self.files.remove_range(range.clone()));
         self.indexes.remove_range(range.clone());
         self.verified.remove_range(range);
+        if let Some(maps) = &mut self.maps {
+            maps.forget((log, segment)..=(log, segment));
+        }
     }
 
     /// Forgets what belongs to a log.
@@ -63,10 +69,26 @@ impl Readers {
         self.closing.extend(self.files.remove_range(range.clone()));
         self.indexes.remove_range(range.clone());
         self.verified.remove_range(range);
+        if let Some(maps) = &mut self.maps {
+            maps.forget((log, Offset(0))..=(log, Offset(u64::MAX)));
+        }
     }
 
-    /// Closes files that nobody reads any more.
+    /// Chunks that were served from mapped segments.
+    pub fn chunks_from_maps(&self) -> u64 {
+        self.maps.as_ref().map_or(0, Maps::chunks_served)
+    }
+
+    /// Bytes that are mapped.
+    pub fn mapped_bytes(&self) -> usize {
+        self.maps.as_ref().map_or(0, Maps::mapped_bytes)
+    }
+
+    /// Closes files, and unmaps segments, that nobody reads any more.
     pub fn close_idle<I: Io>(&mut self, io: &mut I) {
+        if let Some(maps) = &mut self.maps {
+            maps.unmap_idle(io);
+        }
         self.closing.retain(|file| {
             let idle = Rc::strong_count(file) == 1;
             if idle {
@@ -112,6 +134,7 @@ enum Step {
     OpenLog,
     OpenSum,
     ReadSum,
+    Map,
     Read,
 }
 
@@ -261,6 +284,8 @@ impl Cold {
     pub fn go_on<I: Io>(
         &mut self,
         io: &mut I,
+        readers: &mut Readers,
+        log: &Log,
         pool: &Pool,
         token: Token,
     ) -> Result<Option<Outcome>, Refusal> {
@@ -272,6 +297,19 @@ impl Cold {
             Want::Batches { .. } | Want::Time(_) => self.read_len.max(READ_CHUNK_BYTES as u32),
         };
         let len = want.min(self.end - self.position);
+        if let Some(maps) = &mut readers.maps
+            && let Some(range) = self.mappable()
+        {
+            match maps.look(io, (self.log, self.segment), self.position, len) {
+                Look::Served(bytes) => return Ok(Some(Outcome::Chunk(loaded(range, bytes)?))),
+                Look::Elsewhere => {}
+                Look::Unmapped => {
+                    self.step = Step::Map;
+                    io.map(token, &paths::segment(&log.directory, self.segment, SegmentFile::Log));
+                    return Ok(None);
+                }
+            }
+        }
         let (at, whole) = match &self.verified {
             Some(verified) => verified.borrow().to_read(self.position, len),
             None => (self.position, len),
@@ -282,6 +320,14 @@ impl Cold {
         self.step = Step::Read;
         io.read(token, **file, u64::from(at), block, whole as usize);
         Ok(None)
+    }
+
+    /// The stretch that is to be loaded, if it may come from a map: nothing in it is looked at any more, for batch headers
+    /// are parsed in owned memory only, and every block of the segment has been checked.
+    fn mappable(&self) -> Option<Range> {
+        let Want::Load(range) = self.want else { return None };
+        let checked = self.verified.as_ref().is_some_and(|verified| verified.borrow().is_complete());
+        checked.then_some(range)
     }
 
     /// Takes a completion and goes on; gives the outcome when there is one. An error ends the read, and says why.
@@ -307,7 +353,13 @@ impl Cold {
                     "a stored segment has no checksum file"
                 );
                 self.stored = false;
-                return self.go_on(io, pool, token);
+                return self.go_on(io, readers, log, pool, token);
+            }
+            Err(error) if self.step == Step::Map => {
+                tracing::warn!(directory = log.directory, segment = self.segment.0, %error, "a segment cannot be mapped");
+                let maps = readers.maps.as_mut().expect("they asked for it");
+                maps.refuse((self.log, self.segment));
+                return self.go_on(io, readers, log, pool, token);
             }
             Err(error) => {
                 tracing::error!(directory = log.directory, segment = self.segment.0, %error, "a cold read failed");
@@ -338,7 +390,11 @@ impl Cold {
                     readers.files.insert((self.log, self.segment, SegmentFile::Log), Rc::clone(&file), 1);
                 readers.closing.extend(gone);
                 self.file = Some(file);
-                if self.find_sums(io, readers, log, token) { self.go_on(io, pool, token) } else { Ok(None) }
+                if self.find_sums(io, readers, log, token) {
+                    self.go_on(io, readers, log, pool, token)
+                } else {
+                    Ok(None)
+                }
             }
             (Step::OpenSum, DiskDone::Opened(file, len)) => {
                 self.index_file = Some(file);
@@ -363,7 +419,12 @@ impl Cold {
                 let verified = Rc::new(RefCell::new(Verified::new(sum)));
                 readers.verified.insert((self.log, self.segment, SegmentFile::Sum), Rc::clone(&verified), 1);
                 self.verified = Some(verified);
-                self.go_on(io, pool, token)
+                self.go_on(io, readers, log, pool, token)
+            }
+            (Step::Map, DiskDone::Mapped(map)) => {
+                let maps = readers.maps.as_mut().expect("they asked for it");
+                maps.insert((self.log, self.segment), map);
+                self.go_on(io, readers, log, pool, token)
             }
             (Step::Read, DiskDone::Read(block)) => {
                 let bytes = self.checked(log, block.freeze())?;
@@ -391,7 +452,7 @@ impl Cold {
             readers.indexes.insert((self.log, self.segment, kind), bytes, cost);
         }
         self.seek(io, readers, log, token);
-        if self.is_ready() { self.go_on(io, pool, token) } else { Ok(None) }
+        if self.is_ready() { self.go_on(io, readers, log, pool, token) } else { Ok(None) }
     }
 
     /// Closes what is open and what was just opened, when nobody wants the outcome any more.
@@ -477,13 +538,13 @@ impl Cold {
             // It starts here, but does not end here: read it from its start.
             self.read_len = header.size as u32;
             self.position += scanned.at as u32;
-            return self.go_on(io, pool, token);
+            return self.go_on(io, readers, log, pool, token);
         }
         if passed == 0 {
             return Err(damaged(0, "no batch starts here"));
         }
         self.position += passed as u32;
-        self.go_on(io, pool, token)
+        self.go_on(io, readers, log, pool, token)
     }
 
     /// The chunk that starts with the batch at `at`, and the plan for the rest.

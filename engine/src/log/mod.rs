@@ -3,6 +3,7 @@
 pub mod cold;
 pub mod drain;
 pub mod index;
+pub mod maps;
 pub mod paths;
 pub mod plan;
 pub mod producers;

@@ -11,13 +11,19 @@ const BLOCK: u32 = SUM_BLOCK_BYTES as u32;
 pub struct Verified {
     sum: Sum,
     checked: Vec<bool>,
+    unchecked: usize,
 }
 
 impl Verified {
     /// Nothing is checked yet.
     pub fn new(sum: Sum) -> Verified {
         let blocks = sum.len(Summed::Log).div_ceil(BLOCK) as usize;
-        Verified { sum, checked: vec![false; blocks] }
+        Verified { sum, checked: vec![false; blocks], unchecked: blocks }
+    }
+
+    /// Whether all blocks have been checked.
+    pub fn is_complete(&self) -> bool {
+        self.unchecked == 0
     }
 
     /// What must be read so that `len` bytes at `position` can be trusted: themselves, or the whole blocks around them
@@ -53,6 +59,7 @@ impl Verified {
                 return Err(number * BLOCK);
             }
             *checked = true;
+            self.unchecked -= 1;
         }
         Ok(())
     }

@@ -122,6 +122,8 @@ pub struct Reactor<I: Io, A: App> {
     /// Directory renames that must be done before a change of metadata counts as applied here.
     renames: VecDeque<(String, String)>,
     applying: Option<ShardId>,
+    /// The next rename waits for a removal.
+    rename_waits: bool,
     listening: Option<Result<SocketAddr, IoError>>,
     /// When there last was something to do.
     last_busy: Nanos,
@@ -160,6 +162,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             offloaded: BTreeMap::new(),
             renames: VecDeque::new(),
             applying: None,
+            rename_waits: false,
             listening: None,
             last_busy: Nanos::ZERO,
             stopping: None,
@@ -247,6 +250,9 @@ impl<I: Io, A: App> Reactor<I, A> {
             self.take_outputs();
         }
         self.shard.end_turn(&mut self.io);
+        if self.rename_waits {
+            self.rename_next();
+        }
         self.take_outputs();
         self.unpark();
         self.post.publish(|peer| self.io.wake(peer));
@@ -490,8 +496,13 @@ impl<I: Io, A: App> Reactor<I, A> {
         }
     }
 
-    /// Renames the next directory of a deleted topic; when none is left, the change is applied here.
+    /// Renames the next directory of a deleted topic; when none is left, the change is applied here. A removal under way
+    /// comes first: once the name is free, another topic may take it.
     fn rename_next(&mut self) {
+        self.rename_waits = self.applying.is_some() && self.shard.is_removing();
+        if self.rename_waits {
+            return;
+        }
         if let Some((from, to)) = self.renames.pop_front() {
             self.io.rename(Token::new(tokens::METADATA, RENAME), &from, &to);
         } else if let Some(controller) = self.applying.take() {

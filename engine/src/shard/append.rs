@@ -33,9 +33,9 @@ impl Waiting {
         self.header.size
     }
 
-    /// Whether it waits for room for all of its parts.
-    pub(super) fn waits_for_parts(&self) -> bool {
-        self.chain.is_none() && self.header.size > PAYLOAD_BYTES_MAX
+    /// The size of the batch if it is to come in parts, none of which has been journalled.
+    pub(super) fn parts_bytes(&self) -> Option<usize> {
+        (self.header.size > PAYLOAD_BYTES_MAX && self.chain.is_none()).then_some(self.header.size)
     }
 
     /// Who sent it.
@@ -169,11 +169,10 @@ impl<I: Io> Shard<I> {
             self.refuse(who, Refusal::UnknownPartition);
             return Attempt::Settled;
         };
-        // What can be free when everything that may go is gone: all but the slab being filled, and the files that are kept.
-        let memory = self.pools.tail.usage().limit.saturating_sub(JOURNAL_SLAB_BYTES);
-        let room = self.journal.parts_bytes_max(self.maintenance.files_max()).max(PAYLOAD_BYTES_MAX);
-        if memory_for(header.size) > memory || header.size > room {
-            self.refuse(who, Refusal::BatchTooLarge { limit: memory.min(room) as u32 });
+        // What can be free when everything that may go is gone: all but the slab being filled.
+        let most = self.pools.tail.usage().limit.saturating_sub(JOURNAL_SLAB_BYTES);
+        if memory_for(header.size) > most {
+            self.refuse(who, Refusal::BatchTooLarge { limit: most as u32 });
             return Attempt::Settled;
         }
         match log.admit(&header).and_then(|()| log.producers.judge(&header)) {
@@ -190,7 +189,9 @@ impl<I: Io> Shard<I> {
             }
         }
         let now = io.wall_ms();
-        let hurry = io.now().since(waiting.since) > Nanos(self.journal.flush_time().0 * 2);
+        // With no group in flight this one goes out in this turn: what it had no room for would wait for a whole commit more.
+        let hurry = !self.journal.is_in_flight()
+            || io.now().since(waiting.since) > Nanos(self.journal.flush_time().0 * 2);
         if header.size > PAYLOAD_BYTES_MAX {
             return self.start_parts(io, index, waiting, now);
         }
@@ -222,13 +223,19 @@ impl<I: Io> Shard<I> {
     }
 
     fn start_parts(&mut self, io: &mut I, index: LogIndex, waiting: Waiting, now: WallMs) -> Attempt {
+        let files = self.journal.files_for_parts(waiting.header.size);
+        if files >= self.journal.files().total() && !self.may_journal_grow() {
+            self.refuse(waiting.who, Refusal::DiskFull);
+            return Attempt::Settled;
+        }
+        if self.journal.files().free() < files {
+            return Attempt::Later(Box::new(waiting));
+        }
         let Some(mut block) = self.pools.tail.block(waiting.header.size) else {
             return Attempt::Later(Box::new(waiting));
         };
         // Nothing is placed before the first part has its room: until then others may still be served.
-        if !self.journal.has_room_for_parts(waiting.header.size)
-            || !self.journal.fits(PAYLOAD_BYTES_MAX, Claim::Client, true)
-        {
+        if !self.journal.fits(PAYLOAD_BYTES_MAX, Claim::Client, true) {
             return Attempt::Later(Box::new(waiting));
         }
         let log = self.logs.get_mut(index).expect("the caller found it");
@@ -264,8 +271,7 @@ impl<I: Io> Shard<I> {
         let mut last = chain.first_lsn;
         while chain.done < total {
             let len = (total - chain.done).min(PAYLOAD_BYTES_MAX);
-            // Room was found for all of them. What the shard itself has journalled since may have taken some of it.
-            if !self.journal.fits(len, Claim::Internal, true) {
+            if !self.journal.fits(len, Claim::Client, true) {
                 return Attempt::Later(Box::new(waiting));
             }
             let log = self.logs.get(index).expect("found above");

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::append::Waiting;
 use super::{Shard, tokens};
 use crate::buffer::Slice;
 use crate::error::{IoError, Refusal};
@@ -67,11 +68,6 @@ impl Maintenance {
         self.grow.is_none() && self.removing.is_none() && !self.asking
     }
 
-    /// How many files the journal may grow to.
-    pub fn files_max(&self) -> usize {
-        self.files_max
-    }
-
     /// When the next look is due.
     pub fn due(&self) -> Nanos {
         self.next_tick
@@ -85,11 +81,16 @@ impl Maintenance {
         }
     }
 
-    /// Forgets what was to be removed in a directory that is about to be renamed: another topic may take its name, and have
-    /// files of the same names, before their time comes.
-    pub fn forget_in(&mut self, directory: &str) {
-        let within = |path: &str| path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'));
-        self.removals.retain(|(_, removal)| !matches!(removal, Removal::File(path) if within(path)));
+    /// Forgets about files in a directory that is about to have another name: by its old one they would be another
+    /// incarnation's.
+    pub fn forget_removals(&mut self, directory: &str) {
+        let inside = |path: &str| path.strip_prefix(directory).is_some_and(|rest| rest.starts_with('/'));
+        self.removals.retain(|(_, removal)| !matches!(removal, Removal::File(path) if inside(path)));
+    }
+
+    /// Whether a file is being removed at this moment.
+    pub fn is_removing(&self) -> bool {
+        self.removing.is_some()
     }
 
     /// Removes a directory and what is in it, once readers have had their time.
@@ -130,28 +131,31 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    /// Whether there is space for another journal file. What must stay free is for settlements, checkpoints and metadata.
+    pub(super) fn may_journal_grow(&self) -> bool {
+        let least = self.config.disk_free_min_bytes.saturating_mul(2);
+        self.maintenance.free_bytes >= self.journal.files().file_bytes() + least
+    }
+
     /// Grows the journal while it may, and starts a round of trimming when it is time.
     fn keep_journal_room(&mut self, io: &mut I) {
         let files = self.journal.files();
         let (total, free, used) = (files.total(), files.free(), files.used().len());
-        // What must stay free is for settlements, checkpoints and metadata: the journal does not grow into it.
         let file_bytes = files.file_bytes();
-        let has_space =
-            self.maintenance.free_bytes >= file_bytes + self.config.disk_free_min_bytes.saturating_mul(2);
+        let has_space = self.may_journal_grow();
+        // A batch in parts may need more files than the journal is to have: then it gets them.
+        let parts = self.backlog.front().and_then(Waiting::parts_bytes);
+        let short = parts.is_some_and(|bytes| free < self.journal.files_for_parts(bytes));
+        let too_few = parts.is_some_and(|bytes| total <= self.journal.files_for_parts(bytes));
         let remainders = self.logs.len() * (BLOCK_BYTES + 64);
         let reserve = 1 + remainders / files.file_bytes() as usize;
-        // A batch in parts waits for room for all of them.
-        let starved = self.backlog.front().is_some_and(|waiting| {
-            waiting.waits_for_parts() && !self.journal.has_room_for_parts(waiting.batch_bytes())
-        });
         let wants_more = total < self.maintenance.files_max || free < reserve.min(total / 4 + 1);
         let half = files.last_lsn_of_oldest(used.div_ceil(2));
         self.journal.set_reserve(reserve.min(total / 2));
         if self.is_poisoned() {
             return;
         }
-        if wants_more
-            && (free * 2 <= total || starved)
+        if (wants_more && free * 2 <= total || too_few)
             && self.maintenance.grow.is_none()
             && !self.disk_full
             && has_space
@@ -166,7 +170,7 @@ impl<I: Io> Shard<I> {
         let pressed = self.is_tail_pressed()
             && self.trim.may_start(io.now())
             && self.logs.iter().any(|(_, log)| log.wants_drain(durable_lsn));
-        let crowded = starved || free * 2 <= total && total >= self.maintenance.files_max || free <= reserve;
+        let crowded = free * 2 <= total && total >= self.maintenance.files_max || free <= reserve || short;
         if (crowded || pressed)
             && self.trim.may_start(io.now())
             && let Some(upto) = half.or_else(|| pressed.then_some(durable_lsn))

@@ -429,6 +429,11 @@ impl<I: Io> Shard<I> {
         self.pools.slow.block(len)
     }
 
+    /// Whether a file is being removed at this moment, by a name that a rename would give another meaning.
+    pub fn is_removing(&self) -> bool {
+        self.maintenance.is_removing()
+    }
+
     /// Swaps the metadata: makes the logs that are new here, and takes those away whose topics are gone. The
     /// directories of the latter are renamed by the returned names, which is to be done before the change is answered.
     pub fn apply(&mut self, metadata: Arc<Metadata>) -> Vec<(String, String)> {
@@ -442,7 +447,6 @@ impl<I: Io> Shard<I> {
         for id in gone {
             let Some((index, log)) = self.logs.remove(id) else { continue };
             self.producers -= log.producers.len();
-            self.maintenance.forget_in(&log.directory);
             self.reads.readers.forget_log(index);
             for ((_, watch), who) in self.watches.grown(index, u64::MAX) {
                 self.outputs.push_back(Output::Woken(who, watch));
@@ -450,6 +454,7 @@ impl<I: Io> Shard<I> {
             let topic =
                 self.metadata.by_id.get(&id.topic).map_or_else(String::new, |topic| topic.name.clone());
             let to = paths::deleted_directory(&topic, id);
+            self.maintenance.forget_removals(&log.directory);
             self.maintenance.remove_directory(&to);
             renames.push((log.directory, to));
         }
@@ -465,6 +470,16 @@ impl<I: Io> Shard<I> {
         }
         self.metadata = metadata;
         renames
+    }
+
+    /// Chunks that were served from mapped segments, for metrics.
+    pub fn chunks_from_maps(&self) -> u64 {
+        self.reads.readers.chunks_from_maps()
+    }
+
+    /// Bytes of segments that are mapped, for metrics.
+    pub fn mapped_bytes(&self) -> usize {
+        self.reads.readers.mapped_bytes()
     }
 
     /// Bytes and batches of every kind that this shard holds in memory, for metrics and for tests of its bounds.

@@ -30,11 +30,17 @@ struct Queued {
 }
 
 /// The cold reads of a shard.
-#[derive(Default)]
 pub(super) struct Reads {
     pub readers: Readers,
     jobs: Vec<Option<Job>>,
     queue: VecDeque<Queued>,
+}
+
+impl Reads {
+    /// None yet. `map_segments`: see [`crate::config::Config`].
+    pub fn new(map_segments: bool) -> Reads {
+        Reads { readers: Readers::new(map_segments), jobs: Vec::new(), queue: VecDeque::new() }
+    }
 }
 
 impl<I: Io> Shard<I> {
@@ -182,7 +188,11 @@ impl<I: Io> Shard<I> {
         match Cold::start(io, &mut self.reads.readers, log, index, segment, want, token) {
             Err(refusal) => self.refuse(who, refusal),
             Ok(mut cold) => {
-                let ready = if cold.is_ready() { cold.go_on(io, &self.pools.read, token) } else { Ok(None) };
+                let ready = if cold.is_ready() {
+                    cold.go_on(io, &mut self.reads.readers, log, &self.pools.read, token)
+                } else {
+                    Ok(None)
+                };
                 self.after_cold(io, slot, Job { cold, who }, ready);
             }
         }

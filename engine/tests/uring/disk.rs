@@ -140,6 +140,34 @@ fn what_is_not_there_is_not_found() {
 }
 
 #[test]
+fn what_was_written_past_the_page_cache_is_resident_once_it_was_read() {
+    let dir = Dir::new();
+    let mut rig = Rig::new(&dir.0);
+    let len = 1 << 20;
+    let (file, _) = rig.open("sealed", OpenMode::Direct);
+    rig.io.append_durable(TOKEN, file, 0, aligned(1, len));
+    assert!(matches!(rig.next(), Event::Written(TOKEN)));
+    rig.done();
+    rig.io.map(TOKEN, "sealed");
+    let map = match rig.disk() {
+        Ok(DiskDone::Mapped(map)) => map,
+        other => panic!("map answered {other:?}"),
+    };
+    // Not from the start of a page to the end of one.
+    let part = map.slice(1000..len - 1000);
+    if probe::probe(&dir.0).unwrap().direct {
+        assert!(!rig.io.is_resident(&part));
+    }
+    let (file, _) = rig.open("sealed", OpenMode::Read);
+    assert_eq!(rig.read(file, 0, len), map[..]);
+    assert!(rig.io.is_resident(&part) && rig.io.is_resident(&map));
+    drop(part);
+    rig.io.unmap(map);
+    rig.io.free_bytes(TOKEN);
+    assert!(matches!(rig.disk(), Ok(DiskDone::Free(_))), "the helper thread goes on");
+}
+
+#[test]
 fn a_file_can_be_mapped_and_space_counted() {
     let dir = Dir::new();
     let mut rig = Rig::new(&dir.0);

@@ -203,6 +203,12 @@ impl Io for CanaryIo {
     fn map(&mut self, token: Token, path: &str) {
         self.io.map(token, path);
     }
+    fn is_resident(&mut self, mapped: &Slice) -> bool {
+        self.io.is_resident(mapped)
+    }
+    fn unmap(&mut self, map: Slice) {
+        self.io.unmap(map);
+    }
     fn unlink(&mut self, token: Token, path: &str) {
         self.io.unlink(token, path);
     }

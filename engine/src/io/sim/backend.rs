@@ -20,6 +20,9 @@ use crate::types::ShardId;
 /// Polls in a row that may wait for ever while nothing is ever to come: a test may act in between, but not that often.
 const HOPELESS_POLLS_MAX: u32 = 10_000;
 
+/// How often a part of a map is not in memory.
+const EVICTED: f64 = 0.2;
+
 /// One shard's view of a [`super::World`], for one life of the simulated machine. After a crash every operation
 /// answers [`crate::error::IoError::Halted`].
 ///
@@ -125,6 +128,14 @@ impl Io for SimIo {
 
     fn map(&mut self, token: Token, path: &str) {
         self.start_on_path(token, OpKind::Map, path, |_| Step::Map);
+    }
+
+    fn is_resident(&mut self, _: &Slice) -> bool {
+        !self.port.borrow_mut().random.chance(EVICTED)
+    }
+
+    fn unmap(&mut self, map: Slice) {
+        assert!(map.is_last(), "what is unmapped is used by nobody");
     }
 
     fn rename(&mut self, token: Token, from: &str, to: &str) {

@@ -7,8 +7,8 @@ use std::thread::{self, JoinHandle};
 use super::wake::EventBell;
 use crate::io::{Bell, Event};
 
-/// A piece of work, and what its end is announced by.
-pub(super) type Task = Box<dyn FnOnce() -> Event + Send>;
+/// A piece of work, and what its end is announced by, if by anything.
+pub(super) type Task = Box<dyn FnOnce() -> Option<Event> + Send>;
 
 struct Shared {
     state: Mutex<State>,
@@ -37,8 +37,10 @@ impl Shared {
                 drop(state);
                 let event = task();
                 state = self.state();
-                state.done.push(event);
-                self.bell.ring();
+                if event.is_some() {
+                    state.done.extend(event);
+                    self.bell.ring();
+                }
             } else if state.stopping {
                 return;
             } else {

@@ -15,6 +15,7 @@ mod helpers;
 mod lent;
 mod listeners;
 mod net;
+mod residence;
 mod ring;
 mod slab;
 mod wake;
@@ -142,7 +143,8 @@ impl Uring {
 
     /// Runs a call on the helper thread for files.
     fn call(&mut self, token: Token, call: impl FnOnce() -> std::io::Result<DiskDone> + Send + 'static) {
-        self.calls.run(Box::new(move || Event::Disk(token, call().map_err(|error| errors::of_std(&error)))));
+        self.calls
+            .run(Box::new(move || Some(Event::Disk(token, call().map_err(|error| errors::of_std(&error))))));
     }
 
     /// How long a poll may wait: less than was asked if something is to be tried again earlier.
@@ -218,6 +220,17 @@ impl Io for Uring {
         });
     }
 
+    fn is_resident(&mut self, mapped: &Slice) -> bool {
+        residence::is_resident(mapped)
+    }
+
+    fn unmap(&mut self, map: Slice) {
+        self.calls.run(Box::new(move || {
+            drop(map);
+            None
+        }));
+    }
+
     fn rename(&mut self, token: Token, from: &str, to: &str) {
         self.held.disk.rename(&mut self.ring, token, from, to);
     }
@@ -290,7 +303,7 @@ impl Io for Uring {
     }
 
     fn offload(&mut self, token: Token, job: Job) {
-        self.jobs.run(Box::new(move || Event::Offloaded(token, job())));
+        self.jobs.run(Box::new(move || Some(Event::Offloaded(token, job()))));
     }
 
     fn wake(&mut self, peer: ShardId) {

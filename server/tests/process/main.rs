@@ -1,0 +1,11 @@
+//! The real process from outside: it is started, talked to over TCP, killed, stopped and refused.
+
+#![allow(clippy::unwrap_used, reason = "a test may end where it is surprised, in its helpers too")]
+#![allow(clippy::disallowed_methods, reason = "what a process leaves behind is looked at in real files")]
+
+mod broker;
+mod client;
+mod inspection;
+mod kill;
+mod refusals;
+mod stop;
