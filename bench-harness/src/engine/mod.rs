@@ -33,7 +33,7 @@ pub struct Engine {
     #[arg(long, default_value = "results/scratch")]
     dir: PathBuf,
     /// Seconds that each turn of a case lasts
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// How often each case is measured
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
@@ -44,8 +44,8 @@ pub struct Engine {
     /// Print what would be measured, the bars, and how
     #[arg(long)]
     list: bool,
-    /// The history of the benchmarks that have one, in GiB
-    #[arg(long, default_value_t = 20)]
+    /// The history of the benchmarks that have one, in GiB; 20 for the record, which takes minutes more
+    #[arg(long, default_value_t = 1)]
     history_gib: u64,
     /// Take the machine's memory until only this many MiB are available, to measure under pressure
     #[arg(long)]

@@ -21,6 +21,16 @@ const P50: Of = Of::Percentile(50.0);
 const P99: Of = Of::Percentile(99.0);
 const MB_S: Of = Of::Figure("MB/s");
 
+/// A default node whose topic `t` has so many partitions, and which has gone around its journal: it takes no new memory
+/// from the system any more.
+fn used_host(bench: &Bench, partitions: u32) -> Result<Host, Problem> {
+    let config = Config::default();
+    let bytes = config.journal_bytes * 3 / 2;
+    let host = host(bench, partitions, config)?;
+    super::fill(&host, partitions as usize, bytes)?;
+    Ok(host)
+}
+
 /// A node whose topic `t` has so many partitions.
 fn host(bench: &Bench, partitions: u32, config: Config) -> Result<Host, Problem> {
     let host = bench.host(Spec { config, ..Spec::default() })?;
@@ -36,7 +46,7 @@ fn with_ratio(benchmark: &Benchmark, measured: &[Measured; 2], of: Of) -> Vec<Ro
 }
 
 pub(super) fn single(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
-    let host = host(bench, 1, Config::default())?;
+    let host = used_host(bench, 1)?;
     let batch = Batch::of(1, 4096);
     let engine = LoadCase::one("engine, durable append 4 KiB", &host, |span| {
         batch.append("t", 1, Pace::Closed(1), Until::Span(span))
@@ -47,7 +57,7 @@ pub(super) fn single(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, P
 }
 
 pub(super) fn commit(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
-    let host = host(bench, 64, Config::default())?;
+    let host = used_host(bench, 64)?;
     let batch = Batch::of(1, 4096);
     let round = |partitions: usize| {
         let batch = &batch;
@@ -80,7 +90,7 @@ pub(super) fn journal(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, 
 }
 
 pub(super) fn sustained(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
-    let (whole, alone) = (host(bench, 8, Config::default())?, host(bench, 8, alone::config())?);
+    let (whole, alone) = (used_host(bench, 8)?, host(bench, 8, alone::config())?);
     let batch = Batch::of(1, 64 << 10);
     let bytes = Until::Bytes(10 * Config::default().journal_bytes);
     let raw = Sequential::new(Op::Write, large_file(&bench.dir, bench.direct)?);
@@ -100,7 +110,7 @@ pub(super) fn sustained(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>
 }
 
 pub(super) fn beside_bulk(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
-    let (whole, alone) = (host(bench, 9, Config::default())?, host(bench, 9, alone::config())?);
+    let (whole, alone) = (used_host(bench, 9)?, host(bench, 9, alone::config())?);
     let (small, large) = (Batch::of(1, 4096), Batch::of(1, 256 << 10));
     let loads = |span: Nanos| {
         let small = small.append("t", 1, Pace::Closed(1), Until::Span(span));
@@ -142,7 +152,7 @@ pub(super) fn shards(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, P
 
 pub(super) fn cpu(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
     const RECORDS: usize = 63;
-    let host = host(bench, 1, Config::default())?;
+    let host = used_host(bench, 1)?;
     let batch = Batch::of(RECORDS, 64 << 10);
     let engine = LoadCase::one("engine, 64 KiB batches of 1 KiB records", &host, |span| {
         batch.append("t", 1, Pace::Closed(4), Until::Span(span))

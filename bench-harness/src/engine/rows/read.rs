@@ -33,7 +33,7 @@ const TURN_MS_MAX: f64 = 2.0;
 /// A node whose topic `history` holds [`HISTORY_BYTES`] and whose topic `t` is empty.
 fn with_history(bench: &Bench, listen: bool) -> Result<Host, Problem> {
     let config = Config { journal_bytes: JOURNAL_BYTES, ..Config::default() };
-    let host = bench.host(Spec { config, listen, ..Spec::default() })?;
+    let host = bench.host(Spec { config, listen })?;
     let segments = TopicConfig { segment_bytes: SEGMENT_BYTES, ..TopicConfig::default() };
     host.create("history", 1, segments)?;
     host.create("t", 1, TopicConfig::default())?;
