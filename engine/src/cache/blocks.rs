@@ -2,9 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::buffer::Slice;
-use crate::io::FileId;
-
 /// A small cache that forgets what was used longest ago. `K` names an entry; its cost counts against the limit.
 pub struct Lru<K, V> {
     entries: BTreeMap<K, Entry<V>>,
@@ -65,11 +62,6 @@ impl<K: Ord + Clone, V: Clone> Lru<K, V> {
         keys.iter().filter_map(|key| self.remove(key)).collect()
     }
 }
-
-/// Open files.
-pub type Files<K> = Lru<K, FileId>;
-/// Index files, whole.
-pub type Indexes<K> = Lru<K, Slice>;
 
 #[cfg(test)]
 mod tests {

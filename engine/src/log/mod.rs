@@ -7,6 +7,7 @@ pub mod maps;
 pub mod paths;
 pub mod plan;
 pub mod producers;
+pub mod readers;
 pub mod recovery;
 pub mod scanner;
 pub mod segment;

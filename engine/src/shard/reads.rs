@@ -10,8 +10,9 @@ use crate::error::{IoError, Refusal};
 use crate::io::{DiskDone, Io, Token};
 use crate::limits::{COLD_READS_IN_FLIGHT, COLD_READS_WAITING_MAX};
 use crate::log::Log;
-use crate::log::cold::{Cold, Outcome, Readers, Want};
+use crate::log::cold::{Cold, Outcome, Want};
 use crate::log::plan::{self, Chunk, Range};
+use crate::log::readers::Readers;
 use crate::log::table::LogIndex;
 use crate::types::{Offset, PartitionId};
 
