@@ -81,8 +81,8 @@ pub struct Trim {
     failures: BTreeMap<(LogIndex, Offset), u32>,
     failed: Option<IoError>,
     not_before: Nanos,
-    /// Segments whose files have become complete, or others: what is cached of them is outdated.
-    stored: Vec<(LogIndex, Offset)>,
+    /// Segments whose files have grown: what is cached of them, their indexes above all, is outdated.
+    drained: Vec<(LogIndex, Offset)>,
 }
 
 impl Trim {
@@ -102,7 +102,7 @@ impl Trim {
             failures: BTreeMap::new(),
             failed: None,
             not_before: Nanos::ZERO,
-            stored: Vec::new(),
+            drained: Vec::new(),
         }
     }
 
@@ -116,9 +116,9 @@ impl Trim {
         self.is_idle() && now >= self.not_before
     }
 
-    /// Segments whose files have become complete, or others, since this was last asked.
-    pub fn take_stored(&mut self) -> Vec<(LogIndex, Offset)> {
-        std::mem::take(&mut self.stored)
+    /// Segments whose files have grown since this was last asked.
+    pub fn take_drained(&mut self) -> Vec<(LogIndex, Offset)> {
+        std::mem::take(&mut self.drained)
     }
 
     /// Starts a round that frees the journal up to record `upto`.
@@ -252,9 +252,7 @@ impl Trim {
             Ok(Progress::Finished) => {
                 let job = self.jobs[slot].take().expect("it was there");
                 self.failures.remove(&(job.log, job.drain.segment()));
-                if job.drain.seals() || job.drain.copies() {
-                    self.stored.push((job.log, job.drain.segment()));
-                }
+                self.drained.push((job.log, job.drain.segment()));
             }
             Ok(Progress::Going | Progress::Starved) => {}
             Err(error) => job.failed = Some(job.failed.unwrap_or(error)),

@@ -313,16 +313,6 @@ impl Drain {
         self.base
     }
 
-    /// Whether the segment has another file when the job is done.
-    pub fn copies(&self) -> bool {
-        self.copies
-    }
-
-    /// Whether the segment is stored whole when the job is done.
-    pub fn seals(&self) -> bool {
-        self.seals
-    }
-
     fn open_log<I: Io>(&mut self, io: &mut I, log: &Log, token: Token) {
         self.step = Step::OpenLog;
         let name = file_name(&log.directory, self.base, SegmentFile::Log);

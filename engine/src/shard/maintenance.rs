@@ -291,7 +291,7 @@ impl<I: Io> Shard<I> {
     }
 
     pub(super) fn on_trim_ended(&mut self, io: &mut I, ended: Option<Ended>) {
-        for (log, segment) in self.trim.take_stored() {
+        for (log, segment) in self.trim.take_drained() {
             self.reads.readers.forget(log, segment);
         }
         match ended {
