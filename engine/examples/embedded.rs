@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use millstream_engine::buffer::Slice;
-use millstream_engine::config::{Config, TopicConfig};
+use millstream_engine::config::Config;
 use millstream_engine::error::{Fatal, Refusal};
 use millstream_engine::format::batch::{BatchBuilder, BatchHeader, HEADER_BYTES, records_in};
 use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox};
@@ -84,8 +84,8 @@ impl Engine {
 
     /// A topic of one partition, made if it is not there.
     fn topic(&self, name: &str) -> TopicId {
-        let config = TopicConfig::default();
-        match self.ask(Request::CreateTopic { name: name.to_owned(), partitions: Some(1), config }) {
+        let settings = Vec::new();
+        match self.ask(Request::CreateTopic { name: name.to_owned(), partitions: Some(1), settings }) {
             Reply::TopicCreated(id) | Reply::Refused(Refusal::TopicExists(id)) => id,
             other => panic!("the topic was not made: {other:?}"),
         }

@@ -67,6 +67,10 @@ pub struct TopicConfig {
     pub index_interval_bytes: u32,
     /// `message.timestamp.type=LogAppendTime`: batches are stamped by the broker.
     pub log_append_time: bool,
+    /// `cleanup.policy` holds `delete`: what is past `retention.ms` and `retention.bytes` goes.
+    pub deletes: bool,
+    /// `cleanup.policy` holds `compact`. Kept for what will compact: until then nothing goes for its sake.
+    pub compacts: bool,
     /// `millstream.durability.min`: senders are answered no earlier than this allows, whatever they ask for.
     pub durability_min: Durability,
 }
@@ -81,6 +85,8 @@ impl Default for TopicConfig {
             max_message_bytes: 1_048_588,
             index_interval_bytes: 4096,
             log_append_time: false,
+            deletes: true,
+            compacts: false,
             durability_min: Durability::Memory,
         }
     }

@@ -105,6 +105,12 @@ pub const PRODUCERS_PER_SHARD_MAX: usize = 100_000;
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// Partitions that one topic may have.
 pub const PARTITIONS_PER_TOPIC_MAX: u32 = 10_000;
+/// Settings that one topic may have.
+pub const SETTINGS_PER_TOPIC_MAX: usize = 64;
+/// A setting's name, and its value: what a length on the wire can say.
+pub const SETTING_BYTES_MAX: usize = 32_767;
+/// Ids for idempotent producers that are written down as used at a time. A start skips what is left of them.
+pub const PRODUCER_IDS_PER_RECORD: u64 = 1_000;
 /// Slots that partitions are placed on. A multiple of every sensible number of shards, so that they stay even.
 pub const SLOTS: u32 = 5040;
 /// Changes of metadata that wait for their turn; more are refused.

@@ -74,6 +74,7 @@ fn crash(bytes: &[u8]) {
     match damaged.end {
         End::Clean => panic!("damage at byte {len} went unnoticed"),
         End::Torn { position } => assert_eq!((position, start), (start as u64, last_start)),
+        End::Newer { .. } => panic!("a damaged frame is not a sound one"),
         End::Corrupt { position, .. } => {
             assert_eq!(position, start as u64);
             assert!(start < last_start, "a damaged last frame may be torn");
@@ -84,11 +85,14 @@ fn crash(bytes: &[u8]) {
 fn record(byte: u8) -> MetadataRecord {
     let id = TopicId([byte; 16]);
     let size = usize::from(byte) * 64;
-    match byte % 5 {
+    match byte % 8 {
         0 => MetadataRecord::TopicDeleted { id },
         1 => MetadataRecord::DeletionForgotten { id },
         2 => MetadataRecord::Entity { kind: u16::from(byte), key: vec![byte], value: None },
         3 => MetadataRecord::Entity { kind: 0, key: Vec::new(), value: Some(vec![byte; size]) },
+        4 => MetadataRecord::TopicConfigured { id, config: vec![("name".to_owned(), "v".repeat(size))] },
+        5 => MetadataRecord::PartitionsAdded { id, slots: (0..u32::from(byte)).map(Slot).collect() },
+        6 => MetadataRecord::ProducerIdsGiven { below: u64::from(byte) << 32 },
         _ => MetadataRecord::TopicCreated {
             id,
             name: "t".repeat(usize::from(byte)),

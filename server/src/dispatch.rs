@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use millstream_engine::buffer::Slice;
-use millstream_engine::config::TopicConfig;
 use millstream_engine::error::Refusal;
 use millstream_engine::io::{ConnId, Job};
 use millstream_engine::reactor::app::{AppToken, Outbox};
@@ -191,9 +190,33 @@ impl<'a> Dispatch<'a> {
     }
 
     /// Creates a topic: `Reply::TopicCreated`.
-    pub fn create_topic(&mut self, part: u32, name: &str, partitions: Option<u32>, config: TopicConfig) {
-        let request = Request::CreateTopic { name: name.to_owned(), partitions, config };
+    pub fn create_topic(
+        &mut self,
+        part: u32,
+        name: &str,
+        partitions: Option<u32>,
+        settings: Vec<(String, String)>,
+    ) {
+        let request = Request::CreateTopic { name: name.to_owned(), partitions, settings };
         self.engine(part, METADATA_SHARD, request);
+    }
+
+    /// Changes the metadata otherwise: deletes or configures a topic, gives it partitions, or makes an id for a producer.
+    /// Answered as the request says.
+    pub fn change_metadata(&mut self, part: u32, change: Request) {
+        self.engine(part, METADATA_SHARD, change);
+    }
+
+    /// Moves a log's start up: `Reply::Trimmed`.
+    pub fn trim_log(
+        &mut self,
+        part: u32,
+        partition: PartitionId,
+        before: Option<Offset>,
+    ) -> Result<(), Refusal> {
+        let shard = self.shard_of(partition)?;
+        self.engine(part, shard, Request::TrimLog { partition, before });
+        Ok(())
     }
 
     /// Runs a job on a helper thread.

@@ -11,6 +11,7 @@ use millstream_engine::buffer::{Pool, Slice};
 use millstream_engine::config::{Config, TopicConfig};
 use millstream_engine::error::Fatal;
 use millstream_engine::format::batch::{BatchBuilder, BatchHeader, HEADER_BYTES, records_in};
+use millstream_engine::format::settings::to_pairs;
 use millstream_engine::io::sim::{SimIo, SimPeer, World};
 use millstream_engine::io::{Blocking, ConnId};
 use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox};
@@ -176,7 +177,8 @@ impl Solo {
 
     /// Makes a topic.
     pub fn create(&mut self, name: &str, partitions: u32, config: TopicConfig) -> TopicId {
-        let request = Request::CreateTopic { name: name.to_owned(), partitions: Some(partitions), config };
+        let settings = to_pairs(&config);
+        let request = Request::CreateTopic { name: name.to_owned(), partitions: Some(partitions), settings };
         match self.ask(request) {
             Reply::TopicCreated(id) => id,
             other => panic!("{other:?}"),

@@ -11,6 +11,7 @@ use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
+use millstream_engine::checksum::crc32c;
 use millstream_engine::format::batch::{self, BatchBuilder, BatchHeader};
 use millstream_engine::format::checkpoint::{Checkpoint, PartitionState, SegmentState};
 use millstream_engine::format::index::{OffsetIndexEntry, TimeIndexEntry};
@@ -201,6 +202,27 @@ fn metadata() {
     let what = "the frame does not follow the one before it";
     let corrupt = format!("{first}; Corrupt {{ position: 4096, what: \"{what}\" }}");
     check("metadata/frame-missing", &missing, decoded, &corrupt);
+
+    let changes = [
+        MetadataRecord::TopicConfigured {
+            id: ID,
+            config: vec![("cleanup.policy".to_owned(), "compact".to_owned())],
+        },
+        MetadataRecord::PartitionsAdded { id: ID, slots: vec![Slot(2), Slot(70_000)] },
+        MetadataRecord::ProducerIdsGiven { below: 1_000 },
+    ];
+    let (made, _) = metadata::encode_frame(MetadataEpoch(4), 0, &changes);
+    let expected = "4: [TopicConfigured { id: 12345678-9abc-def0-0fed-cba987654321, \
+        config: [(\"cleanup.policy\", \"compact\")] }, \
+        PartitionsAdded { id: 12345678-9abc-def0-0fed-cba987654321, slots: [Slot(2), Slot(70000)] }, \
+        ProducerIdsGiven { below: 1000 }]; Clean";
+    check("metadata/changes", &made, decoded, expected);
+    // The kind of the only record, and the frame's checksum for it.
+    let (mut newer, _) = metadata::encode_frame(MetadataEpoch(4), 0, &changes[2..]);
+    newer[24] = 250;
+    let crc = crc32c(&newer[8..]);
+    newer[4..8].copy_from_slice(&crc.to_le_bytes());
+    check("metadata/newer", &newer, decoded, "; Newer { position: 0, kind: 250 }");
 }
 
 #[test]

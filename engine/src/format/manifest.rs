@@ -32,8 +32,11 @@ use crate::types::TopicId;
 
 /// The version that this build writes, and the newest it opens.
 pub const FORMAT_VERSION: u32 = 1;
-/// The bits of [`Manifest::incompatible_features`] that this build knows: none yet.
-pub const FEATURES_KNOWN: u64 = 0;
+/// A bit of [`Manifest::incompatible_features`]: topics that grow and are configured, ids of producers, and leader epochs.
+/// The records are kinds 5 to 7 of [`super::metadata`], the epochs stand in [`super::checkpoint`].
+pub const FEATURE_ADMIN: u64 = 1;
+/// The bits of [`Manifest::incompatible_features`] that this build knows. It sets them all in a directory that it serves.
+pub const FEATURES_KNOWN: u64 = FEATURE_ADMIN;
 
 const MAGIC: [u8; 8] = *b"MILLSTRM";
 const CRC_FROM: usize = 16;

@@ -20,8 +20,12 @@
 //! | 2 | topic deleted | id: 16 bytes |
 //! | 3 | deletion forgotten | id: 16 bytes |
 //! | 4 | entity | kind: 2 bytes; 1 if it has a value, else 0; key: byte string; value: byte string, if it has one |
+//! | 5 | topic configured | id: 16 bytes; number of settings: 4 bytes, each two strings |
+//! | 6 | partitions added | id: 16 bytes; slots: 4 bytes each, to the end |
+//! | 7 | producer ids given | the first id that was not given to anybody: 8 bytes |
 //!
-//! A new kind of record comes with an incompatible feature in the manifest, so that an unknown one is damage.
+//! A new kind of record comes with an incompatible feature in the manifest; an unknown one in a sound frame is a newer
+//! version's, and is refused by its number.
 
 use std::mem::size_of;
 
@@ -74,6 +78,25 @@ pub enum MetadataRecord {
         /// Its incarnation.
         id: TopicId,
     },
+    /// A topic has these settings from now on, and no others.
+    TopicConfigured {
+        /// Its incarnation.
+        id: TopicId,
+        /// Its settings by name, as in [`MetadataRecord::TopicCreated`].
+        config: Vec<(String, String)>,
+    },
+    /// A topic has more partitions, numbered on from the last.
+    PartitionsAdded {
+        /// Its incarnation.
+        id: TopicId,
+        /// Where each new one is placed.
+        slots: Vec<Slot>,
+    },
+    /// Ids for producers below this one may have been given to somebody.
+    ProducerIdsGiven {
+        /// The first that was not.
+        below: u64,
+    },
     /// Something that only the host understands: a user, a policy, an exchange.
     Entity {
         /// Which sort of thing.
@@ -89,6 +112,9 @@ const TOPIC_CREATED: u16 = 1;
 const TOPIC_DELETED: u16 = 2;
 const DELETION_FORGOTTEN: u16 = 3;
 const ENTITY: u16 = 4;
+const TOPIC_CONFIGURED: u16 = 5;
+const PARTITIONS_ADDED: u16 = 6;
+const PRODUCER_IDS_GIVEN: u16 = 7;
 
 /// A frame's bytes, and its CRC, which the next frame is chained to.
 pub fn encode_frame(epoch: MetadataEpoch, previous_crc: u32, records: &[MetadataRecord]) -> (Vec<u8>, u32) {
@@ -119,14 +145,8 @@ fn encode_record(out: &mut Vec<u8>, record: &MetadataRecord) {
         MetadataRecord::TopicCreated { id, name, config, slots } => {
             body.extend_from_slice(&id.0);
             put_str(&mut body, name);
-            body.extend_from_slice(&(config.len() as u32).to_le_bytes());
-            for (name, value) in config {
-                put_str(&mut body, name);
-                put_str(&mut body, value);
-            }
-            for slot in slots {
-                body.extend_from_slice(&slot.0.to_le_bytes());
-            }
+            put_config(&mut body, config);
+            put_slots(&mut body, slots);
             TOPIC_CREATED
         }
         MetadataRecord::TopicDeleted { id } => {
@@ -146,9 +166,51 @@ fn encode_record(out: &mut Vec<u8>, record: &MetadataRecord) {
             }
             ENTITY
         }
+        MetadataRecord::TopicConfigured { id, config } => {
+            body.extend_from_slice(&id.0);
+            put_config(&mut body, config);
+            TOPIC_CONFIGURED
+        }
+        MetadataRecord::PartitionsAdded { id, slots } => {
+            body.extend_from_slice(&id.0);
+            put_slots(&mut body, slots);
+            PARTITIONS_ADDED
+        }
+        MetadataRecord::ProducerIdsGiven { below } => {
+            body.extend_from_slice(&below.to_le_bytes());
+            PRODUCER_IDS_GIVEN
+        }
     };
     out.extend_from_slice(&kind.to_le_bytes());
     put_bytes(out, &body);
+}
+
+fn put_config(body: &mut Vec<u8>, config: &[(String, String)]) {
+    body.extend_from_slice(&(config.len() as u32).to_le_bytes());
+    for (name, value) in config {
+        put_str(body, name);
+        put_str(body, value);
+    }
+}
+
+fn put_slots(body: &mut Vec<u8>, slots: &[Slot]) {
+    for slot in slots {
+        body.extend_from_slice(&slot.0.to_le_bytes());
+    }
+}
+
+fn take_config(body: &mut &[u8]) -> Option<Vec<(String, String)>> {
+    let mut config = Vec::new();
+    for _ in 0..take::<U32>(body)?.get() {
+        config.push((take_str(body)?.to_owned(), take_str(body)?.to_owned()));
+    }
+    Some(config)
+}
+
+/// To the end of the body.
+fn take_slots(body: &mut &[u8]) -> Option<Vec<Slot>> {
+    let slots = <[U32]>::ref_from_bytes(std::mem::take(body)).ok()?;
+    Some(slots.iter().map(|slot| Slot(slot.get())).collect())
 }
 
 /// `None` if the body is not of its kind, or longer than what it holds.
@@ -158,13 +220,8 @@ fn decode_record(kind: u16, mut body: &[u8]) -> Option<MetadataRecord> {
         TOPIC_CREATED => {
             let id = TopicId(take(body)?);
             let name = take_str(body)?.to_owned();
-            let mut config = Vec::new();
-            for _ in 0..take::<U32>(body)?.get() {
-                config.push((take_str(body)?.to_owned(), take_str(body)?.to_owned()));
-            }
-            let slots = <[U32]>::ref_from_bytes(std::mem::take(body)).ok()?;
-            let slots = slots.iter().map(|slot| Slot(slot.get())).collect();
-            MetadataRecord::TopicCreated { id, name, config, slots }
+            let config = take_config(body)?;
+            MetadataRecord::TopicCreated { id, name, config, slots: take_slots(body)? }
         }
         TOPIC_DELETED => MetadataRecord::TopicDeleted { id: TopicId(take(body)?) },
         DELETION_FORGOTTEN => MetadataRecord::DeletionForgotten { id: TopicId(take(body)?) },
@@ -179,6 +236,15 @@ fn decode_record(kind: u16, mut body: &[u8]) -> Option<MetadataRecord> {
             };
             MetadataRecord::Entity { kind, key, value }
         }
+        TOPIC_CONFIGURED => {
+            let id = TopicId(take(body)?);
+            MetadataRecord::TopicConfigured { id, config: take_config(body)? }
+        }
+        PARTITIONS_ADDED => {
+            let id = TopicId(take(body)?);
+            MetadataRecord::PartitionsAdded { id, slots: take_slots(body)? }
+        }
+        PRODUCER_IDS_GIVEN => MetadataRecord::ProducerIdsGiven { below: take::<U64>(body)?.get() },
         _ => return None,
     };
     body.is_empty().then_some(record)
@@ -215,6 +281,13 @@ pub enum End {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// At a sound frame with a record of a kind that this version does not know.
+    Newer {
+        /// Where that frame starts.
+        position: u64,
+        /// The record's kind.
+        kind: u16,
+    },
 }
 
 /// Reads a log or snapshot from its start; the first frame must be chained to `previous_crc`.
@@ -225,6 +298,7 @@ pub enum End {
 /// |---|---|---|
 /// | sound, chained, its records are readable | - | taken |
 /// | sound but not chained, or its epoch falls, or its records are unreadable | - | corrupt |
+/// | sound and chained, with a record of an unknown kind | - | newer |
 /// | bad | yes | corrupt |
 /// | bad, and nothing but zeros from here | no | the clean end |
 /// | bad | no | torn |
@@ -259,8 +333,10 @@ pub fn scan(bytes: &[u8], previous_crc: u32) -> Scan {
         if frames.last().is_some_and(|(epoch, _)| *epoch > frame.epoch) {
             break corrupt("the frame's epoch is lower than the one before it");
         }
-        let Some(records) = decode_records(frame.payload) else {
-            break corrupt("the frame is sound, but a record in it is not known");
+        let records = match decode_records(frame.payload) {
+            Ok(records) => records,
+            Err(Unreadable::Kind(kind)) => break End::Newer { position, kind },
+            Err(Unreadable::Damaged) => break corrupt("the frame is sound, but a record in it is not"),
         };
         frames.push((frame.epoch, records));
         last_crc = frame.crc;
@@ -298,13 +374,25 @@ fn read_frame(bytes: &[u8]) -> Option<Frame<'_>> {
     })
 }
 
-fn decode_records(mut payload: &[u8]) -> Option<Vec<MetadataRecord>> {
+/// Why the records of a sound frame cannot be read.
+enum Unreadable {
+    /// One is of this kind, which nobody knew when this was written.
+    Kind(u16),
+    /// One is not what its kind says.
+    Damaged,
+}
+
+fn decode_records(mut payload: &[u8]) -> Result<Vec<MetadataRecord>, Unreadable> {
     let mut records = Vec::new();
     while !payload.is_empty() {
-        let kind = take::<U16>(&mut payload)?.get();
-        records.push(decode_record(kind, take_bytes(&mut payload)?)?);
+        let kind = take::<U16>(&mut payload).ok_or(Unreadable::Damaged)?.get();
+        let body = take_bytes(&mut payload).ok_or(Unreadable::Damaged)?;
+        if kind > PRODUCER_IDS_GIVEN {
+            return Err(Unreadable::Kind(kind));
+        }
+        records.push(decode_record(kind, body).ok_or(Unreadable::Damaged)?);
     }
-    Some(records)
+    Ok(records)
 }
 
 #[cfg(test)]
@@ -336,7 +424,20 @@ mod tests {
                 MetadataEpoch(5),
                 vec![entity(Some(&[3; 5000])), MetadataRecord::DeletionForgotten { id: id(2) }],
             ),
-            (MetadataEpoch(6), vec![entity(None), created("", 0), entity(Some(b""))]),
+            (
+                MetadataEpoch(6),
+                vec![
+                    entity(None),
+                    created("", 0),
+                    entity(Some(b"")),
+                    MetadataRecord::TopicConfigured {
+                        id: id(1),
+                        config: vec![("segment.ms".to_owned(), "7".to_owned())],
+                    },
+                    MetadataRecord::PartitionsAdded { id: id(1), slots: vec![Slot(3), Slot(70_000)] },
+                    MetadataRecord::ProducerIdsGiven { below: 1 << 40 },
+                ],
+            ),
         ];
         let mut bytes = Vec::new();
         let mut crc = 7;
@@ -440,16 +541,20 @@ mod tests {
 
     #[test]
     fn unreadable_records_in_a_sound_frame_are_corruption() {
-        let what = "the frame is sound, but a record in it is not known";
+        let what = "the frame is sound, but a record in it is not";
         for payload in [
             &[1][..],                                    // cut within the kind
             &[2, 0, 16, 0, 0, 0, 1],                     // cut within the body
-            &[99, 0, 0, 0, 0, 0],                        // an unknown kind
+            &[0, 0, 0, 0, 0, 0],                         // no kind at all
+            &[7, 0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0],    // cut within a number
             &[4, 0, 7, 0, 0, 0, 9, 0, 2, 0, 0, 0, 0],    // neither with nor without a value
             &[4, 0, 8, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 1], // bytes behind the record
         ] {
             assert_eq!(scan(&framed(payload), 0).end, End::Corrupt { position: 0, what }, "{payload:?}");
         }
+        // Of a newer version, which is another matter.
+        let newer = End::Newer { position: 0, kind: 99 };
+        assert_eq!(scan(&framed(&[99, 0, 0, 0, 0, 0]), 0).end, newer);
         // A count of settings that the body does not hold, and slots that are not whole.
         let mut body = vec![0; 18];
         body.extend_from_slice(&u32::MAX.to_le_bytes());

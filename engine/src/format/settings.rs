@@ -1,7 +1,7 @@
 //! A topic's settings as names and values: how they are stored, and how Kafka's admin requests speak of them.
 
 use crate::config::TopicConfig;
-use crate::limits::{BATCH_BYTES_MAX, SEGMENT_BYTES_MAX};
+use crate::limits::{BATCH_BYTES_MAX, SEGMENT_BYTES_MAX, SETTING_BYTES_MAX, SETTINGS_PER_TOPIC_MAX};
 use crate::types::Durability;
 
 /// One setting of [`TopicConfig`].
@@ -15,8 +15,8 @@ pub struct Setting {
     pub set: fn(&mut TopicConfig, &str) -> Option<()>,
 }
 
-/// Every setting.
-pub const SETTINGS: [Setting; 8] = [
+/// Every setting that the engine heeds. A host may store others beside them.
+pub const SETTINGS: [Setting; 9] = [
     Setting {
         name: "segment.bytes",
         get: |config| config.segment_bytes.to_string(),
@@ -78,6 +78,26 @@ pub const SETTINGS: [Setting; 8] = [
         },
     },
     Setting {
+        name: "cleanup.policy",
+        get: |config| {
+            match (config.compacts, config.deletes) {
+                (true, true) => "compact,delete",
+                (true, false) => "compact",
+                (false, _) => "delete",
+            }
+            .to_owned()
+        },
+        set: |config, text| {
+            let policies: Vec<&str> = text.split(',').map(str::trim).collect();
+            if !policies.iter().all(|policy| matches!(*policy, "compact" | "delete")) {
+                return None;
+            }
+            config.compacts = policies.contains(&"compact");
+            config.deletes = policies.contains(&"delete");
+            Some(())
+        },
+    },
+    Setting {
         name: "millstream.durability.min",
         get: |config| {
             match config.durability_min {
@@ -117,6 +137,23 @@ pub fn apply_pairs(config: &mut TopicConfig, pairs: &[(String, String)]) -> Resu
     Ok(())
 }
 
+/// Sets what the pairs say over `defaults`, and checks that they can be stored.
+///
+/// # Errors
+/// The name of the first setting whose value is out of its range, or which is too long or one too many.
+pub fn configured(defaults: &TopicConfig, pairs: &[(String, String)]) -> Result<TopicConfig, String> {
+    let too_long = |text: &str| text.len() > SETTING_BYTES_MAX;
+    if let Some((name, _)) = pairs.iter().find(|(name, value)| too_long(name) || too_long(value)) {
+        return Err(name.clone());
+    }
+    if let Some((name, _)) = pairs.get(SETTINGS_PER_TOPIC_MAX) {
+        return Err(name.clone());
+    }
+    let mut config = defaults.clone();
+    apply_pairs(&mut config, pairs)?;
+    Ok(config)
+}
+
 fn parse_within(text: &str, min: i64, max: i64) -> Option<i64> {
     text.parse().ok().filter(|value| (min..=max).contains(value))
 }
@@ -135,6 +172,8 @@ mod tests {
             max_message_bytes: 100,
             index_interval_bytes: 0,
             log_append_time: true,
+            deletes: true,
+            compacts: true,
             durability_min: Durability::Written,
         };
         let mut read = TopicConfig::default();
@@ -157,9 +196,33 @@ mod tests {
             ("max.message.bytes", "104857601"),
             ("index.interval.bytes", ""),
             ("message.timestamp.type", "logappendtime"),
+            ("cleanup.policy", ""),
+            ("cleanup.policy", "compact,squash"),
         ] {
             assert_eq!(apply_pairs(&mut config, &pair(name, value)), Err(name.to_owned()), "{value}");
         }
         assert_eq!(config, TopicConfig::default());
+    }
+
+    #[test]
+    fn policies_are_read_in_any_order_and_written_in_one() {
+        for (text, written) in
+            [("delete", "delete"), ("compact", "compact"), ("delete, compact", "compact,delete")]
+        {
+            let pairs = [("cleanup.policy".to_owned(), text.to_owned())];
+            let config = configured(&TopicConfig::default(), &pairs).unwrap();
+            assert!(to_pairs(&config).contains(&("cleanup.policy".to_owned(), written.to_owned())));
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_or_one_too_many_is_not_stored() {
+        let pair = |name: &str, len| (name.to_owned(), "v".repeat(len));
+        let configured = |pairs: &[_]| configured(&TopicConfig::default(), pairs).map(|_| ());
+        assert_eq!(configured(&[pair("a", SETTING_BYTES_MAX)]), Ok(()));
+        assert_eq!(configured(&[pair("a", SETTING_BYTES_MAX + 1)]), Err("a".to_owned()));
+        let many: Vec<_> = (0..=SETTINGS_PER_TOPIC_MAX).map(|number| pair(&number.to_string(), 1)).collect();
+        assert_eq!(configured(&many[1..]), Ok(()));
+        assert_eq!(configured(&many), Err(SETTINGS_PER_TOPIC_MAX.to_string()));
     }
 }

@@ -146,5 +146,8 @@ fn metadata(bytes: &[u8], may_be_torn: bool, verdict: &mut Verdict, report: &mut
         }
         End::Torn { position } => verdict.bad(position, "the snapshot is cut off"),
         End::Corrupt { position, what } => verdict.bad(position, what),
+        End::Newer { position, kind } => {
+            verdict.bad(position, format!("a record of kind {kind}, which this version does not know"));
+        }
     }
 }

@@ -87,7 +87,11 @@ impl Site {
             MetadataRecord::TopicDeleted { id } => {
                 self.deleted.insert(id);
             }
-            MetadataRecord::DeletionForgotten { .. } | MetadataRecord::Entity { .. } => {}
+            MetadataRecord::DeletionForgotten { .. }
+            | MetadataRecord::Entity { .. }
+            | MetadataRecord::TopicConfigured { .. }
+            | MetadataRecord::PartitionsAdded { .. }
+            | MetadataRecord::ProducerIdsGiven { .. } => {}
         }
     }
 

@@ -285,6 +285,9 @@ impl Log {
     /// Where retention by time and size would have the log start; `None` if it may stay as it is.
     pub fn retention_start(&self, now: WallMs) -> Option<Offset> {
         let config = &self.config;
+        if !config.deletes {
+            return None;
+        }
         let mut bytes: u64 = self.segments.iter().map(|segment| u64::from(segment.size)).sum();
         let mut start = None;
         for (segment, next) in self.segments.iter().zip(self.segments.iter().skip(1)) {
@@ -305,11 +308,8 @@ impl Log {
 
     /// Whether the open segment is old enough to be sealed although nothing comes.
     pub fn is_roll_due(&self, now: WallMs) -> bool {
-        let due = self.config.segment_ms.min(if self.config.retention_ms < 0 {
-            i64::MAX
-        } else {
-            self.config.retention_ms
-        });
+        let expires = self.config.deletes && self.config.retention_ms >= 0;
+        let due = self.config.segment_ms.min(if expires { self.config.retention_ms } else { i64::MAX });
         self.segments
             .back()
             .is_some_and(|open| open.size > 0 && !open.sealed && now.0.saturating_sub(open.created.0) > due)

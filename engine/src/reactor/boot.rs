@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::error::Fatal;
-use crate::format::manifest::{FORMAT_VERSION, Manifest, ManifestError};
+use crate::format::manifest::{FEATURES_KNOWN, FORMAT_VERSION, Manifest, ManifestError};
 use crate::io::{Blocking, Io};
 use crate::limits::SHARDS_MAX;
 use crate::shard::controller;
@@ -41,6 +41,8 @@ pub fn boot<I: Io>(disk: &mut Blocking<'_, I>, config: &Config) -> Result<Boot, 
         manifest.boot_epoch += 1;
     }
     manifest.clean = false;
+    // Before anything is written that a build without them cannot read.
+    manifest.incompatible_features |= FEATURES_KNOWN;
     write_manifest(disk, &manifest)?;
     let base = Metadata {
         cluster_id: manifest.cluster_id,

@@ -437,17 +437,12 @@ impl<I: Io, A: App> Reactor<I, A> {
 
     fn on_ask(&mut self, from: ShardId, ask: Ask) {
         match ask {
-            Ask::Engine(token, Request::CreateTopic { name, partitions, config }) => {
-                self.change(
-                    Requester { shard: from, token },
-                    Change::CreateTopic { name, partitions, config },
-                );
-            }
-            Ask::Engine(token, Request::DeleteTopic(id)) => {
-                self.change(Requester { shard: from, token }, Change::DeleteTopic(id));
-            }
             Ask::Engine(token, request) => {
-                self.shard.handle(&mut self.io, Requester { shard: from, token }, request);
+                let who = Requester { shard: from, token };
+                match Change::of(request) {
+                    Ok(change) => self.change(who, change),
+                    Err(request) => self.shard.handle(&mut self.io, who, request),
+                }
             }
             Ask::Woken(token, watch) => {
                 self.post.reply(from, Answer::Noted);

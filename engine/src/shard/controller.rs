@@ -9,15 +9,17 @@ use std::sync::Arc;
 
 use super::Requester;
 use super::metadata::{Metadata, Topic};
-use super::request::Reply;
+use super::request::{Reply, Request};
 use crate::buffer::{Block, Pool};
 use crate::config::{Config, TopicConfig};
 use crate::error::{Fatal, IoError, Refusal};
 use crate::format::metadata::{End, MetadataRecord, encode_frame, scan};
 use crate::format::partition::is_topic_name;
-use crate::format::settings::{apply_pairs, to_pairs};
+use crate::format::settings::configured;
 use crate::io::{Blocking, DiskDone, FileId, Io, OpenMode, Token};
-use crate::limits::{METADATA_CHANGES_WAITING_MAX, PARTITIONS_PER_TOPIC_MAX, SLOTS};
+use crate::limits::{
+    METADATA_CHANGES_WAITING_MAX, PARTITIONS_PER_TOPIC_MAX, PRODUCER_IDS_PER_RECORD, SLOTS,
+};
 use crate::types::{MetadataEpoch, ShardId, Slot, TopicId};
 
 /// The directory of the metadata log.
@@ -34,11 +36,55 @@ pub enum Change {
         name: String,
         /// How many partitions; the node's default if not said.
         partitions: Option<u32>,
-        /// Its settings.
-        config: TopicConfig,
+        /// Its settings by name.
+        settings: Vec<(String, String)>,
     },
     /// The end of one.
     DeleteTopic(TopicId),
+    /// More partitions.
+    AddPartitions {
+        /// Of which topic.
+        topic: TopicId,
+        /// How many there are to be.
+        count: u32,
+    },
+    /// Other settings.
+    ConfigureTopic {
+        /// Of which topic.
+        topic: TopicId,
+        /// What to set, or to unset.
+        changes: Vec<(String, Option<String>)>,
+        /// Whether everything else is unset.
+        replace: bool,
+    },
+    /// An id for a producer.
+    NewProducerId,
+}
+
+impl Change {
+    /// The change that a request wants; a request that wants something else is given back.
+    pub fn of(request: Request) -> Result<Change, Request> {
+        Ok(match request {
+            Request::CreateTopic { name, partitions, settings } => {
+                Change::CreateTopic { name, partitions, settings }
+            }
+            Request::DeleteTopic(id) => Change::DeleteTopic(id),
+            Request::AddPartitions { topic, count } => Change::AddPartitions { topic, count },
+            Request::ConfigureTopic { topic, changes, replace } => {
+                Change::ConfigureTopic { topic, changes, replace }
+            }
+            Request::NewProducerId => Change::NewProducerId,
+            other => return Err(other),
+        })
+    }
+}
+
+/// What a change comes to.
+enum Prepared {
+    /// It is answered as soon as this record is durable and applied.
+    Write(MetadataRecord, Reply),
+    /// It changes nothing.
+    Answer(Reply),
 }
 
 /// What is to be done next about a change.
@@ -72,7 +118,10 @@ struct Pending {
 /// One change is under way at a time. After a failed flush nothing is changed any more until a restart.
 pub struct Controller {
     metadata: Arc<Metadata>,
+    defaults: TopicConfig,
     partitions_default: u32,
+    /// The next id for a producer. Those from here to the metadata's mark are written down as given already.
+    next_producer_id: u64,
     file: FileId,
     pool: Pool,
     position: u64,
@@ -100,6 +149,9 @@ pub fn load<I: Io>(disk: &mut Blocking<'_, I>, base: Metadata, config: &Config) 
             End::Corrupt { position, what } => {
                 return Err(Fatal::Corrupt { file: path.to_owned(), position, what: what.to_owned() });
             }
+            End::Newer { kind, .. } => {
+                return Err(Fatal::Newer(format!("{path} holds a record of kind {kind}")));
+            }
         }
         for (epoch, records) in scan.frames {
             if path == LOG && epoch <= metadata.epoch {
@@ -119,14 +171,23 @@ pub fn load<I: Io>(disk: &mut Blocking<'_, I>, base: Metadata, config: &Config) 
 fn apply(metadata: &mut Metadata, record: &MetadataRecord, defaults: &TopicConfig) {
     match record {
         MetadataRecord::TopicCreated { id, name, config: pairs, slots } => {
-            let mut config = defaults.clone();
-            if let Err(setting) = apply_pairs(&mut config, pairs) {
-                tracing::warn!(name, setting, "a topic's setting is out of range: the default holds");
-            }
-            let topic = Arc::new(Topic { id: *id, name: name.clone(), config, slots: slots.clone() });
-            metadata.topics.insert(name.clone(), Arc::clone(&topic));
-            metadata.by_id.insert(*id, topic);
+            metadata.put(Topic::new(*id, name.clone(), pairs.clone(), slots.clone(), defaults));
         }
+        MetadataRecord::TopicConfigured { id, config: pairs } => {
+            if let Some(topic) = metadata.by_id.get(id) {
+                let topic =
+                    Topic::new(*id, topic.name.clone(), pairs.clone(), topic.slots.clone(), defaults);
+                metadata.put(topic);
+            }
+        }
+        MetadataRecord::PartitionsAdded { id, slots } => {
+            if let Some(topic) = metadata.by_id.get(id) {
+                let mut topic = Topic::clone(topic);
+                topic.slots.extend_from_slice(slots);
+                metadata.put(topic);
+            }
+        }
+        MetadataRecord::ProducerIdsGiven { below } => metadata.producer_ids_below = *below,
         MetadataRecord::TopicDeleted { id } => {
             if let Some(topic) = metadata.by_id.remove(id) {
                 metadata.topics.remove(&topic.name);
@@ -144,14 +205,15 @@ fn apply(metadata: &mut Metadata, record: &MetadataRecord, defaults: &TopicConfi
 fn snapshot_records(metadata: &Metadata) -> Vec<MetadataRecord> {
     let topics = metadata.by_id.values().map(|topic| created(topic));
     let deleted = metadata.deleted.iter().map(|id| MetadataRecord::TopicDeleted { id: *id });
-    topics.chain(deleted).collect()
+    let given = MetadataRecord::ProducerIdsGiven { below: metadata.producer_ids_below };
+    topics.chain(deleted).chain((metadata.producer_ids_below > 0).then_some(given)).collect()
 }
 
 fn created(topic: &Topic) -> MetadataRecord {
     MetadataRecord::TopicCreated {
         id: topic.id,
         name: topic.name.clone(),
-        config: to_pairs(&topic.config),
+        config: topic.settings.clone(),
         slots: topic.slots.clone(),
     }
 }
@@ -169,7 +231,9 @@ impl Controller {
         disk.flush(file, LOG)?;
         disk.sync_dir(METADATA)?;
         Ok(Controller {
+            next_producer_id: metadata.producer_ids_below,
             metadata,
+            defaults: config.topic.clone(),
             partitions_default: config.partitions_default,
             file,
             pool,
@@ -253,14 +317,15 @@ impl Controller {
             }
             match self.prepare(io, change) {
                 Err(refusal) => out.push(Next::Reply(who, Reply::Refused(refusal))),
-                Ok((record, reply)) => self.write(io, token, who, &record, reply, out),
+                Ok(Prepared::Answer(reply)) => out.push(Next::Reply(who, reply)),
+                Ok(Prepared::Write(record, reply)) => self.write(io, token, who, &record, reply, out),
             }
         }
     }
 
-    fn prepare<I: Io>(&self, io: &mut I, change: Change) -> Result<(MetadataRecord, Reply), Refusal> {
+    fn prepare<I: Io>(&mut self, io: &mut I, change: Change) -> Result<Prepared, Refusal> {
         match change {
-            Change::CreateTopic { name, partitions, config } => {
+            Change::CreateTopic { name, partitions, settings } => {
                 if !is_topic_name(&name) {
                     return Err(Refusal::InvalidTopicName);
                 }
@@ -271,23 +336,52 @@ impl Controller {
                 if partitions == 0 || partitions > PARTITIONS_PER_TOPIC_MAX {
                     return Err(Refusal::InvalidPartitions);
                 }
-                let mut uuid = [0; 16];
-                uuid[..8].copy_from_slice(&io.random().to_be_bytes());
-                uuid[8..].copy_from_slice(&io.random().to_be_bytes());
-                // RFC 9562, version 4; never all zeros, which clients take for "none".
-                uuid[6] = uuid[6] & 0x0f | 0x40;
-                uuid[8] = uuid[8] & 0x3f | 0x80;
-                let id = TopicId(uuid);
-                let topic = Topic { id, name, config, slots: self.least_loaded(partitions) };
-                Ok((created(&topic), Reply::TopicCreated(id)))
+                configured(&self.defaults, &settings).map_err(Refusal::InvalidConfig)?;
+                let id = new_topic_id(io);
+                let slots = self.least_loaded(partitions);
+                let record = MetadataRecord::TopicCreated { id, name, config: settings, slots };
+                Ok(Prepared::Write(record, Reply::TopicCreated(id)))
             }
             Change::DeleteTopic(id) => {
-                if !self.metadata.by_id.contains_key(&id) {
-                    return Err(Refusal::UnknownTopic(id));
+                self.topic(id)?;
+                Ok(Prepared::Write(MetadataRecord::TopicDeleted { id }, Reply::Done))
+            }
+            Change::AddPartitions { topic: id, count } => {
+                let before = self.topic(id)?.slots.len() as u32;
+                if count <= before || count > PARTITIONS_PER_TOPIC_MAX {
+                    return Err(Refusal::InvalidPartitions);
                 }
-                Ok((MetadataRecord::TopicDeleted { id }, Reply::Done))
+                let slots = self.least_loaded(count - before);
+                Ok(Prepared::Write(MetadataRecord::PartitionsAdded { id, slots }, Reply::Done))
+            }
+            Change::ConfigureTopic { topic: id, changes, replace } => {
+                let topic = self.topic(id)?;
+                let mut config = if replace { Vec::new() } else { topic.settings.clone() };
+                for (name, value) in changes {
+                    config.retain(|(set, _)| *set != name);
+                    config.extend(value.map(|value| (name, value)));
+                }
+                if config == topic.settings {
+                    return Ok(Prepared::Answer(Reply::Done));
+                }
+                configured(&self.defaults, &config).map_err(Refusal::InvalidConfig)?;
+                Ok(Prepared::Write(MetadataRecord::TopicConfigured { id, config }, Reply::Done))
+            }
+            Change::NewProducerId => {
+                let id = self.next_producer_id;
+                self.next_producer_id += 1;
+                let reply = Reply::ProducerId(id);
+                if id < self.metadata.producer_ids_below {
+                    return Ok(Prepared::Answer(reply));
+                }
+                let below = id + PRODUCER_IDS_PER_RECORD;
+                Ok(Prepared::Write(MetadataRecord::ProducerIdsGiven { below }, reply))
             }
         }
+    }
+
+    fn topic(&self, id: TopicId) -> Result<&Arc<Topic>, Refusal> {
+        self.metadata.by_id.get(&id).ok_or(Refusal::UnknownTopic(id))
     }
 
     /// Slots for new partitions: each time the one with the fewest so far, the lowest of them.
@@ -318,7 +412,7 @@ impl Controller {
     ) {
         let mut next = Metadata::clone(&self.metadata);
         next.epoch = MetadataEpoch(self.metadata.epoch.0 + 1);
-        apply(&mut next, record, &TopicConfig::default());
+        apply(&mut next, record, &self.defaults);
         let (frame, crc) = encode_frame(next.epoch, self.last_crc, std::slice::from_ref(record));
         let Some(mut block): Option<Block> = self.pool.block(frame.len()) else {
             return out.push(Next::Reply(who, Reply::Refused(Refusal::Busy)));
@@ -328,6 +422,16 @@ impl Controller {
         let bytes = frame.len() as u64;
         self.state = State::Writing(Pending { who, next: Arc::new(next), reply, crc, bytes });
     }
+}
+
+/// A random id: RFC 9562, version 4; never all zeros, which clients take for "none".
+fn new_topic_id<I: Io>(io: &mut I) -> TopicId {
+    let mut uuid = [0; 16];
+    uuid[..8].copy_from_slice(&io.random().to_be_bytes());
+    uuid[8..].copy_from_slice(&io.random().to_be_bytes());
+    uuid[6] = uuid[6] & 0x0f | 0x40;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    TopicId(uuid)
 }
 
 /// The shard that the controller lives on.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::TopicConfig;
+use crate::format::settings::configured;
 use crate::types::{LeaderEpoch, MetadataEpoch, PartitionId, ShardId, Slot, TopicId};
 
 /// A topic.
@@ -13,10 +14,34 @@ pub struct Topic {
     pub id: TopicId,
     /// Its name.
     pub name: String,
-    /// Its settings.
+    /// What was set for it by name; names that the engine does not heed are the host's.
+    pub settings: Vec<(String, String)>,
+    /// What holds for it: the node's settings, and those of its own over them.
     pub config: TopicConfig,
     /// Where each partition is placed; the index is the partition's number.
     pub slots: Vec<Slot>,
+}
+
+impl Topic {
+    /// A topic with these settings over the node's `defaults`.
+    pub fn new(
+        id: TopicId,
+        name: String,
+        settings: Vec<(String, String)>,
+        slots: Vec<Slot>,
+        defaults: &TopicConfig,
+    ) -> Topic {
+        let config = configured(defaults, &settings).unwrap_or_else(|setting| {
+            tracing::warn!(name, setting, "a topic's setting is out of range: the node's settings hold");
+            defaults.clone()
+        });
+        Topic { id, name, settings, config, slots }
+    }
+
+    /// What was set for it under this name.
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.iter().find(|(set, _)| set == name).map(|(_, value)| &**value)
+    }
 }
 
 /// The node's metadata at one epoch.
@@ -36,6 +61,8 @@ pub struct Metadata {
     pub topics: BTreeMap<String, Arc<Topic>>,
     /// The same topics, by id.
     pub by_id: BTreeMap<TopicId, Arc<Topic>>,
+    /// Ids for producers below this one may have been given to somebody.
+    pub producer_ids_below: u64,
     /// Owners that are no more, and whose bytes a journal may still hold.
     pub deleted: std::collections::BTreeSet<TopicId>,
 }
@@ -44,6 +71,13 @@ impl Metadata {
     /// The topic of that name.
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
         self.topics.get(name)
+    }
+
+    /// Puts a topic in, in the place of the one with its id.
+    pub fn put(&mut self, topic: Topic) {
+        let topic = Arc::new(topic);
+        self.topics.insert(topic.name.clone(), Arc::clone(&topic));
+        self.by_id.insert(topic.id, topic);
     }
 
     /// The shard that serves a partition.

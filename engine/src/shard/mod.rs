@@ -203,7 +203,11 @@ impl<I: Io> Shard<I> {
             }
             Request::Find { partition, target } => self.find(io, who, partition, target),
             Request::TrimLog { partition, before } => self.trim_log(who, partition, before),
-            Request::CreateTopic { .. } | Request::DeleteTopic(_) => {
+            Request::CreateTopic { .. }
+            | Request::DeleteTopic(_)
+            | Request::AddPartitions { .. }
+            | Request::ConfigureTopic { .. }
+            | Request::NewProducerId => {
                 unreachable!("changes of metadata are the controller's")
             }
         }

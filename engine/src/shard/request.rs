@@ -1,7 +1,6 @@
 //! What a shard can be asked, and what it answers: closed enums, the whole contract between engine and host.
 
 use crate::buffer::Slice;
-use crate::config::TopicConfig;
 use crate::error::Refusal;
 pub use crate::log::plan::Range;
 use crate::time::WallMs;
@@ -67,11 +66,30 @@ pub enum Request {
         name: String,
         /// How many partitions; `None` means the node's default.
         partitions: Option<u32>,
-        /// Its settings.
-        config: TopicConfig,
+        /// Its settings by name, over the node's. See [`crate::format::settings`].
+        settings: Vec<(String, String)>,
     },
     /// Delete a topic: [`Reply::Done`] when it is durable and every shard has applied it. To shard 0 only.
     DeleteTopic(TopicId),
+    /// Give a topic more partitions: [`Reply::Done`] when it is durable and every shard has applied it. To shard 0 only.
+    AddPartitions {
+        /// Which topic.
+        topic: TopicId,
+        /// How many there are to be, with those that there are.
+        count: u32,
+    },
+    /// Change a topic's settings: [`Reply::Done`] when it is durable and every shard has applied it. To shard 0 only.
+    ConfigureTopic {
+        /// Which topic.
+        topic: TopicId,
+        /// What to set, or to unset, in this order.
+        changes: Vec<(String, Option<String>)>,
+        /// Whether everything that is not set here is unset.
+        replace: bool,
+    },
+    /// An id for an idempotent producer: [`Reply::ProducerId`]. No id is given twice, also not after a crash. To shard 0
+    /// only.
+    NewProducerId,
 }
 
 /// Names a watch among those of one sender.
@@ -108,6 +126,8 @@ pub enum Reply {
     Trimmed(Offset),
     /// The topic is there on every shard.
     TopicCreated(TopicId),
+    /// An id that nobody else has.
+    ProducerId(u64),
     /// Done.
     Done,
     /// Not done, and nothing of it stored.

@@ -90,8 +90,7 @@ impl MetadataRequest {
                 wanted.missing = ErrorCode::LeaderNotAvailable;
                 let name = wanted.name.as_deref().unwrap_or_default();
                 if creating.len() < CREATIONS_PER_REQUEST_MAX && creating.insert(name) {
-                    let config = context.config.engine.topic.clone();
-                    context.engine.create_topic(place as u32, name, None, config);
+                    context.engine.create_topic(place as u32, name, None, Vec::new());
                 }
             }
             self.waiting = creating.len();

@@ -64,10 +64,8 @@ impl Engine {
         let mut metadata = Metadata::clone(&self.metadata);
         let id = TopicId([metadata.topics.len() as u8 + 1; 16]);
         let slots = (0..partitions).map(Slot).collect();
-        let topic = Arc::new(Topic { id, name: name.to_owned(), config: TopicConfig::default(), slots });
         metadata.epoch = MetadataEpoch(metadata.epoch.0 + 1);
-        metadata.topics.insert(name.to_owned(), Arc::clone(&topic));
-        metadata.by_id.insert(id, topic);
+        metadata.put(Topic::new(id, name.to_owned(), Vec::new(), slots, &TopicConfig::default()));
         self.metadata = Arc::new(metadata);
         for index in 0..partitions {
             self.partitions.insert(PartitionId { topic: id, index }, Partition::default());

@@ -67,6 +67,8 @@ impl Story {
             max_message_bytes: 4 << 20,
             index_interval_bytes: 4096,
             log_append_time: false,
+            deletes: true,
+            compacts: false,
             durability_min: millstream_engine::types::Durability::Memory,
         };
         let demand = Demand {

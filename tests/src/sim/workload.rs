@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use millstream_engine::buffer::Slice;
 use millstream_engine::config::TopicConfig;
 use millstream_engine::format::batch::BatchBuilder;
+use millstream_engine::format::settings::to_pairs;
 use millstream_engine::io::random::Random;
 use millstream_engine::io::sim::Crash;
 use millstream_engine::reactor::app::AppToken;
@@ -376,7 +377,8 @@ impl Workload {
         self.names.insert(name.clone(), None);
         self.configs.insert(name.clone(), config.clone());
         let partitions = Some(self.random.between(1, 3) as u32);
-        let request = Request::CreateTopic { name: name.clone(), partitions, config };
+        let settings = to_pairs(&config);
+        let request = Request::CreateTopic { name: name.clone(), partitions, settings };
         self.send(node, shard, ShardId(0), request, Op::Create(name));
     }
 

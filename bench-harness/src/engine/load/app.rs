@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 
 use millstream_engine::config::TopicConfig;
+use millstream_engine::format::settings::to_pairs;
 use millstream_engine::io::ConnId;
 use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox};
 use millstream_engine::shard::request::{Reply, Request};
@@ -83,7 +84,8 @@ impl LoadApp {
     fn look(&mut self, out: &mut Outbox) {
         match self.commands.try_recv() {
             Ok(Command::Create(name, partitions, config)) => {
-                let request = Request::CreateTopic { name, partitions: Some(partitions), config };
+                let settings = to_pairs(&config);
+                let request = Request::CreateTopic { name, partitions: Some(partitions), settings };
                 out.engine(AppToken(CONTROL << KIND_SHIFT), ShardId(0), request, None);
             }
             Ok(Command::Delete(name)) => match out.metadata().topic(&name).map(|topic| topic.id) {

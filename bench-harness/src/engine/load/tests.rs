@@ -40,15 +40,10 @@ struct FakeShard<F> {
 
 impl<F: FnMut(Nanos) -> Nanos> FakeShard<F> {
     fn new(commands: Vec<Command>, service: F) -> FakeShard<F> {
-        let topic = Arc::new(Topic {
-            id: TopicId([1; 16]),
-            name: "t".to_owned(),
-            config: TopicConfig::default(),
-            slots: vec![Slot(0); 4],
-        });
+        let slots = vec![Slot(0); 4];
         let mut metadata = Metadata { shards: 1, ..Metadata::default() };
-        metadata.by_id.insert(topic.id, Arc::clone(&topic));
-        metadata.topics.insert(topic.name.clone(), topic);
+        let name = "t".to_owned();
+        metadata.put(Topic::new(TopicId([1; 16]), name, Vec::new(), slots, &TopicConfig::default()));
         let ((tell, commanded), (answer, answers)) = (channel(), channel());
         for command in commands {
             tell.send(command).unwrap();
