@@ -24,6 +24,8 @@ pub struct ServerConfig {
     pub kafka_advertise: Option<Advertise>,
     /// Whether asking for a topic creates it.
     pub auto_create_topics: bool,
+    /// Whether a topic that is to have more copies than there are nodes gets as many as there are.
+    pub clamp_replication: bool,
     /// The largest request, in bytes.
     pub request_bytes_max: usize,
     /// Bytes of requests that have arrived in part, over all connections of a shard.
@@ -44,6 +46,7 @@ impl Default for ServerConfig {
             kafka_listen: SocketAddr::from(([127, 0, 0, 1], 9092)),
             kafka_advertise: None,
             auto_create_topics: true,
+            clamp_replication: false,
             request_bytes_max: 100 << 20,
             partial_bytes_max: 512 << 20,
             idle_ms_max: 600_000,
@@ -186,6 +189,12 @@ pub static KEYS: &[Key] = &[
         about: "Whether asking for the metadata of a topic that does not exist creates it.",
         get: |config| config.auto_create_topics.to_string(),
         set: |config, value| boolean(value).map(|enable| config.auto_create_topics = enable),
+    },
+    Key {
+        name: "millstream.replication.clamp",
+        about: "Whether a topic that is to be created with more copies than there are nodes gets as many as there are, instead of an error.",
+        get: |config| config.clamp_replication.to_string(),
+        set: |config, value| boolean(value).map(|clamp| config.clamp_replication = clamp),
     },
     Key {
         name: "num.partitions",

@@ -30,7 +30,8 @@ fn refusal(reply: Reply) -> Refusal {
 }
 
 fn configure(node: &mut Solo, topic: TopicId, changes: &[(&str, Option<&str>)], replace: bool) -> Reply {
-    let changes = changes.iter().map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned))).collect();
+    let changes =
+        changes.iter().map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned))).collect();
     node.ask(Request::ConfigureTopic { topic, changes, replace })
 }
 
@@ -82,11 +83,11 @@ fn settings_hold_at_once_and_after_a_crash() {
     let mut node = Solo::start(&world, config()).expect("a fresh node");
     let topic = node.create("t", 1, TopicConfig::default());
     let partition = PartitionId { topic, index: 0 };
-    let changes =
-        [("max.message.bytes", Some("200")), ("of.the.host", Some("kept")), ("segment.ms", None)];
+    let changes = [("max.message.bytes", Some("200")), ("of.the.host", Some("kept")), ("segment.ms", None)];
     assert!(matches!(configure(&mut node, topic, &changes, false), Reply::Done));
     for _ in 0..2 {
-        let batch = millstream_engine::format::batch::BatchBuilder::new(1).push(None, Some(&[0; 300])).build();
+        let batch =
+            millstream_engine::format::batch::BatchBuilder::new(1).push(None, Some(&[0; 300])).build();
         let append = Request::Append { partition, batch: batch.into(), durability: Default::default() };
         assert_eq!(refusal(node.ask(append)), Refusal::BatchTooLarge { limit: 200 });
         let metadata = node.shard().metadata();

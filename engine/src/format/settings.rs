@@ -1,84 +1,131 @@
 //! A topic's settings as names and values: how they are stored, and how Kafka's admin requests speak of them.
 
+use std::fmt;
+
 use crate::config::TopicConfig;
 use crate::limits::{BATCH_BYTES_MAX, SEGMENT_BYTES_MAX, SETTING_BYTES_MAX, SETTINGS_PER_TOPIC_MAX};
 use crate::types::Durability;
+
+/// What a setting's text may be.
+#[derive(Clone, Copy, Debug)]
+pub enum Values {
+    /// A whole number within these bounds.
+    Whole(i64, i64),
+    /// A number from 0 to 1.
+    Ratio,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// One or more of these words, with commas between them.
+    SomeOf(&'static [&'static str]),
+    /// Any words, with commas between them.
+    Words,
+}
+
+impl Values {
+    /// Whether the text is one of them.
+    pub fn admit(self, text: &str) -> bool {
+        match self {
+            Values::Whole(min, max) => text.parse().is_ok_and(|value: i64| (min..=max).contains(&value)),
+            Values::Ratio => text.parse().is_ok_and(|value: f64| (0.0..=1.0).contains(&value)),
+            Values::OneOf(words) => words.contains(&text),
+            Values::SomeOf(words) => text.split(',').all(|word| words.contains(&word.trim())),
+            Values::Words => true,
+        }
+    }
+}
+
+impl fmt::Display for Values {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Values::Whole(min, i64::MAX) => write!(f, "a whole number of at least {min}"),
+            Values::Whole(min, max) => write!(f, "a whole number from {min} to {max}"),
+            Values::Ratio => f.write_str("a number from 0 to 1"),
+            Values::OneOf(words) => write!(f, "one of {}", words.join(", ")),
+            Values::SomeOf(words) => {
+                write!(f, "one or more of {}, with commas between them", words.join(", "))
+            }
+            Values::Words => f.write_str("words with commas between them"),
+        }
+    }
+}
 
 /// One setting of [`TopicConfig`].
 #[derive(Debug)]
 pub struct Setting {
     /// Kafka's name for it.
     pub name: &'static str,
+    /// What it may be.
+    pub values: Values,
     /// Its value, as text.
     pub get: fn(&TopicConfig) -> String,
-    /// Sets it; `None` if the text is no such value or out of range, and then nothing has changed.
-    pub set: fn(&mut TopicConfig, &str) -> Option<()>,
+    /// Sets it to one of its values.
+    put: fn(&mut TopicConfig, &str) -> Option<()>,
 }
 
+impl Setting {
+    /// The setting of that name.
+    pub fn find(name: &str) -> Option<&'static Setting> {
+        SETTINGS.iter().find(|setting| setting.name == name)
+    }
+
+    /// Sets it; `None` if the text is none of its values, and then nothing has changed.
+    fn set(&self, config: &mut TopicConfig, text: &str) -> Option<()> {
+        if self.values.admit(text) { (self.put)(config, text) } else { None }
+    }
+}
+
+const INT_MAX: i64 = i32::MAX as i64;
+
 /// Every setting that the engine heeds. A host may store others beside them.
-pub const SETTINGS: [Setting; 9] = [
+pub static SETTINGS: [Setting; 9] = [
     Setting {
         name: "segment.bytes",
+        values: Values::Whole(14, SEGMENT_BYTES_MAX as i64),
         get: |config| config.segment_bytes.to_string(),
-        set: |config, text| {
-            config.segment_bytes = parse_within(text, 14, SEGMENT_BYTES_MAX as i64)? as u32;
-            Some(())
-        },
+        put: |config, text| text.parse().ok().map(|bytes| config.segment_bytes = bytes),
     },
     Setting {
         name: "segment.ms",
+        values: Values::Whole(1, i64::MAX),
         get: |config| config.segment_ms.to_string(),
-        set: |config, text| {
-            config.segment_ms = parse_within(text, 1, i64::MAX)?;
-            Some(())
-        },
+        put: |config, text| text.parse().ok().map(|ms| config.segment_ms = ms),
     },
     Setting {
         name: "retention.ms",
+        values: Values::Whole(-1, i64::MAX),
         get: |config| config.retention_ms.to_string(),
-        set: |config, text| {
-            config.retention_ms = parse_within(text, -1, i64::MAX)?;
-            Some(())
-        },
+        put: |config, text| text.parse().ok().map(|ms| config.retention_ms = ms),
     },
     Setting {
         name: "retention.bytes",
+        values: Values::Whole(-1, i64::MAX),
         get: |config| config.retention_bytes.to_string(),
-        set: |config, text| {
-            config.retention_bytes = parse_within(text, -1, i64::MAX)?;
-            Some(())
-        },
+        put: |config, text| text.parse().ok().map(|bytes| config.retention_bytes = bytes),
     },
     Setting {
         name: "max.message.bytes",
+        values: Values::Whole(0, BATCH_BYTES_MAX as i64),
         get: |config| config.max_message_bytes.to_string(),
-        set: |config, text| {
-            config.max_message_bytes = parse_within(text, 0, BATCH_BYTES_MAX as i64)? as u32;
-            Some(())
-        },
+        put: |config, text| text.parse().ok().map(|bytes| config.max_message_bytes = bytes),
     },
     Setting {
         name: "index.interval.bytes",
+        values: Values::Whole(0, INT_MAX),
         get: |config| config.index_interval_bytes.to_string(),
-        set: |config, text| {
-            config.index_interval_bytes = parse_within(text, 0, i64::from(i32::MAX))? as u32;
-            Some(())
-        },
+        put: |config, text| text.parse().ok().map(|bytes| config.index_interval_bytes = bytes),
     },
     Setting {
         name: "message.timestamp.type",
+        values: Values::OneOf(&["CreateTime", "LogAppendTime"]),
         get: |config| if config.log_append_time { "LogAppendTime" } else { "CreateTime" }.to_owned(),
-        set: |config, text| {
-            config.log_append_time = match text {
-                "LogAppendTime" => true,
-                "CreateTime" => false,
-                _ => return None,
-            };
+        put: |config, text| {
+            config.log_append_time = text == "LogAppendTime";
             Some(())
         },
     },
     Setting {
         name: "cleanup.policy",
+        values: Values::SomeOf(&["compact", "delete"]),
         get: |config| {
             match (config.compacts, config.deletes) {
                 (true, true) => "compact,delete",
@@ -87,18 +134,15 @@ pub const SETTINGS: [Setting; 9] = [
             }
             .to_owned()
         },
-        set: |config, text| {
-            let policies: Vec<&str> = text.split(',').map(str::trim).collect();
-            if !policies.iter().all(|policy| matches!(*policy, "compact" | "delete")) {
-                return None;
-            }
-            config.compacts = policies.contains(&"compact");
-            config.deletes = policies.contains(&"delete");
+        put: |config, text| {
+            config.compacts = text.contains("compact");
+            config.deletes = text.contains("delete");
             Some(())
         },
     },
     Setting {
         name: "millstream.durability.min",
+        values: Values::OneOf(&["memory", "written", "durable"]),
         get: |config| {
             match config.durability_min {
                 Durability::Memory => "memory",
@@ -107,7 +151,7 @@ pub const SETTINGS: [Setting; 9] = [
             }
             .to_owned()
         },
-        set: |config, text| {
+        put: |config, text| {
             config.durability_min = match text {
                 "memory" => Durability::Memory,
                 "written" => Durability::Written,
@@ -130,8 +174,8 @@ pub fn to_pairs(config: &TopicConfig) -> Vec<(String, String)> {
 /// The name of the first setting whose value is out of its range.
 pub fn apply_pairs(config: &mut TopicConfig, pairs: &[(String, String)]) -> Result<(), String> {
     for (name, value) in pairs {
-        if let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) {
-            (setting.set)(config, value).ok_or_else(|| name.clone())?;
+        if let Some(setting) = Setting::find(name) {
+            setting.set(config, value).ok_or_else(|| name.clone())?;
         }
     }
     Ok(())
@@ -152,10 +196,6 @@ pub fn configured(defaults: &TopicConfig, pairs: &[(String, String)]) -> Result<
     let mut config = defaults.clone();
     apply_pairs(&mut config, pairs)?;
     Ok(config)
-}
-
-fn parse_within(text: &str, min: i64, max: i64) -> Option<i64> {
-    text.parse().ok().filter(|value| (min..=max).contains(value))
 }
 
 #[cfg(test)]

@@ -17,9 +17,7 @@ use crate::format::metadata::{End, MetadataRecord, encode_frame, scan};
 use crate::format::partition::is_topic_name;
 use crate::format::settings::configured;
 use crate::io::{Blocking, DiskDone, FileId, Io, OpenMode, Token};
-use crate::limits::{
-    METADATA_CHANGES_WAITING_MAX, PARTITIONS_PER_TOPIC_MAX, PRODUCER_IDS_PER_RECORD, SLOTS,
-};
+use crate::limits::{METADATA_CHANGES_WAITING_MAX, PARTITIONS_PER_TOPIC_MAX, PRODUCER_IDS_PER_RECORD, SLOTS};
 use crate::types::{MetadataEpoch, ShardId, Slot, TopicId};
 
 /// The directory of the metadata log.
@@ -175,8 +173,7 @@ fn apply(metadata: &mut Metadata, record: &MetadataRecord, defaults: &TopicConfi
         }
         MetadataRecord::TopicConfigured { id, config: pairs } => {
             if let Some(topic) = metadata.by_id.get(id) {
-                let topic =
-                    Topic::new(*id, topic.name.clone(), pairs.clone(), topic.slots.clone(), defaults);
+                let topic = Topic::new(*id, topic.name.clone(), pairs.clone(), topic.slots.clone(), defaults);
                 metadata.put(topic);
             }
         }

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use millstream_engine::buffer::Slice;
 
+use super::admin::{self, work};
 use super::codec::{Malformed, Reader};
 use super::{Context, Done, Work, api_versions, fetch, list_offsets, metadata, produce};
 
@@ -62,7 +63,7 @@ impl Ready {
 }
 
 /// Every API that is served, by key.
-pub static APIS: [Api; 5] = [
+pub static APIS: &[Api] = &[
     Api {
         key: 0,
         name: "Produce",
@@ -108,6 +109,82 @@ pub static APIS: [Api; 5] = [
         flexible_from: 3,
         read: |_, reader, version| api_versions::read(reader, version).map(Work::Ready),
         too_new: Some(Ready::ApiVersionsTooNew),
+    },
+    Api {
+        key: 19,
+        name: "CreateTopics",
+        versions: 2..=7,
+        served_from: 2,
+        flexible_from: 5,
+        read: |_, reader, version| admin::create_topics::CreateTopics::read(reader, version).map(work),
+        too_new: None,
+    },
+    Api {
+        key: 20,
+        name: "DeleteTopics",
+        versions: 1..=6,
+        served_from: 1,
+        flexible_from: 4,
+        read: |_, reader, version| admin::delete_topics::DeleteTopics::read(reader, version).map(work),
+        too_new: None,
+    },
+    Api {
+        key: 21,
+        name: "DeleteRecords",
+        versions: 0..=2,
+        served_from: 0,
+        flexible_from: 2,
+        read: |_, reader, version| admin::delete_records::DeleteRecords::read(reader, version).map(work),
+        too_new: None,
+    },
+    Api {
+        key: 22,
+        name: "InitProducerId",
+        versions: 0..=4,
+        served_from: 0,
+        flexible_from: 2,
+        read: |_, reader, version| admin::init_producer_id::InitProducerId::read(reader, version).map(work),
+        too_new: None,
+    },
+    Api {
+        key: 37,
+        name: "CreatePartitions",
+        versions: 0..=3,
+        served_from: 0,
+        flexible_from: 2,
+        read: |_, reader, version| {
+            admin::create_partitions::CreatePartitions::read(reader, version).map(work)
+        },
+        too_new: None,
+    },
+    Api {
+        key: 43,
+        name: "ElectLeaders",
+        versions: 0..=2,
+        served_from: 0,
+        flexible_from: 2,
+        read: |_, reader, version| admin::elect_leaders::ElectLeaders::read(reader, version).map(work),
+        too_new: None,
+    },
+    Api {
+        key: 46,
+        name: "ListPartitionReassignments",
+        versions: 0..=0,
+        served_from: 0,
+        flexible_from: 0,
+        read: |_, reader, version| {
+            admin::list_partition_reassignments::ListPartitionReassignments::read(reader, version).map(work)
+        },
+        too_new: None,
+    },
+    Api {
+        key: 60,
+        name: "DescribeCluster",
+        versions: 0..=1,
+        served_from: 0,
+        flexible_from: 0,
+        read: |_, reader, version| admin::describe_cluster::DescribeCluster::read(reader, version).map(work),
+        too_new: None,
     },
 ];
 

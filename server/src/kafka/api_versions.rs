@@ -47,7 +47,7 @@ fn write(context: &Context<'_>, version: i16, error: ErrorCode, table: bool) -> 
     let flexible = version >= CLIENT_SOFTWARE_FROM;
     let mut writer = Writer::response(context.header.correlation_id, false, flexible, 16 + 7 * APIS.len());
     writer.i16(error.code());
-    let apis = if table { &APIS[..] } else { &[] };
+    let apis = if table { APIS } else { &[] };
     writer.count(apis.len());
     for api in apis {
         writer.i16(api.key);

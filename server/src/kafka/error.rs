@@ -1,6 +1,8 @@
 //! Kafka's error codes, as far as this broker answers them, and what each of the engine's refusals means to a client.
 //! Source: Kafka's documentation, "Error Codes".
 
+use std::borrow::Cow;
+
 use millstream_engine::error::Refusal;
 
 /// What a client is told. The value is the code on the wire.
@@ -32,10 +34,16 @@ pub enum ErrorCode {
     TopicAlreadyExists = 36,
     /// The number of partitions is out of range.
     InvalidPartitions = 37,
+    /// There are not as many nodes as copies were asked for.
+    InvalidReplicationFactor = 38,
+    /// A partition cannot be placed where it was asked for.
+    InvalidReplicaAssignment = 39,
     /// A setting is out of range.
     InvalidConfig = 40,
     /// The request contradicts itself.
     InvalidRequest = 42,
+    /// The topic's settings forbid it.
+    PolicyViolation = 44,
     /// A sequence is missing before this one.
     OutOfOrderSequenceNumber = 45,
     /// Stored before.
@@ -44,6 +52,8 @@ pub enum ErrorCode {
     InvalidProducerEpoch = 47,
     /// There is no such transaction.
     InvalidTxnState = 48,
+    /// The client may not use this transactional id.
+    TransactionalIdAuthorizationFailed = 53,
     /// The disk, or the shard, does not store.
     KafkaStorageError = 56,
     /// There is no such fetch session.
@@ -54,16 +64,44 @@ pub enum ErrorCode {
     UnknownLeaderEpoch = 75,
     /// This version of the API does not carry this compression.
     UnsupportedCompressionType = 76,
+    /// The partition is led by whom it should be.
+    ElectionNotNeeded = 84,
     /// The records may not be stored.
     InvalidRecord = 87,
     /// No topic with this id.
     UnknownTopicId = 100,
+    /// The other sort of endpoint was asked for than this one is.
+    MismatchedEndpointType = 114,
+    /// There is no such sort of endpoint.
+    UnsupportedEndpointType = 115,
 }
 
 impl ErrorCode {
     /// The number on the wire.
     pub fn code(self) -> i16 {
         self as i16
+    }
+}
+
+/// Why a part of a request was not done, in a code for the client and in words for its user.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What the client acts on.
+    pub error: ErrorCode,
+    /// What its user reads.
+    pub message: Cow<'static, str>,
+}
+
+impl Failure {
+    /// A code and its explanation.
+    pub fn new(error: ErrorCode, message: impl Into<Cow<'static, str>>) -> Failure {
+        Failure { error, message: message.into() }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        Failure::new(ErrorCode::from(&refusal), refusal.to_string())
     }
 }
 

@@ -9,18 +9,19 @@ use millstream_engine::shard::metadata::{Metadata, Topic};
 use millstream_engine::shard::request::Reply;
 use millstream_engine::types::TopicId;
 
+use super::admin::create_topics::collides;
 use super::codec::{Malformed, Reader, Writer};
-use super::{Context, Done, ErrorCode, code};
+use super::{Context, Done, ErrorCode, code, is_internal};
 use crate::limits::{CREATIONS_PER_REQUEST_MAX, TOPICS_PER_REQUEST_MAX};
 
 /// The first version in which topics may be asked for by id.
 const BY_ID_FROM: i16 = 12;
 /// "Nobody asked" in the fields that tell what the client is allowed to do.
-const NOT_ASKED: i32 = i32::MIN;
+pub(super) const NOT_ASKED: i32 = i32::MIN;
 /// Everything that can be done with a topic: there are no access rules yet. Bits by `AclOperation`.
 const ALL_TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 /// Everything that can be done with a cluster.
-const ALL_CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+pub(super) const ALL_CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 
 /// A request for metadata.
 #[derive(Debug)]
@@ -87,8 +88,15 @@ impl MetadataRequest {
                 if !wanted.can_be_created(&metadata) {
                     continue;
                 }
-                wanted.missing = ErrorCode::LeaderNotAvailable;
                 let name = wanted.name.as_deref().unwrap_or_default();
+                if is_internal(name) {
+                    continue; // Whoever it belongs to creates it.
+                }
+                if collides(name, &metadata).is_some() {
+                    wanted.missing = ErrorCode::InvalidTopic;
+                    continue;
+                }
+                wanted.missing = ErrorCode::LeaderNotAvailable;
                 if creating.len() < CREATIONS_PER_REQUEST_MAX && creating.insert(name) {
                     context.engine.create_topic(place as u32, name, None, Vec::new());
                 }
@@ -230,7 +238,7 @@ fn write_topic(writer: &mut Writer, version: i16, metadata: &Metadata, topic: &T
         writer.uuid(topic.id);
     }
     if version >= 1 {
-        writer.bool(false);
+        writer.bool(is_internal(&topic.name));
     }
     writer.count(topic.slots.len());
     for index in 0..topic.slots.len() {

@@ -3,6 +3,7 @@
 //! A request is read whole into a [`Work`], which then asks the engine and is told what comes back, until it is
 //! [`Done`]: a state machine without I/O. Nothing borrowed from the frame is kept but record batches.
 
+mod admin;
 mod api;
 mod api_versions;
 pub mod codec;
@@ -28,7 +29,7 @@ use millstream_engine::types::PartitionId;
 
 pub use api::{APIS, Api};
 use codec::{Reader, Writer};
-pub use error::ErrorCode;
+pub use error::{ErrorCode, Failure};
 pub use header::RequestHeader;
 
 use crate::config::ServerConfig;
@@ -97,6 +98,8 @@ pub enum Work {
     Fetch(fetch::Fetch),
     /// `ListOffsets`: see `list_offsets.rs`.
     ListOffsets(list_offsets::ListOffsets),
+    /// What describes and changes topics and the node: see `admin/`.
+    Admin(Box<dyn admin::Admin>),
 }
 
 impl Work {
@@ -108,6 +111,7 @@ impl Work {
             Work::Produce(work) => work.start(context),
             Work::Fetch(work) => work.start(context),
             Work::ListOffsets(work) => work.start(context),
+            Work::Admin(work) => work.start(context),
         }
     }
 
@@ -124,6 +128,7 @@ impl Work {
             (Work::Produce(work), Input::Reply(part, reply)) => work.on_reply(part, reply, context),
             (Work::Fetch(work), Input::Reply(part, reply)) => work.on_reply(part, reply, context),
             (Work::ListOffsets(work), Input::Reply(part, reply)) => work.on_reply(part, reply, context),
+            (Work::Admin(work), Input::Reply(part, reply)) => work.on_reply(part, reply, context),
             (Work::ListOffsets(work), Input::Offloaded(part, result)) => {
                 work.on_search(part, &*result, context)
             }
@@ -159,6 +164,14 @@ pub fn read_request(frame: &Slice) -> Result<(RequestHeader, Work), Cow<'static,
         .and_then(|()| (api.read)(frame, reader, version))
         .map(|work| (header, work))
         .map_err(|error| format!("a request of {} version {version}: {error}", api.name).into())
+}
+
+/// Topics that the broker keeps for itself, by Kafka's names: clients may read them, and nothing else.
+const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
+
+/// Whether a topic is the broker's own.
+fn is_internal(topic: &str) -> bool {
+    INTERNAL_TOPICS.contains(&topic)
 }
 
 /// The partition under a topic's name and a number from the wire.

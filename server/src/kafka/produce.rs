@@ -1,17 +1,14 @@
 //! `Produce`: one record batch per partition, stored as it came. The batch is handed to the engine as a part of the
 //! frame that it arrived in.
 
-use std::borrow::Cow;
-
 use millstream_engine::buffer::Slice;
-use millstream_engine::error::Refusal;
 use millstream_engine::format::batch::BatchHeader;
 use millstream_engine::shard::request::{Appended, Reply};
 use millstream_engine::types::Durability;
 
 use super::codec::{Malformed, Reader};
 use super::topics::Topics;
-use super::{Context, Done, ErrorCode, api, code, find_partition, wire_offset};
+use super::{Context, Done, ErrorCode, Failure, api, find_partition, is_internal, wire_offset};
 use crate::net::Response;
 
 /// The first version that may carry zstd (KIP-110).
@@ -34,24 +31,6 @@ struct Part {
     index: i32,
     records: Option<Slice>,
     outcome: Result<Appended, Failure>,
-}
-
-#[derive(Debug)]
-struct Failure {
-    error: ErrorCode,
-    message: Cow<'static, str>,
-}
-
-impl Failure {
-    fn new(error: ErrorCode, message: &'static str) -> Failure {
-        Failure { error, message: Cow::Borrowed(message) }
-    }
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Failure {
-        Failure { error: code(&refusal), message: Cow::Owned(refusal.to_string()) }
-    }
 }
 
 impl Produce {
@@ -108,6 +87,9 @@ impl Produce {
             let records = part.records.take();
             let appended = match refused {
                 Some((error, message)) => Err(Failure::new(error, message)),
+                None if is_internal(topic) => {
+                    Err(Failure::new(ErrorCode::InvalidTopic, "clients do not append to an internal topic"))
+                }
                 None => find_partition(&metadata, topic, part.index)
                     .map_err(|error| Failure::new(error, "unknown topic or partition"))
                     .and_then(|partition| Ok((partition, check(records, context.header.version)?)))

@@ -38,6 +38,8 @@ pub struct Engine {
     pub refuse_load: bool,
     partitions: BTreeMap<PartitionId, Partition>,
     watches: BTreeMap<WatchId, Watch>,
+    topics_created: u8,
+    producer_ids: u64,
 }
 
 impl Engine {
@@ -56,21 +58,43 @@ impl Engine {
             refuse_load: false,
             partitions: BTreeMap::new(),
             watches: BTreeMap::new(),
+            topics_created: 0,
+            producer_ids: 0,
         }
     }
 
     /// Creates a topic; its partitions are placed in turn.
     pub fn create(&mut self, name: &str, partitions: u32) -> TopicId {
-        let mut metadata = Metadata::clone(&self.metadata);
-        let id = TopicId([metadata.topics.len() as u8 + 1; 16]);
-        let slots = (0..partitions).map(Slot).collect();
-        metadata.epoch = MetadataEpoch(metadata.epoch.0 + 1);
-        metadata.put(Topic::new(id, name.to_owned(), Vec::new(), slots, &TopicConfig::default()));
-        self.metadata = Arc::new(metadata);
-        for index in 0..partitions {
-            self.partitions.insert(PartitionId { topic: id, index }, Partition::default());
-        }
+        self.create_with(name, partitions, &[])
+    }
+
+    /// The same, with settings.
+    pub fn create_with(&mut self, name: &str, partitions: u32, settings: &[(&str, &str)]) -> TopicId {
+        self.topics_created += 1;
+        let id = TopicId([self.topics_created; 16]);
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.put(id, name, partitions, settings.collect());
         id
+    }
+
+    fn put(&mut self, id: TopicId, name: &str, partitions: u32, settings: Vec<(String, String)>) {
+        let slots = (0..partitions).map(Slot).collect();
+        let topic = Topic::new(id, name.to_owned(), settings, slots, &TopicConfig::default());
+        self.change(|metadata| metadata.put(topic));
+        for index in 0..partitions {
+            self.partitions.entry(PartitionId { topic: id, index }).or_default();
+        }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Metadata)) {
+        let mut metadata = Metadata::clone(&self.metadata);
+        metadata.epoch = MetadataEpoch(metadata.epoch.0 + 1);
+        change(&mut metadata);
+        self.metadata = Arc::new(metadata);
+    }
+
+    fn topic(&self, id: TopicId) -> Result<Arc<Topic>, Refusal> {
+        self.metadata.by_id.get(&id).cloned().ok_or(Refusal::UnknownTopic(id))
     }
 
     /// Watches that are registered.
@@ -145,13 +169,51 @@ impl Engine {
                 Reply::Done
             }
             Request::Find { partition, target } => Reply::Found(self.partition(partition)?.find(target)),
-            Request::CreateTopic { name, partitions, .. } => {
+            Request::CreateTopic { name, partitions, settings } => {
                 if let Some(topic) = self.metadata.topic(&name) {
                     return Err(Refusal::TopicExists(topic.id));
                 }
-                Reply::TopicCreated(self.create(&name, partitions.unwrap_or(1)))
+                let id = self.create(&name, partitions.unwrap_or(1));
+                self.put(id, &name, partitions.unwrap_or(1), settings);
+                Reply::TopicCreated(id)
             }
-            other => panic!("the host asked for {other:?}"),
+            Request::DeleteTopic(id) => {
+                let topic = self.topic(id)?;
+                self.change(|metadata| {
+                    metadata.topics.remove(&topic.name);
+                    metadata.by_id.remove(&id);
+                });
+                Reply::Done
+            }
+            Request::AddPartitions { topic: id, count } => {
+                let topic = self.topic(id)?;
+                self.put(id, &topic.name, count, topic.settings.clone());
+                Reply::Done
+            }
+            Request::ConfigureTopic { topic: id, changes, replace } => {
+                let topic = self.topic(id)?;
+                let mut settings = if replace { Vec::new() } else { topic.settings.clone() };
+                for (name, value) in changes {
+                    settings.retain(|(set, _)| *set != name);
+                    settings.extend(value.map(|value| (name, value)));
+                }
+                self.put(id, &topic.name, topic.slots.len() as u32, settings);
+                Reply::Done
+            }
+            Request::NewProducerId => {
+                self.producer_ids += 1;
+                Reply::ProducerId(self.producer_ids - 1)
+            }
+            Request::TrimLog { partition, before } => {
+                let log = self.partition(partition)?;
+                let before = before.map_or(log.next, |before| before.0);
+                if before > log.next {
+                    let (start, end) = (Offset(log.log_start), Offset(log.next));
+                    return Err(Refusal::OffsetOutOfRange { start, end });
+                }
+                log.log_start = log.log_start.max(before);
+                Reply::Trimmed(Offset(log.log_start))
+            }
         };
         Ok(Some(reply))
     }

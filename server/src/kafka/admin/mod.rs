@@ -1,0 +1,54 @@
+//! What describes and changes topics and the node. A file per API.
+
+pub mod create_partitions;
+pub mod create_topics;
+pub mod delete_records;
+pub mod delete_topics;
+pub mod describe_cluster;
+pub mod elect_leaders;
+pub mod init_producer_id;
+pub mod list_partition_reassignments;
+mod placement;
+mod topic_settings;
+
+use std::fmt;
+
+use millstream_engine::shard::request::Reply;
+
+use super::codec::Writer;
+use super::{Context, Done, ErrorCode, Failure, Work};
+
+/// A request of this kind being worked on: `start` once, then `on_reply` for every answer of the engine. Both say when it
+/// is done.
+pub trait Admin: fmt::Debug {
+    /// Asks for what is needed.
+    fn start(&mut self, context: &mut Context<'_>) -> Option<Done>;
+
+    /// Takes an answer to a part of it.
+    fn on_reply(&mut self, part: u32, reply: Reply, context: &mut Context<'_>) -> Option<Done> {
+        let _ = context;
+        panic!("{self:?} asked for nothing that is answered by {reply:?} for part {part}")
+    }
+}
+
+/// A request as the connection works on it.
+pub fn work(request: impl Admin + 'static) -> Work {
+    Work::Admin(Box::new(request))
+}
+
+/// Writes how a part ended: a code, and in words why if it failed.
+fn write_outcome<T>(writer: &mut Writer, outcome: &Result<T, Failure>) {
+    write_error(writer, outcome);
+    writer.nullable_string(outcome.as_ref().err().map(|failure| &*failure.message));
+}
+
+/// Writes how a part ended, where there is no room for words.
+fn write_error<T>(writer: &mut Writer, outcome: &Result<T, Failure>) {
+    let error = outcome.as_ref().err().map_or(ErrorCode::None, |failure| failure.error);
+    writer.i16(error.code());
+}
+
+/// What holds until the engine has answered.
+fn unanswered<T>() -> Result<T, Failure> {
+    Err(Failure::new(ErrorCode::RequestTimedOut, "not answered"))
+}
