@@ -101,6 +101,10 @@ pub const BATCH_BYTES_MAX: usize = 100 << 20;
 pub const PRODUCER_BATCHES: usize = 5;
 /// Producers that one shard remembers, over all its partitions; the least recent goes first.
 pub const PRODUCERS_PER_SHARD_MAX: usize = 100_000;
+/// Leader epochs that a log remembers the starts of; the oldest goes first.
+pub const LEADER_EPOCHS_PER_LOG_MAX: usize = 1_000;
+/// Partitions that one request may ask the extents of.
+pub const EXTENTS_PER_REQUEST_MAX: usize = 1_000;
 /// A topic name's length, as in Kafka.
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// Partitions that one topic may have.

@@ -24,6 +24,7 @@ fn inspect(bytes: &[u8]) {
     for log in &checkpoint.partitions {
         assert!(log.log_start <= log.next_offset);
         assert!(log.segments.is_sorted_by(|a, b| a.base < b.base));
+        assert!(log.epochs.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1));
         for segment in &log.segments {
             assert!(segment.flushed <= segment.size && (!segment.stored || segment.flushed == segment.size));
         }

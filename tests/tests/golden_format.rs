@@ -405,6 +405,7 @@ fn checkpoint() {
                 batches: vec![batch],
                 last_timestamp: 1_000,
             }],
+            epochs: vec![(LeaderEpoch(1), Offset(5)), (LeaderEpoch(4), Offset(50))],
         }],
     }
     .encode();
@@ -417,14 +418,16 @@ fn checkpoint() {
                 .map(|segment| (segment.base.0, segment.flushed, segment.stored))
                 .collect();
             let (lsn, shard, producers) = (checkpoint.lsn.0, checkpoint.shard.0, log.producers.len());
+            let epochs: Vec<_> = log.epochs.iter().map(|(epoch, start)| (epoch.0, start.0)).collect();
             format!(
-                "shard {shard} at {lsn}: {} to {}, {segments:?}, {producers} producer",
+                "shard {shard} at {lsn}: {} to {}, {segments:?}, {producers} producer, epochs {epochs:?}",
                 log.log_start, log.next_offset
             )
         }
         Err(damage) => debug(damage),
     };
-    let expected = "shard 1 at 900: 5 to 60, [(0, 12345, true), (40, 8192, false)], 1 producer";
+    let expected = "shard 1 at 900: 5 to 60, [(0, 12345, true), (40, 8192, false)], 1 producer, \
+        epochs [(1, 5), (4, 50)]";
     check("checkpoint/sound", &made, decoded, expected);
     let expected = "(4, \"the checkpoint's checksum does not match\")";
     check("checkpoint/bit-rot", &flipped(&made, 100), decoded, expected);

@@ -15,8 +15,9 @@
 //! | 42 | 2 | zero |
 //! | 44 | 4 | number of partitions |
 //!
-//! then each partition: topic id (16), index (4), number of segments (4), number of producers (4), zero (4), log start (8),
-//! next offset (8); its segments, oldest first, 48 bytes each, see [`SegmentState`]; its producers, see [`super::producer`].
+//! then each partition: topic id (16), index (4), number of segments (4), number of producers (4), number of leader epochs
+//! (4), log start (8), next offset (8); its segments, oldest first, 48 bytes each, see [`SegmentState`]; its producers, see
+//! [`super::producer`]; its leader epochs, 16 bytes each: epoch (4), zero (4), first offset (8).
 //!
 //! The file is replaced as a whole (write aside, flush, rename, flush the directory), so a checksum that fails is damage
 //! and never a torn write.
@@ -28,7 +29,7 @@ use super::batch::HEADER_BYTES;
 use super::producer::{ProducerState, decode_producer, encode_producer};
 use crate::checksum::crc32c;
 use crate::limits::SEGMENT_BYTES_MAX;
-use crate::types::{Lsn, Offset, PartitionId, ShardId, TopicId};
+use crate::types::{LeaderEpoch, Lsn, Offset, PartitionId, ShardId, TopicId};
 
 const MAGIC: [u8; 4] = *b"MSC1";
 
@@ -60,6 +61,8 @@ pub struct PartitionState {
     pub segments: Vec<SegmentState>,
     /// Its idempotent producers.
     pub producers: Vec<ProducerState>,
+    /// Where each leader epoch with batches starts; both rise.
+    pub epochs: Vec<(LeaderEpoch, Offset)>,
 }
 
 /// Where a segment stood.
@@ -104,7 +107,7 @@ struct RawPartition {
     index: U32,
     segments: U32,
     producers: U32,
-    zero: U32,
+    epochs: U32,
     log_start: U64,
     next_offset: U64,
 }
@@ -122,6 +125,15 @@ struct RawSegment {
     stored: U64,
 }
 
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawEpoch {
+    epoch: U32,
+    zero: U32,
+    start: U64,
+}
+
+const _: () = assert!(size_of::<RawEpoch>() == 16);
 const _: () =
     assert!(size_of::<RawHeader>() == 48 && size_of::<RawPartition>() == 48 && size_of::<RawSegment>() == 48);
 
@@ -191,7 +203,7 @@ impl PartitionState {
             index: U32::new(self.id.index),
             segments: U32::new(self.segments.len() as u32),
             producers: U32::new(self.producers.len() as u32),
-            zero: U32::new(0),
+            epochs: U32::new(self.epochs.len() as u32),
             log_start: U64::new(self.log_start.0),
             next_offset: U64::new(self.next_offset.0),
         };
@@ -211,6 +223,10 @@ impl PartitionState {
         }
         for producer in &self.producers {
             encode_producer(bytes, producer);
+        }
+        for (epoch, start) in &self.epochs {
+            let raw = RawEpoch { epoch: U32::new(epoch.0), zero: U32::new(0), start: U64::new(start.0) };
+            bytes.extend_from_slice(raw.as_bytes());
         }
     }
 
@@ -236,12 +252,19 @@ impl PartitionState {
         for _ in 0..raw.producers.get() {
             producers.push(decode_producer(rest)?);
         }
+        let mut epochs = Vec::new();
+        for _ in 0..raw.epochs.get() {
+            let (epoch, after) = RawEpoch::ref_from_prefix(rest).ok()?;
+            *rest = after;
+            epochs.push((LeaderEpoch(epoch.epoch.get()), Offset(epoch.start.get())));
+        }
         let state = PartitionState {
             id: PartitionId { topic: TopicId(raw.topic), index: raw.index.get() },
             log_start: Offset(raw.log_start.get()),
             next_offset: Offset(raw.next_offset.get()),
             segments,
             producers,
+            epochs,
         };
         state.is_sound().then_some(state)
     }
@@ -258,7 +281,14 @@ impl PartitionState {
                 && indexed(s)
         });
         let last = self.segments.last().map_or(self.log_start, |last| last.base.max(self.log_start));
-        ordered && within && last <= self.next_offset && self.next_offset.0 <= i64::MAX.cast_unsigned()
+        let rising = self.epochs.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1);
+        let known = self.epochs.iter().all(|(_, start)| *start <= self.next_offset);
+        ordered
+            && within
+            && rising
+            && known
+            && last <= self.next_offset
+            && self.next_offset.0 <= i64::MAX.cast_unsigned()
     }
 }
 
@@ -288,6 +318,7 @@ mod tests {
                 next_offset: Offset(60),
                 segments: vec![segment(0, 12345, 12345, true), segment(40, 9000, 8192, false)],
                 producers: Vec::new(),
+                epochs: vec![(LeaderEpoch(1), Offset(5)), (LeaderEpoch(4), Offset(50))],
             }],
         }
     }

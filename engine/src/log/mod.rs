@@ -2,6 +2,7 @@
 
 pub mod cold;
 pub mod drain;
+pub mod epochs;
 pub mod index;
 pub mod maps;
 pub mod paths;
@@ -26,6 +27,7 @@ use crate::format::checkpoint::{PartitionState, SegmentState};
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MAX};
 use crate::time::WallMs;
 use crate::types::{Lsn, Offset, PartitionId};
+use epochs::Epochs;
 use producers::Producers;
 use segment::Segment;
 
@@ -71,6 +73,8 @@ pub struct Log {
     pub tail: Tail,
     /// Idempotent producers.
     pub producers: Producers,
+    /// Where each leader epoch starts.
+    pub epochs: Epochs,
     /// The first offset.
     pub log_start: Offset,
     /// One past the last offset appended.
@@ -93,6 +97,7 @@ impl Log {
             segments: VecDeque::new(),
             tail: Tail::default(),
             producers: Producers::default(),
+            epochs: Epochs::default(),
             log_start: Offset(0),
             next_offset: Offset(0),
             high_watermark: Offset(0),
@@ -139,7 +144,8 @@ impl Log {
         self.segments.push_back(Segment::new(self.next_offset, now));
     }
 
-    /// A batch was placed and journalled by record `lsn`: it counts from now on. `batch` carries its stored offset.
+    /// A batch was placed and journalled by record `lsn`: it counts from now on. `batch` carries its stored offset and
+    /// leader epoch.
     pub fn appended(&mut self, placement: Placement, batch: &BatchHeader, lsn: Lsn) {
         assert_eq!(placement.base, self.next_offset, "batches are appended one behind the other");
         let interval_bytes = self.config.index_interval_bytes;
@@ -148,6 +154,7 @@ impl Log {
         open.index.add(open.base, placement.position, batch, interval_bytes);
         open.size += batch.size as u32;
         self.producers.store(batch, placement.base, lsn);
+        self.epochs.note(batch.leader_epoch, placement.base);
         self.next_offset = placement.base.plus(u64::from(batch.last_offset_delta) + 1);
     }
 
@@ -209,6 +216,11 @@ impl Log {
         first.into_iter().chain(carried.map(|carried| carried.lsn)).min()
     }
 
+    /// Bytes of its segments, whether they are in their files yet or not.
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| u64::from(segment.size)).sum()
+    }
+
     /// What the checkpoint keeps of this log.
     pub fn state(&self) -> PartitionState {
         let segment = |segment: &Segment| SegmentState {
@@ -227,6 +239,7 @@ impl Log {
             next_offset: self.next_offset,
             segments: self.segments.iter().map(segment).collect(),
             producers: self.producers.states(),
+            epochs: self.epochs.starts(),
         }
     }
 
@@ -257,6 +270,7 @@ impl Log {
             "a log's start moves up, to what is durable"
         );
         self.log_start = start;
+        self.epochs.trim(start);
         let mut gone = Vec::new();
         while self.segments.len() > 1 && self.segments[1].base <= start && self.segments[0].stored {
             let segment = self.segments.pop_front().expect("there are at least two");
@@ -268,6 +282,7 @@ impl Log {
     /// Forgets every segment that lies before the log's start, whatever became of it: its files may be gone already. For
     /// recovery. Gives the first segment that is left, or that comes next.
     pub fn drop_before_start(&mut self) -> Offset {
+        self.epochs.trim(self.log_start);
         while self.segments.get(1).is_some_and(|second| second.base <= self.log_start) {
             self.segments.pop_front();
         }
@@ -288,7 +303,7 @@ impl Log {
         if !config.deletes {
             return None;
         }
-        let mut bytes: u64 = self.segments.iter().map(|segment| u64::from(segment.size)).sum();
+        let mut bytes = self.bytes();
         let mut start = None;
         for (segment, next) in self.segments.iter().zip(self.segments.iter().skip(1)) {
             let newest = segment.index.max_timestamp();

@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::drain::COPY_SUFFIX;
+use super::epochs::Epochs;
 use super::segment::Segment;
 use super::table::{LogIndex, Logs};
 use super::{Carried, Log, Placement, paths};
@@ -313,6 +314,7 @@ fn restore(log: &mut Log, state: &PartitionState) {
     log.log_start = state.log_start;
     log.next_offset = state.next_offset;
     log.producers = Producers::restore(&state.producers);
+    log.epochs = Epochs::restore(&state.epochs);
     let last = state.segments.len().saturating_sub(1);
     for (index, state) in state.segments.iter().enumerate() {
         log.segments.push_back(Segment {

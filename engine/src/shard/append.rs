@@ -319,7 +319,8 @@ impl<I: Io> Shard<I> {
         let durability = durability.max(log.config.durability_min);
         let known = log.producers.len();
         let max_timestamp = append_time.map_or(header.max_timestamp, |now| now.0);
-        let stored = BatchHeader { base_offset: placement.base, max_timestamp, ..*header };
+        let leader_epoch = self.metadata.leader_epoch;
+        let stored = BatchHeader { base_offset: placement.base, leader_epoch, max_timestamp, ..*header };
         log.appended(placement, &stored, last_lsn);
         self.producers += log.producers.len() - known;
         let appended = Appended { base_offset: placement.base, append_time, log_start: log.log_start };

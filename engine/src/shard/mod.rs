@@ -202,6 +202,8 @@ impl<I: Io> Shard<I> {
                 self.reply(who, Reply::Done);
             }
             Request::Find { partition, target } => self.find(io, who, partition, target),
+            Request::EpochEnd { partition, epoch } => self.epoch_end(who, partition, epoch),
+            Request::Extents(partitions) => self.extents(who, &partitions),
             Request::TrimLog { partition, before } => self.trim_log(who, partition, before),
             Request::CreateTopic { .. }
             | Request::DeleteTopic(_)

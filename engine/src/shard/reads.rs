@@ -3,18 +3,18 @@
 use std::collections::VecDeque;
 
 use super::commits::Watch;
-use super::request::{Found, ReadReply, Reply, Target, WatchId};
+use super::request::{Extent, Found, ReadReply, Reply, Target, WatchId};
 use super::{Output, Requester, Shard, tokens};
 use crate::buffer::Slice;
 use crate::error::{IoError, Refusal};
 use crate::io::{DiskDone, Io, Token};
-use crate::limits::{COLD_READS_IN_FLIGHT, COLD_READS_WAITING_MAX};
+use crate::limits::{COLD_READS_IN_FLIGHT, COLD_READS_WAITING_MAX, EXTENTS_PER_REQUEST_MAX};
 use crate::log::Log;
 use crate::log::cold::{Cold, Outcome, Want};
 use crate::log::plan::{self, Chunk, Range};
 use crate::log::readers::Readers;
 use crate::log::table::LogIndex;
-use crate::types::{Offset, PartitionId};
+use crate::types::{LeaderEpoch, Offset, PartitionId};
 
 /// A cold read and who wants it.
 struct Job {
@@ -93,15 +93,44 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    /// The epoch that an offset was stored under, or would be now.
+    fn epoch_of(&self, log: &Log, offset: Offset) -> LeaderEpoch {
+        let stored = offset < log.high_watermark;
+        log.epochs.of(offset).filter(|_| stored).unwrap_or(self.metadata.leader_epoch)
+    }
+
+    pub(super) fn epoch_end(&mut self, who: Requester, partition: PartitionId, epoch: LeaderEpoch) {
+        let Some((_, log)) = self.log_for(partition) else {
+            return self.refuse(who, Refusal::UnknownPartition);
+        };
+        let end = log.epochs.end_of(epoch, self.metadata.leader_epoch, log.high_watermark);
+        self.reply(who, Reply::EpochEnd(end));
+    }
+
+    pub(super) fn extents(&mut self, who: Requester, partitions: &[PartitionId]) {
+        assert!(partitions.len() <= EXTENTS_PER_REQUEST_MAX, "the host asks for so many at a time");
+        let extent = |partition: &PartitionId| {
+            let (_, log) = self.log_for(*partition)?;
+            let (log_start, high_watermark) = (log.log_start, log.high_watermark);
+            Some(Extent { partition: *partition, bytes: log.bytes(), log_start, high_watermark })
+        };
+        let extents = partitions.iter().filter_map(extent).collect();
+        self.reply(who, Reply::Extents(extents));
+    }
+
     pub(super) fn find(&mut self, io: &mut I, who: Requester, partition: PartitionId, target: Target) {
         let Some((index, log)) = self.log_for(partition) else {
             return self.refuse(who, Refusal::UnknownPartition);
         };
-        let at =
-            |offset| Found { offset: Some(offset), batch: None, leader_epoch: self.metadata.leader_epoch };
+        let at = |offset, leader_epoch| Found { offset: Some(offset), batch: None, leader_epoch };
         let timestamp = match target {
-            Target::Earliest => return self.reply(who, Reply::Found(at(log.log_start))),
-            Target::Latest => return self.reply(who, Reply::Found(at(log.high_watermark))),
+            Target::Earliest => {
+                let epoch = self.epoch_of(log, log.log_start);
+                return self.reply(who, Reply::Found(at(log.log_start, epoch)));
+            }
+            Target::Latest => {
+                return self.reply(who, Reply::Found(at(log.high_watermark, self.metadata.leader_epoch)));
+            }
             Target::Timestamp(timestamp) => timestamp.0,
             Target::MaxTimestamp => log.max_timestamp(),
         };
@@ -136,7 +165,9 @@ impl<I: Io> Shard<I> {
         let found = Found {
             offset: found.map(|batch| batch.base.max(log.log_start)),
             batch: found.map(|batch| batch.bytes.clone()),
-            leader_epoch: self.metadata.leader_epoch,
+            leader_epoch: found.map_or(self.metadata.leader_epoch, |batch| {
+                self.epoch_of(log, batch.base.max(log.log_start))
+            }),
         };
         self.reply(who, Reply::Found(found));
     }
@@ -268,12 +299,12 @@ impl<I: Io> Shard<I> {
     }
 
     fn reply_found(&mut self, who: Requester, index: LogIndex, batch: Slice) {
-        let base = crate::format::batch::BatchHeader::parse(&batch).map(|header| header.base_offset);
+        let header = crate::format::batch::BatchHeader::parse(&batch).ok();
         let log_start = self.logs.get(index).map_or(Offset(0), |log| log.log_start);
         let found = Found {
-            offset: base.ok().map(|base| base.max(log_start)),
+            offset: header.map(|header| header.base_offset.max(log_start)),
             batch: Some(batch),
-            leader_epoch: self.metadata.leader_epoch,
+            leader_epoch: header.map_or(self.metadata.leader_epoch, |header| header.leader_epoch),
         };
         self.reply(who, Reply::Found(found));
     }

@@ -53,6 +53,16 @@ pub enum Request {
         /// Which.
         target: Target,
     },
+    /// Tell where a leader epoch ends: [`Reply::EpochEnd`].
+    EpochEnd {
+        /// Where.
+        partition: PartitionId,
+        /// Which.
+        epoch: LeaderEpoch,
+    },
+    /// Tell how large these logs are, at most [`crate::limits::EXTENTS_PER_REQUEST_MAX`] of them: [`Reply::Extents`], of
+    /// those that are here.
+    Extents(Vec<PartitionId>),
     /// Move the log's start up, deleting what is before it: [`Reply::Trimmed`] when that is durable.
     TrimLog {
         /// Where.
@@ -122,6 +132,10 @@ pub enum Reply {
     Woken(WatchId),
     /// What was looked for.
     Found(Found),
+    /// The last epoch up to the one asked for, and the first offset behind it; `None` if it is newer than the node's own.
+    EpochEnd(Option<(LeaderEpoch, Offset)>),
+    /// How large the logs are.
+    Extents(Vec<Extent>),
     /// The log's start is this now.
     Trimmed(Offset),
     /// The topic is there on every shard.
@@ -156,6 +170,19 @@ pub struct ReadReply {
     pub high_watermark: Offset,
     /// The first offset that the log holds.
     pub log_start: Offset,
+}
+
+/// How large a log is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// Which log.
+    pub partition: PartitionId,
+    /// Bytes of its batches.
+    pub bytes: u64,
+    /// The first offset that the log holds.
+    pub log_start: Offset,
+    /// One past the last readable offset.
+    pub high_watermark: Offset,
 }
 
 /// An offset that was looked for.

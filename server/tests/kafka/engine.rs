@@ -8,7 +8,9 @@ use millstream_engine::config::TopicConfig;
 use millstream_engine::error::Refusal;
 use millstream_engine::format::batch::{BatchHeader, check_produced, stamp};
 use millstream_engine::shard::metadata::{Metadata, Topic};
-use millstream_engine::shard::request::{Appended, Found, Range, ReadReply, Reply, Request, Target, WatchId};
+use millstream_engine::shard::request::{
+    Appended, Extent, Found, Range, ReadReply, Reply, Request, Target, WatchId,
+};
 use millstream_engine::types::{LeaderEpoch, MetadataEpoch, Offset, PartitionId, Slot, TopicId};
 
 /// The epoch of this boot.
@@ -203,6 +205,27 @@ impl Engine {
             Request::NewProducerId => {
                 self.producer_ids += 1;
                 Reply::ProducerId(self.producer_ids - 1)
+            }
+            Request::EpochEnd { partition, epoch } => {
+                // Everything is of this boot; the epoch before it ended where half of it was.
+                let next = self.partition(partition)?.next;
+                Reply::EpochEnd(match epoch.0 {
+                    LEADER_EPOCH => Some((epoch, Offset(next))),
+                    0..LEADER_EPOCH => Some((epoch, Offset(next / 2))),
+                    _ => None,
+                })
+            }
+            Request::Extents(partitions) => {
+                let extent = |partition: &PartitionId| {
+                    let log = self.partitions.get(partition)?;
+                    Some(Extent {
+                        partition: *partition,
+                        bytes: log.log.len() as u64,
+                        log_start: Offset(log.log_start),
+                        high_watermark: Offset(log.next),
+                    })
+                };
+                Reply::Extents(partitions.iter().filter_map(extent).collect())
             }
             Request::TrimLog { partition, before } => {
                 let log = self.partition(partition)?;

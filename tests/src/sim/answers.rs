@@ -45,6 +45,7 @@ impl Workload {
                 .or_default() += 1;
         }
         match (op, reply) {
+            (Op::Change(change), reply) => self.changed(node, change, reply),
             (Op::Append(id, durability), Reply::Appended(appended)) => {
                 self.acked += 1;
                 let partition = self.model.sent[&id].partition;
@@ -208,10 +209,7 @@ impl Workload {
             self.model.violated(format!("{name} has other settings than it was created with"));
         }
         for index in 0..topic.slots.len() as u32 {
-            let retention = topic.config.retention_ms >= 0 || topic.config.retention_bytes >= 0;
-            let stamped = topic.config.log_append_time;
-            let partition = Partition { retention, stamped, ..Partition::default() };
-            self.model.partitions.insert(PartitionId { topic: id, index }, partition);
+            self.model.partitions.insert(PartitionId { topic: id, index }, Partition::of(&topic.config));
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Reading everything back when nothing else goes on, and looking things up in it.
 
+use std::collections::BTreeSet;
+
 use millstream_engine::error::Refusal;
 use millstream_engine::reactor::app::AppToken;
 use millstream_engine::shard::request::{Found, Reply, Request, Target};
 use millstream_engine::time::WallMs;
-use millstream_engine::types::{Offset, PartitionId, ShardId};
+use millstream_engine::types::{LeaderEpoch, Offset, PartitionId, ShardId};
 
 use super::model::Model;
 use super::node::SimNode;
@@ -117,7 +119,33 @@ fn audit_one(
     }
     let poisoned = node.shard(owner).is_poisoned();
     model.audited(partition, (start, high_watermark), &content, poisoned);
+    if !retention && !poisoned {
+        check_epochs(node, model, from, owner, partition, high_watermark, &content)?;
+    }
     look_up(node, model, from, owner, partition, start, &content)
+}
+
+/// Every epoch ends where the next one's batches start.
+fn check_epochs(
+    node: &mut SimNode,
+    model: &mut Model,
+    from: ShardId,
+    owner: ShardId,
+    partition: PartitionId,
+    high_watermark: u64,
+    content: &[Stored],
+) -> Result<(), Cut> {
+    let first_of = |epoch| content.iter().find(|stored| stored.epoch > epoch).map(|stored| stored.base);
+    let epochs: BTreeSet<u32> = content.iter().map(|stored| stored.epoch).collect();
+    for epoch in epochs {
+        let end = Offset(first_of(epoch).unwrap_or(high_watermark));
+        let request = Request::EpochEnd { partition, epoch: LeaderEpoch(epoch) };
+        match ask(node, from, owner, request)? {
+            Reply::EpochEnd(found) if found == Some((LeaderEpoch(epoch), end)) => {}
+            other => model.violated(format!("{partition}: epoch {epoch} ends at {end}, not {other:?}")),
+        }
+    }
+    Ok(())
 }
 
 /// Looks for a few timestamps, and compares what is found with what was read.

@@ -8,6 +8,7 @@
 mod answers;
 pub mod audit;
 pub mod canary;
+mod changes;
 pub mod model;
 pub mod node;
 pub mod partition;

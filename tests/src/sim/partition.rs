@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use millstream_engine::checksum::crc32c;
+use millstream_engine::config::TopicConfig;
 use millstream_engine::format::batch::{self, BatchHeader};
 
 /// A batch as a reader was given it.
@@ -14,6 +15,8 @@ pub struct Stored {
     pub next: u64,
     /// Which batch it is: the number that its sender put into its first key.
     pub id: u64,
+    /// The leader epoch that it was stored under.
+    pub epoch: u32,
     /// The checksum of all its bytes.
     pub crc: u32,
     /// Its largest timestamp.
@@ -39,6 +42,14 @@ pub struct Partition {
     pub stamped: bool,
 }
 
+impl Partition {
+    /// A partition of a topic with these settings.
+    pub fn of(config: &TopicConfig) -> Partition {
+        let retention = config.retention_ms >= 0 || config.retention_bytes >= 0;
+        Partition { retention, stamped: config.log_append_time, ..Partition::default() }
+    }
+}
+
 /// Cuts what a reader was given into batches, each checked. The last may be cut off if `partial`.
 pub fn parse(mut bytes: &[u8], partial: bool) -> Result<Vec<(Stored, &[u8])>, String> {
     let mut batches = Vec::new();
@@ -56,6 +67,7 @@ pub fn parse(mut bytes: &[u8], partial: bool) -> Result<Vec<(Stored, &[u8])>, St
             base: header.base_offset.0,
             next: header.next_offset().0,
             id,
+            epoch: header.leader_epoch.0,
             crc: crc32c(whole),
             max_timestamp: header.max_timestamp,
         };

@@ -82,6 +82,7 @@ impl Story {
             bad_reads: false,
             deletes: true,
             trims: true,
+            changes: false,
         };
         Workload::new(self.seed, demand)
     }

@@ -132,6 +132,7 @@ impl<'a> Run<'a> {
             bad_reads: theme == Theme::BadReads,
             deletes: random.chance(0.5) || scenario.canary == Canary::DeletionReplayed,
             trims: random.chance(0.5),
+            changes: true,
         };
         Run {
             scenario,

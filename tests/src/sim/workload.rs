@@ -14,6 +14,7 @@ use millstream_engine::shard::request::{Request, Target, WatchId};
 use millstream_engine::time::WallMs;
 use millstream_engine::types::{Durability, Offset, PartitionId, ShardId, TopicId};
 
+use super::changes::{Change, Changes};
 use super::model::{Model, Outcome, Sent, Topic};
 use super::node::SimNode;
 
@@ -41,6 +42,8 @@ pub struct Demand {
     pub deletes: bool,
     /// Whether log starts are moved.
     pub trims: bool,
+    /// Whether topics grow and are configured, and ids for producers are asked for.
+    pub changes: bool,
 }
 
 #[derive(Clone)]
@@ -53,6 +56,7 @@ pub(super) enum Op {
     Trim { partition: PartitionId },
     Create(String),
     Delete(TopicId),
+    Change(Change),
 }
 
 /// An idempotent producer, which sends again what was not answered.
@@ -87,6 +91,7 @@ pub struct Workload {
     pub(super) poisoned: BTreeSet<ShardId>,
     /// The high watermark that each shard's host was told last.
     pub(super) told: BTreeMap<(ShardId, PartitionId), u64>,
+    pub(super) changes: Changes,
     next: u64,
     life: u64,
     wall: WallMs,
@@ -107,6 +112,7 @@ impl Workload {
             configs: BTreeMap::new(),
             poisoned: BTreeSet::new(),
             told: BTreeMap::new(),
+            changes: Changes::new(seed),
             next: 1,
             life: 0,
             wall: WallMs(1_700_000_000_000),
@@ -129,7 +135,7 @@ impl Workload {
             Op::Trim { partition } => format!("trim {partition}"),
             Op::Create(name) => format!("create {name}"),
             Op::Delete(id) => format!("delete {id}"),
-            Op::Find | Op::Watch { .. } | Op::Unwatch => "something small".to_owned(),
+            Op::Find | Op::Watch { .. } | Op::Unwatch | Op::Change(_) => "something small".to_owned(),
         });
         waiting.collect::<Vec<_>>().join(", ")
     }
@@ -172,6 +178,7 @@ impl Workload {
                 self.ask_something(node, shard);
             }
         }
+        self.ask_for_change(node);
     }
 
     fn ask_something(&mut self, node: &SimNode, shard: ShardId) {
@@ -433,5 +440,6 @@ impl Workload {
             }
         }
         self.names.retain(|_, id| id.is_some());
+        self.changes_restarted(metadata);
     }
 }
