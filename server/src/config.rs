@@ -142,6 +142,16 @@ pub struct Key {
     set: fn(&mut ServerConfig, &Value) -> Result<(), String>,
 }
 
+impl Key {
+    /// Its value in a configuration, as a text without quotes.
+    pub fn text(&self, config: &ServerConfig) -> String {
+        let written = (self.get)(config);
+        let table = format!("value = {written}").parse::<toml::Table>().ok();
+        let text = table.and_then(|table| Some(table.get("value")?.as_str()?.to_owned()));
+        text.unwrap_or(written)
+    }
+}
+
 /// Every key there is.
 pub static KEYS: &[Key] = &[
     Key {

@@ -1,16 +1,18 @@
 //! The only place where a protocol's intent becomes a request to the engine: it finds the shard in the metadata, and
 //! remembers on whose behalf it asked.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream_engine::buffer::Slice;
 use millstream_engine::error::Refusal;
 use millstream_engine::io::{ConnId, Job};
+use millstream_engine::limits::EXTENTS_PER_REQUEST_MAX;
 use millstream_engine::reactor::app::{AppToken, Outbox};
 use millstream_engine::shard::metadata::Metadata;
 use millstream_engine::shard::request::{Range, Request, Target, WatchId};
 use millstream_engine::time::Nanos;
-use millstream_engine::types::{Durability, Offset, PartitionId, ShardId};
+use millstream_engine::types::{Durability, LeaderEpoch, Offset, PartitionId, ShardId};
 
 /// Where topics are created and deleted.
 const METADATA_SHARD: ShardId = ShardId(0);
@@ -205,6 +207,37 @@ impl<'a> Dispatch<'a> {
     /// Answered as the request says.
     pub fn change_metadata(&mut self, part: u32, change: Request) {
         self.engine(part, METADATA_SHARD, change);
+    }
+
+    /// Asks where a leader epoch ends: `Reply::EpochEnd`.
+    pub fn epoch_end(
+        &mut self,
+        part: u32,
+        partition: PartitionId,
+        epoch: LeaderEpoch,
+    ) -> Result<(), Refusal> {
+        let shard = self.shard_of(partition)?;
+        self.engine(part, shard, Request::EpochEnd { partition, epoch });
+        Ok(())
+    }
+
+    /// Asks how large logs are: `Reply::Extents`, as often as is returned. Partitions that are no more are left out.
+    pub fn extents(&mut self, part: u32, partitions: &[PartitionId]) -> usize {
+        let metadata = self.metadata();
+        let mut by_shard: BTreeMap<ShardId, Vec<PartitionId>> = BTreeMap::new();
+        for partition in partitions {
+            if let Some(shard) = metadata.shard_of(*partition) {
+                by_shard.entry(shard).or_default().push(*partition);
+            }
+        }
+        let mut requests = 0;
+        for (shard, partitions) in by_shard {
+            for some in partitions.chunks(EXTENTS_PER_REQUEST_MAX) {
+                self.engine(part, shard, Request::Extents(some.to_vec()));
+                requests += 1;
+            }
+        }
+        requests
     }
 
     /// Moves a log's start up: `Reply::Trimmed`.

@@ -14,9 +14,18 @@ use crate::limits::SEARCH_INLINE_BYTES_MAX;
 
 /// The first version in which the record with the largest timestamp can be asked for (KIP-734).
 const MAX_TIMESTAMP_FROM: i16 = 7;
+/// The first versions with a number for the first offset on this machine, and for the last one elsewhere.
+const EARLIEST_LOCAL_FROM: i16 = 8;
+const LATEST_TIERED_FROM: i16 = 9;
+/// The first version with a time to wait: only another store would need it.
+const TIMEOUT_FROM: i16 = 10;
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
+/// The first offset on this machine: all are (KIP-405).
+const EARLIEST_LOCAL: i64 = -4;
+/// The last offset in another store: there is none (KIP-1005).
+const LATEST_TIERED: i64 = -5;
 /// What a missing offset or timestamp is on the wire.
 const NONE: i64 = -1;
 
@@ -63,6 +72,9 @@ impl ListOffsets {
             }
             reader.tags()?;
         }
+        if version >= TIMEOUT_FROM {
+            let _timeout_ms = reader.i32()?;
+        }
         reader.tags()?;
         Ok(ListOffsets { topics, waiting: 0 })
     }
@@ -76,13 +88,16 @@ impl ListOffsets {
         self.topics.for_each_mut(|topic, place, part| {
             let asked = find_partition(&metadata, topic, part.index).and_then(|partition| {
                 check_leader_epoch(&metadata, part.leader_epoch)?;
+                if part.timestamp == LATEST_TIERED && version >= LATEST_TIERED_FROM {
+                    return Ok(false);
+                }
                 let target = target(part.timestamp, version)
                     .filter(|_| served)
                     .ok_or(ErrorCode::UnsupportedVersion)?;
-                context.engine.find(place, partition, target).map_err(|refusal| code(&refusal))
+                context.engine.find(place, partition, target).map(|()| true).map_err(|refusal| code(&refusal))
             });
             match asked {
-                Ok(()) => waiting += 1,
+                Ok(asked) => waiting += usize::from(asked),
                 Err(error) => part.answer = Err(error),
             }
         });
@@ -170,6 +185,7 @@ fn target(timestamp: i64, version: i16) -> Option<Target> {
     match timestamp {
         LATEST => Some(Target::Latest),
         EARLIEST => Some(Target::Earliest),
+        EARLIEST_LOCAL if version >= EARLIEST_LOCAL_FROM => Some(Target::Earliest),
         MAX_TIMESTAMP if version >= MAX_TIMESTAMP_FROM => Some(Target::MaxTimestamp),
         0.. => Some(Target::Timestamp(WallMs(timestamp))),
         _ => None,

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use kafka_protocol::messages::{
-    ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest,
-    DeleteTopicsRequest, DescribeClusterRequest, ElectLeadersRequest, FetchRequest, InitProducerIdRequest,
-    ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest, ProduceRequest,
+    AlterConfigsRequest, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteRecordsRequest, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeLogDirsRequest, ElectLeadersRequest, FetchRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, ListOffsetsRequest, ListPartitionReassignmentsRequest, MetadataRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest,
 };
 use kafka_protocol::protocol::{HeaderVersion, Request};
 use millstream::kafka::APIS;
@@ -51,7 +53,12 @@ fn every_advertised_version_is_read_and_its_answer_decodes() {
         walk(empty::<DeleteTopicsRequest>),
         walk(empty::<DeleteRecordsRequest>),
         walk(|_| InitProducerIdRequest::default().with_transactional_id(None)),
+        walk(empty::<OffsetForLeaderEpochRequest>),
+        walk(empty::<DescribeConfigsRequest>),
+        walk(empty::<AlterConfigsRequest>),
+        walk(empty::<DescribeLogDirsRequest>),
         walk(empty::<CreatePartitionsRequest>),
+        walk(empty::<IncrementalAlterConfigsRequest>),
         walk(empty::<ElectLeadersRequest>),
         walk(empty::<ListPartitionReassignmentsRequest>),
         walk(empty::<DescribeClusterRequest>),

@@ -144,6 +144,11 @@ fn the_latest_record_is_found_from_version_7_on() {
     assert_eq!(hit(&find(&mut node, conn, 7, -3)), (0, 8, 1022));
     assert_eq!(hit(&find(&mut node, conn, 6, -3)), (35, -1, -1));
     assert_eq!(hit(&find(&mut node, conn, 7, -4)), (35, -1, -1));
+    assert_eq!(hit(&find(&mut node, conn, 8, -4)), (0, 0, -1), "everything is on this machine");
+    assert_eq!(hit(&find(&mut node, conn, 8, -5)), (35, -1, -1));
+    let tiered = find(&mut node, conn, 9, -5);
+    assert_eq!((hit(&tiered), tiered.leader_epoch), ((0, -1, -1), -1), "nothing is elsewhere");
+    assert_eq!(hit(&find(&mut node, conn, 10, -6)), (35, -1, -1));
 }
 
 #[test]

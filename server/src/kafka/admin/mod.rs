@@ -1,14 +1,21 @@
 //! What describes and changes topics and the node. A file per API.
 
+pub mod alter_configs;
+mod altering;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_cluster;
+pub mod describe_configs;
+pub mod describe_log_dirs;
 pub mod elect_leaders;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod list_partition_reassignments;
+pub mod offset_for_leader_epoch;
 mod placement;
+mod settings;
 mod topic_settings;
 
 use std::fmt;
