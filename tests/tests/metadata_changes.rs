@@ -8,7 +8,7 @@ use millstream_engine::io::sim::{Crash, Survivors, World};
 use millstream_engine::limits::{PARTITIONS_PER_TOPIC_MAX, PRODUCER_IDS_PER_RECORD};
 use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
-use millstream_engine::types::{MetadataEpoch, PartitionId, TopicId};
+use millstream_engine::types::{Durability, MetadataEpoch, PartitionId, TopicId};
 use millstream_tests::solo::{Solo, config};
 
 fn world() -> World {
@@ -88,7 +88,7 @@ fn settings_hold_at_once_and_after_a_crash() {
     for _ in 0..2 {
         let batch =
             millstream_engine::format::batch::BatchBuilder::new(1).push(None, Some(&[0; 300])).build();
-        let append = Request::Append { partition, batch: batch.into(), durability: Default::default() };
+        let append = Request::Append { partition, batch: batch.into(), durability: Durability::Durable };
         assert_eq!(refusal(node.ask(append)), Refusal::BatchTooLarge { limit: 200 });
         let metadata = node.shard().metadata();
         assert_eq!(metadata.topic("t").and_then(|topic| topic.setting("of.the.host")), Some("kept"));

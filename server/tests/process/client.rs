@@ -59,6 +59,15 @@ impl Client {
         Ok(R::decode(&mut bytes, version).unwrap())
     }
 
+    /// Asks one thing, and waits for the answer.
+    pub fn ask<R: Request + HeaderVersion>(&mut self, version: i16, request: &R) -> R::Response
+    where
+        R::Response: HeaderVersion,
+    {
+        self.send(version, request).unwrap();
+        self.receive(version).unwrap()
+    }
+
     /// Has a topic created, and waits until all of its partitions can be used: their number.
     pub fn create(&mut self, name: &str) -> usize {
         let wanted = metadata_request::MetadataRequestTopic::default().with_name(Some(topic(name)));

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may end where it is surprised, in its helpers too")]
 #![allow(clippy::disallowed_methods, reason = "what a process leaves behind is looked at in real files")]
 
+mod admin;
 mod broker;
 mod client;
 mod inspection;
