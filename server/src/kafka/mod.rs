@@ -27,6 +27,7 @@ use millstream_engine::shard::request::Reply;
 use millstream_engine::time::Nanos;
 use millstream_engine::types::PartitionId;
 
+pub use admin::topic_settings::documentation as topic_settings_documentation;
 pub use api::{APIS, Api};
 use codec::{Reader, Writer};
 pub use error::{ErrorCode, Failure};

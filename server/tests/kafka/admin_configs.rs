@@ -250,3 +250,18 @@ fn one_resource_does_not_stand_in_anothers_way_and_none_is_named_twice() {
     let codes: Vec<_> = response.responses.iter().map(|resource| resource.error_code).collect();
     assert_eq!(codes, [42, 42]);
 }
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test keeps a page of the repository fresh")]
+fn the_page_of_topic_settings_is_fresh() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/topic-settings.md");
+    let made = millstream::kafka::topic_settings_documentation();
+    if std::env::var_os("MILLSTREAM_RENEW_DOCS").is_some() {
+        std::fs::write(path, &made).unwrap();
+    }
+    let page = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        page == made,
+        "renew it: MILLSTREAM_RENEW_DOCS=1 cargo test -p millstream --test kafka page_of_topic_settings"
+    );
+}

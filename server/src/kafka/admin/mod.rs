@@ -16,7 +16,7 @@ pub mod list_partition_reassignments;
 pub mod offset_for_leader_epoch;
 mod placement;
 mod settings;
-mod topic_settings;
+pub mod topic_settings;
 
 use std::fmt;
 

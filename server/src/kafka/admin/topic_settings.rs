@@ -1,11 +1,13 @@
 //! A topic's settings as clients know them: Kafka's names, one row each, and whether it does anything here.
 //! Source: Kafka's documentation, "Topic Configs".
 
+use std::fmt::Write;
+
 use millstream_engine::config::TopicConfig;
 use millstream_engine::format::settings::{Setting, Values};
 
 use super::super::{ErrorCode, Failure};
-use crate::config::ServerConfig;
+use crate::config::{KEYS, ServerConfig};
 
 /// A setting that a topic may have.
 #[derive(Debug)]
@@ -292,6 +294,29 @@ pub fn check(name: &str, value: &str) -> Result<(), Failure> {
         return Ok(());
     }
     invalid(format!("Invalid value {value} for configuration {name}: it must be {}", setting.values()))
+}
+
+/// The page that describes every setting of a topic.
+pub fn documentation() -> String {
+    let mut page = "# Topic settings\n\n\
+        What a topic may be set to when it is created, and later by `AlterConfigs` and `IncrementalAlterConfigs`. The names are \
+        Kafka's, those that\nbegin with `millstream.` ours. A setting that is changed holds at once, for what is stored from \
+        then on. Where a topic says nothing, the\nnode's [configuration](configuration.md) holds, if it has such a key. Any other name \
+        is refused with `INVALID_CONFIG`.\n\n\
+        This page is made from the table in `server/src/kafka/admin/topic_settings.rs`; `cargo test` fails when it is out of \
+        date and says how to\nrenew it.\n\n\
+        | setting | is | default | key of the node | meaning |\n|---|---|---|---|---|\n"
+        .to_owned();
+    for setting in TOPIC_SETTINGS {
+        let TopicSetting { name, node_key, about, .. } = setting;
+        let key = node_key.filter(|key| KEYS.iter().any(|known| known.name == *key));
+        let key = key.map_or_else(String::new, |key| format!("`{key}`"));
+        let (values, default) = (setting.values(), setting.default());
+        let default = if default.is_empty() { default } else { format!("`{default}`") };
+        writeln!(page, "| `{name}` | {values} | {default} | {key} | {about} |")
+            .expect("writing to a string does not fail");
+    }
+    page
 }
 
 #[cfg(test)]
