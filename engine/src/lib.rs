@@ -31,6 +31,7 @@ pub mod io;
 pub mod journal;
 pub mod limits;
 pub mod log;
+pub mod metrics;
 pub mod reactor;
 pub mod shard;
 mod sync;

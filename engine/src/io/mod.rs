@@ -7,6 +7,7 @@
 mod blocking;
 pub mod fault;
 pub mod probe;
+pub mod process;
 pub mod random;
 mod replace;
 pub mod sim;

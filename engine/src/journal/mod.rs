@@ -136,6 +136,11 @@ impl Journal {
         self.in_flight.is_some()
     }
 
+    /// When the group in flight was submitted; zero if there is none.
+    pub fn in_flight_since(&self) -> Nanos {
+        self.in_flight.as_ref().map_or(Nanos::ZERO, |in_flight| in_flight.submitted_at)
+    }
+
     /// The ring of files.
     pub fn files(&self) -> &Files {
         &self.files

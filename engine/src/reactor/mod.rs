@@ -19,6 +19,7 @@ use timers::Timers;
 use crate::error::IoError;
 use crate::io::{ConnId, Event, Io, Socket, Token, Wait};
 use crate::limits::{MAIL_PER_ROUND, MAIL_ROUNDS_PER_TURN};
+use crate::metrics::{Reader, ShardMetrics, Step};
 use crate::shard::controller::{CONTROLLER, Change, Controller, Next};
 use crate::shard::mailbox::{Mail, Post};
 use crate::shard::metadata::Metadata;
@@ -189,6 +190,11 @@ impl<I: Io, A: App> Reactor<I, A> {
         &mut self.app
     }
 
+    /// What the shard tells of itself, for any thread.
+    pub fn metrics(&mut self) -> Reader<ShardMetrics> {
+        self.shard.observer().metrics.reader()
+    }
+
     /// The outside world.
     pub fn io(&mut self) -> &mut I {
         &mut self.io
@@ -213,7 +219,8 @@ impl<I: Io, A: App> Reactor<I, A> {
     /// done and `may_wait` is set.
     pub fn turn(&mut self, may_wait: bool) -> Turn {
         let mut events = std::mem::take(&mut self.events);
-        if may_wait && !self.is_spinning() && self.post.announce_sleep() {
+        let waits = may_wait && !self.is_spinning() && self.post.announce_sleep();
+        if waits {
             let stops = self.shared.stop.load(Ordering::SeqCst) && self.stopping.is_none();
             let wait = if stops { Wait::No } else { Wait::Until(self.next_due()) };
             self.io.poll(wait, &mut events);
@@ -223,6 +230,7 @@ impl<I: Io, A: App> Reactor<I, A> {
         }
         self.outbox.now = self.io.now();
         self.outbox.wall_ms = self.io.wall_ms();
+        self.shard.observer().turn_began(self.outbox.now, waits);
         if self.shared.stop.load(Ordering::SeqCst) && self.stopping.is_none() {
             self.stopping = Some(self.outbox.now);
             if self.shard.id() == CONTROLLER {
@@ -241,6 +249,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             self.step(AppEvent::Timer(token));
         }
         self.loosen_slow_sends();
+        self.shard.observer().step_ended(Step::Events, self.io.now());
         for _ in 0..MAIL_ROUNDS_PER_TURN {
             self.unpark();
             self.post.publish(|peer| self.io.wake(peer));
@@ -249,6 +258,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             }
             self.take_outputs();
         }
+        self.shard.observer().step_ended(Step::Mail, self.io.now());
         self.shard.end_turn(&mut self.io);
         if self.rename_waits {
             self.rename_next();
@@ -256,6 +266,7 @@ impl<I: Io, A: App> Reactor<I, A> {
         self.take_outputs();
         self.unpark();
         self.post.publish(|peer| self.io.wake(peer));
+        self.shard.observer().turn_ended(self.io.now());
         self.settle()
     }
 
@@ -415,6 +426,7 @@ impl<I: Io, A: App> Reactor<I, A> {
         self.post.take(MAIL_PER_ROUND, &mut mail);
         let any = !mail.is_empty();
         if any {
+            self.shard.observer().metrics.mailbox_messages.record(mail.len() as u64);
             self.last_busy = self.outbox.now;
         }
         for message in mail.drain(..) {

@@ -19,6 +19,7 @@ use crate::io::probe::probe;
 use crate::io::uring::{Peers, Uring, UringOptions};
 use crate::io::{Bell, Blocking, Io};
 use crate::limits::{JOURNALS_BYTES_DEFAULT_MAX, SHARDS_MAX};
+use crate::metrics::{Reader, ShardMetrics};
 use crate::shard::Shard;
 use crate::shard::controller::{CONTROLLER, Controller};
 use crate::shard::mailbox::{Post, mesh, slots};
@@ -51,6 +52,7 @@ pub struct Node {
     bells: Vec<Arc<dyn Bell>>,
     threads: Vec<JoinHandle<Result<(), Fatal>>>,
     reports: Vec<(ShardId, Report)>,
+    metrics: Vec<(ShardId, Reader<ShardMetrics>)>,
     notes: Vec<String>,
     root: PathBuf,
     direct: bool,
@@ -60,7 +62,7 @@ pub struct Node {
 
 /// What a shard's thread tells the thread that started it.
 enum Told {
-    Recovered(ShardId, Arc<dyn Bell>, Report),
+    Recovered(ShardId, Arc<dyn Bell>, Report, Reader<ShardMetrics>),
     Listening(SocketAddr),
     Failed(Fatal),
 }
@@ -122,6 +124,7 @@ where
         bells: Vec::new(),
         threads,
         reports: Vec::new(),
+        metrics: Vec::new(),
         notes: found.notes,
         root: data,
         direct: found.direct,
@@ -138,9 +141,10 @@ impl Node {
         let mut failed = None;
         while self.bells.len() < shards || (listens && self.address.is_none()) {
             match told.recv() {
-                Ok(Told::Recovered(shard, bell, report)) => {
+                Ok(Told::Recovered(shard, bell, report, metrics)) => {
                     self.bells.push(bell);
                     self.reports.push((shard, report));
+                    self.metrics.push((shard, metrics));
                 }
                 Ok(Told::Listening(address)) => self.address = Some(address),
                 Ok(Told::Failed(fatal)) => failed = Some(fatal),
@@ -172,6 +176,11 @@ impl Node {
     /// What each shard's recovery had to do.
     pub fn reports(&self) -> &[(ShardId, Report)] {
         &self.reports
+    }
+
+    /// What each shard tells of itself, as long as anybody wants to know.
+    pub fn metrics(&self) -> &[(ShardId, Reader<ShardMetrics>)] {
+        &self.metrics
     }
 
     /// Whether a shard has ended by itself, which it does only when it cannot go on.
@@ -236,7 +245,8 @@ impl Setup {
             }
         };
         let bell = reactor.io().bell();
-        let _ = self.tell.send(Told::Recovered(self.id, bell, report));
+        let metrics = reactor.metrics();
+        let _ = self.tell.send(Told::Recovered(self.id, bell, report, metrics));
         // Nobody serves before everybody can: a request may go to any shard.
         self.serve.wait();
         if let Some(address) = self.listen {

@@ -209,6 +209,7 @@ impl<I: Io> Shard<I> {
             batch::stamp_append_time(bytes, now);
         }
         let source = Source::Group(placed.payload.start);
+        self.observer.placed(waiting.since);
         self.placed(
             index,
             placement,
@@ -284,6 +285,7 @@ impl<I: Io> Shard<I> {
                 self.submit(io);
             }
         }
+        self.observer.placed(waiting.since);
         let Waiting { who, header, durability, chain, .. } = waiting;
         let Chain { placement, stamped, first_lsn, stamped_at, .. } = chain.expect("still there");
         self.placed(

@@ -114,6 +114,7 @@ impl<I: Io> Shard<I> {
             return;
         }
         self.maintenance.next_tick = now + TICK;
+        self.look_around(now, self.maintenance.free_bytes);
         self.roll_old_segments(io);
         if now >= self.maintenance.next_retention {
             self.maintenance.next_retention = now + Nanos::from_millis(self.config.retention_check_ms);
@@ -294,6 +295,7 @@ impl<I: Io> Shard<I> {
         for (log, segment) in self.trim.take_drained() {
             self.reads.readers.forget(log, segment);
         }
+        ended.inspect(|ended| self.observer.trimmed(*ended));
         match ended {
             None | Some(Ended::Failed(IoError::Halted | IoError::Cancelled)) => {}
             Some(Ended::Done) => {

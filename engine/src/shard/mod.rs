@@ -11,6 +11,7 @@ pub mod mailbox;
 mod maintenance;
 pub mod metadata;
 mod moving;
+pub mod observer;
 mod reads;
 pub mod recovery;
 pub mod request;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use append::{Placing, Waiting};
 use commits::{Commits, Watches};
 use maintenance::Maintenance;
+use observer::Observer;
 use reads::Reads;
 use request::{AppToken, Reply, Request, WatchId};
 
@@ -35,6 +37,7 @@ use crate::limits::{GROUP_BYTES_MAX, JOURNAL_SLAB_BYTES, READ_CHUNK_BYTES};
 use crate::log::segment::Segment;
 use crate::log::table::{LogIndex, Logs};
 use crate::log::{Log, paths};
+use crate::metrics::Step;
 use crate::time::Nanos;
 use crate::types::{Lsn, Offset, PartitionId, ShardId};
 use metadata::Metadata;
@@ -128,6 +131,7 @@ pub struct Shard<I: Io> {
     /// Idempotent producers that the logs remember, all together.
     producers: usize,
     outputs: VecDeque<Output>,
+    observer: Observer,
     io: std::marker::PhantomData<I>,
 }
 
@@ -181,6 +185,7 @@ impl<I: Io> Shard<I> {
     }
 
     fn refuse(&mut self, who: Requester, refusal: Refusal) {
+        self.observer.metrics.refusals.add(1);
         self.reply(who, Reply::Refused(refusal));
     }
 
@@ -239,11 +244,13 @@ impl<I: Io> Shard<I> {
         if let Err(error) = &done {
             tracing::error!(shard = self.id.0, %error, "the journal could not be flushed: this shard stores nothing any more");
         }
-        self.journal.on_durable(done.is_ok(), io.now());
+        let (submitted, now) = (self.journal.in_flight_since(), io.now());
+        self.journal.on_durable(done.is_ok(), now);
         if self.journal.is_poisoned() {
             return self.on_poisoned();
         }
         let flying = std::mem::take(&mut self.flying);
+        self.observer.durable(submitted, now, &flying);
         for placing in &flying {
             if let Some(log) = self.logs.get_mut(placing.log) {
                 log.durable(placing.segment, placing.position + placing.len, placing.next);
@@ -295,6 +302,7 @@ impl<I: Io> Shard<I> {
     pub fn end_turn(&mut self, io: &mut I) {
         self.drain_backlog(io);
         self.submit(io);
+        self.observer.step_ended(Step::Store, io.now());
         // What was drained since may go, also when nothing is submitted for want of memory.
         self.evict();
         // A batch in parts may have its last one in the open group, and the others in groups before it.
@@ -305,6 +313,7 @@ impl<I: Io> Shard<I> {
         self.maintain(io);
         self.submit(io);
         self.reads.readers.close_idle(io);
+        self.observer.step_ended(Step::Background, io.now());
     }
 
     /// Writes the open group, if none is in flight; its batches are the tail's from now on.
@@ -312,6 +321,7 @@ impl<I: Io> Shard<I> {
         let Some(submitted) = self.journal.submit(io, Token::new(tokens::COMMIT, 0)) else { return };
         assert!(self.flying.is_empty(), "one group in flight");
         std::mem::swap(&mut self.flying, &mut self.open_placed);
+        self.observer.submitted(submitted.bytes.len(), self.flying.len());
         let mut logs = VecDeque::with_capacity(self.flying.len());
         for placing in &self.flying {
             if let Some(log) = self.logs.get_mut(placing.log) {

@@ -252,6 +252,10 @@ impl<I: Io> Shard<I> {
     /// Keeps a cold read that goes on; answers for one that is over.
     fn after_cold(&mut self, io: &mut I, slot: usize, job: Job, result: Result<Option<Outcome>, Refusal>) {
         let (who, index) = (job.who, job.cold.log());
+        if let Ok(Some(Outcome::Chunk((bytes, _)))) = &result {
+            self.observer.metrics.cold_reads.add(1);
+            self.observer.metrics.cold_read_bytes.add(bytes_of(bytes));
+        }
         match (result, job.cold.want()) {
             (Ok(None), _) => self.reads.jobs[slot] = Some(job),
             (Err(refusal), _) => self.refuse(who, refusal),
@@ -288,12 +292,16 @@ impl<I: Io> Shard<I> {
         let Some(bytes) = self.unpinned(bytes) else { return self.refuse(who, Refusal::Busy) };
         let Some(log) = self.logs.get(index) else { return self.refuse(who, Refusal::UnknownPartition) };
         let (high_watermark, log_start) = (log.high_watermark, log.log_start);
+        self.observer.metrics.read_bytes.add(bytes_of(&bytes));
         self.reply(who, Reply::Read(ReadReply { bytes, rest, high_watermark, log_start }));
     }
 
     fn reply_loaded(&mut self, who: Requester, (bytes, rest): Chunk) {
         match self.unpinned(bytes) {
-            Some(bytes) => self.reply(who, Reply::Loaded(bytes, rest)),
+            Some(bytes) => {
+                self.observer.metrics.read_bytes.add(bytes_of(&bytes));
+                self.reply(who, Reply::Loaded(bytes, rest));
+            }
             None => self.refuse(who, Refusal::Busy),
         }
     }
@@ -316,7 +324,7 @@ impl<I: Io> Shard<I> {
         if usage.in_use + crate::limits::JOURNAL_SLAB_BYTES * 2 < usage.limit {
             return Some(slices);
         }
-        let len = slices.iter().map(|slice| slice.len()).sum::<usize>();
+        let len = bytes_of(&slices) as usize;
         if len == 0 {
             return Some(slices);
         }
@@ -326,6 +334,10 @@ impl<I: Io> Shard<I> {
         }
         Some(vec![block.freeze()])
     }
+}
+
+fn bytes_of(slices: &[Slice]) -> u64 {
+    slices.iter().map(|slice| slice.len() as u64).sum()
 }
 
 /// Bytes that can be read from `offset` on; as good as endless where the answer is in files.

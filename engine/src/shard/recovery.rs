@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::commits::{Commits, Watches};
 use super::maintenance::Maintenance;
 use super::metadata::Metadata;
+use super::observer::Observer;
 use super::reads::Reads;
 use super::{Pools, Shard, TailGroup, tokens};
 use crate::config::Config;
@@ -130,6 +131,7 @@ impl<I: Io> Shard<I> {
             disk_full: false,
             producers,
             outputs: VecDeque::new(),
+            observer: Observer::default(),
             io: PhantomData,
         };
         Ok((shard, report))
