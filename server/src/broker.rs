@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream_engine::io::ConnId;
+use millstream_engine::metrics::{Meter, Reader};
 use millstream_engine::reactor::app::{App, AppEvent, Outbox};
 use millstream_engine::time::Nanos;
 
 use crate::config::ServerConfig;
 use crate::dispatch::{self, Origin, Pending};
 use crate::limits::CONNECTIONS_PER_SHARD_MAX;
+use crate::metrics::BrokerMetrics;
 use crate::net::{Connection, Shared};
 
 /// How often within the time that a connection may be idle it is looked at.
@@ -21,6 +23,7 @@ pub struct Broker {
     config: Arc<ServerConfig>,
     connections: BTreeMap<ConnId, Connection>,
     pending: Pending,
+    metrics: Meter<BrokerMetrics>,
     /// Bytes of requests that have arrived in part, over all connections.
     partial_bytes: usize,
     stopping: bool,
@@ -33,9 +36,15 @@ impl Broker {
             config,
             connections: BTreeMap::new(),
             pending: Pending::default(),
+            metrics: Meter::default(),
             partial_bytes: 0,
             stopping: false,
         }
+    }
+
+    /// What this shard's part of the broker tells of itself, for any thread.
+    pub fn metrics(&self) -> Reader<BrokerMetrics> {
+        self.metrics.reader()
     }
 
     /// Requests to the engine, timers and jobs that have not been answered.
@@ -51,7 +60,8 @@ impl Broker {
     /// Works on a connection, if there still is such a one.
     fn with(&mut self, conn: ConnId, out: &mut Outbox, work: impl FnOnce(&mut Connection, &mut Shared<'_>)) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let mut shared = Shared { config: &self.config, out, pending: &mut self.pending };
+        let mut shared =
+            Shared { config: &self.config, metrics: &self.metrics, out, pending: &mut self.pending };
         let before = connection.partial_bytes();
         work(connection, &mut shared);
         self.partial_bytes = self.partial_bytes - before + connection.partial_bytes();
@@ -71,11 +81,14 @@ impl Broker {
             return;
         }
         if self.connections.len() >= CONNECTIONS_PER_SHARD_MAX {
+            self.metrics.turned_away.add(1);
             tracing::warn!("a connection was closed: this shard serves {CONNECTIONS_PER_SHARD_MAX} already");
             out.close(conn);
             return;
         }
         self.connections.insert(conn, connection);
+        self.metrics.accepted.add(1);
+        self.metrics.connections.set(self.connections.len() as u64);
     }
 
     /// Closes the connections that have been idle for too long, and comes back in a quarter of that time.
@@ -118,6 +131,7 @@ impl App for Broker {
                 self.accept(Connection::new(conn, peer, local, &self.config, out.now()), conn, out);
             }
             AppEvent::Received(conn, bytes) => {
+                self.metrics.received.add(bytes.len() as u64);
                 self.with(conn, out, |connection, shared| connection.received(bytes, shared));
             }
             AppEvent::SendDone(conn) => self.with(conn, out, Connection::sent),
@@ -126,6 +140,7 @@ impl App for Broker {
                 tracing::debug!(?conn, ?reason, "connection over");
                 self.with(conn, out, Connection::closed);
                 self.connections.remove(&conn);
+                self.metrics.connections.set(self.connections.len() as u64);
             }
             AppEvent::Timer(token) => {
                 let origin = self.pending.take(token);

@@ -69,6 +69,9 @@ pub struct Serve {
     /// Where Kafka clients are listened for; port 0 picks a free one [default: 127.0.0.1:9092]
     #[arg(long, value_name = "ADDR")]
     kafka: Option<SocketAddr>,
+    /// Where health and metrics are answered over HTTP; port 0 picks a free one [default: 127.0.0.1:15672]
+    #[arg(long, value_name = "ADDR")]
+    http: Option<SocketAddr>,
     /// What clients are told to connect to [default: the address at which they reached us]
     #[arg(long, value_name = "HOST[:PORT]")]
     advertise: Option<Advertise>,
@@ -94,6 +97,7 @@ impl Serve {
         config.data_dir = self.data.unwrap_or(config.data_dir);
         config.shards = self.shards.or(config.shards);
         config.kafka_listen = self.kafka.unwrap_or(config.kafka_listen);
+        config.http_listen = self.http.unwrap_or(config.http_listen);
         config.kafka_advertise = self.advertise.or(config.kafka_advertise);
         Ok(config)
     }
@@ -115,23 +119,42 @@ mod tests {
     fn no_arguments_serve_with_defaults() {
         let config = config(&[]).unwrap();
         assert_eq!(config.kafka_listen.to_string(), "127.0.0.1:9092");
+        assert_eq!(config.http_listen.to_string(), "127.0.0.1:15672");
         assert_eq!((config.data_dir.as_str(), config.shards), ("./millstream-data", None));
     }
 
     #[test]
     fn flags_work_with_and_without_the_command() {
         for command in [&["serve"][..], &[]] {
-            let flags = ["--data", "d", "--shards", "3", "--kafka", "[::]:0", "--advertise", "h:1"];
+            let flags = [
+                "--data",
+                "d",
+                "--shards",
+                "3",
+                "--kafka",
+                "[::]:0",
+                "--http",
+                "[::1]:2",
+                "--advertise",
+                "h:1",
+            ];
             let config = config(&[command, &flags].concat()).unwrap();
             assert_eq!((config.data_dir.as_str(), config.shards), ("d", Some(3)));
             assert_eq!(config.kafka_listen.to_string(), "[::]:0");
+            assert_eq!(config.http_listen.to_string(), "[::1]:2");
             assert_eq!(config.kafka_advertise.unwrap().to_string(), "h:1");
         }
     }
 
     #[test]
     fn flags_that_cannot_be_are_refused() {
-        for flags in [["--shards", "0"], ["--shards", "257"], ["--kafka", "nowhere"], ["--advertise", ":"]] {
+        for flags in [
+            ["--shards", "0"],
+            ["--shards", "257"],
+            ["--kafka", "nowhere"],
+            ["--http", ":1"],
+            ["--advertise", ":"],
+        ] {
             assert!(config(&flags).is_err(), "{flags:?}");
         }
         assert!(config(&["--config", "/no/such/file"]).unwrap_err().contains("/no/such/file"));

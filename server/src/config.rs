@@ -20,6 +20,8 @@ pub struct ServerConfig {
     pub shards: Option<u16>,
     /// Where Kafka clients are listened for. Port 0 picks a free one.
     pub kafka_listen: SocketAddr,
+    /// Where health and metrics are answered over HTTP. Port 0 picks a free one.
+    pub http_listen: SocketAddr,
     /// What clients are told to connect to; `None` means the address at which they reached us.
     pub kafka_advertise: Option<Advertise>,
     /// Whether asking for a topic creates it.
@@ -44,6 +46,7 @@ impl Default for ServerConfig {
             data_dir: "./millstream-data".to_owned(),
             shards: None,
             kafka_listen: SocketAddr::from(([127, 0, 0, 1], 9092)),
+            http_listen: SocketAddr::from(([127, 0, 0, 1], 15672)),
             kafka_advertise: None,
             auto_create_topics: true,
             clamp_replication: false,
@@ -173,12 +176,13 @@ pub static KEYS: &[Key] = &[
         name: "kafka.listen",
         about: "Where Kafka clients are listened for; port 0 picks a free one. `--kafka` comes first.",
         get: |config| quoted(&config.kafka_listen.to_string()),
-        set: |config, value| {
-            text(value)?
-                .parse()
-                .map(|listen| config.kafka_listen = listen)
-                .map_err(|_| "an address and a port, such as \"127.0.0.1:9092\"".to_owned())
-        },
+        set: |config, value| address(value, "127.0.0.1:9092").map(|listen| config.kafka_listen = listen),
+    },
+    Key {
+        name: "http.listen",
+        about: "Where health and metrics are answered over HTTP (docs/metrics.md); port 0 picks a free one. `--http` comes first.",
+        get: |config| quoted(&config.http_listen.to_string()),
+        set: |config, value| address(value, "127.0.0.1:15672").map(|listen| config.http_listen = listen),
     },
     Key {
         name: "kafka.advertise",
@@ -354,6 +358,10 @@ pub static KEYS: &[Key] = &[
 
 fn text(value: &Value) -> Result<&str, String> {
     value.as_str().ok_or_else(|| "a string".to_owned())
+}
+
+fn address(value: &Value, example: &str) -> Result<SocketAddr, String> {
+    text(value)?.parse().map_err(|_| format!("an address and a port, such as \"{example}\""))
 }
 
 fn boolean(value: &Value) -> Result<bool, String> {

@@ -5,6 +5,7 @@
 //! serves real connections: [`broker::Broker`].
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod broker;
 pub mod cli;
 pub mod config;
@@ -12,5 +13,6 @@ pub mod dispatch;
 pub mod inspect;
 pub mod kafka;
 pub mod limits;
+pub mod metrics;
 pub mod net;
 pub mod run;

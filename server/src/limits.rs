@@ -1,5 +1,7 @@
 //! Every bound in the host, and the relations between them that the code relies on. The engine has its own.
 
+use std::time::Duration;
+
 /// Connections that one shard serves. One more is closed as it is accepted.
 pub const CONNECTIONS_PER_SHARD_MAX: usize = 10_000;
 
@@ -36,6 +38,19 @@ pub const FETCH_READS_IN_FLIGHT_MAX: usize = 64;
 pub const SEARCH_INLINE_BYTES_MAX: usize = 64 << 10;
 /// What a batch may decompress to when it is searched by time.
 pub const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
+
+/// HTTP connections at a time. One more is closed as it is accepted.
+pub const HTTP_CONNECTIONS_MAX: usize = 64;
+/// Bytes of an HTTP request before its body, of which none is read.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 << 10;
+/// How long an HTTP connection may take to send that, or be silent.
+pub const HTTP_HEAD_WAIT: Duration = Duration::from_secs(20);
+/// How long an HTTP connection is served, and how long an answer under way may take after that.
+pub const HTTP_LIFE: Duration = Duration::from_mins(5);
+/// See [`HTTP_LIFE`].
+pub const HTTP_LIFE_GRACE: Duration = Duration::from_secs(10);
+/// Looks at the shards, about one per second, after which one that has not turned is taken to be stuck.
+pub const STUCK_LOOKS: u32 = 10;
 
 const _: () = assert!(SEND_SLICES_MAX <= 1024, "the kernel takes at most 1024 slices at once");
 const _: () = assert!(

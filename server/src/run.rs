@@ -1,17 +1,23 @@
-//! A node's life: start the engine with a [`Broker`] per shard, say that it serves, wait for a signal, stop in good
+//! A node's life: listen for HTTP, start the engine with a [`Broker`] per shard, say that it serves, wait for a signal, stop in good
 //! order.
 
+use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use millstream_engine::error::Fatal;
+use millstream_engine::metrics::Reader;
 use millstream_engine::reactor::node::{Node, NodeOptions, start};
+use millstream_engine::types::ShardId;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::admin::Admin;
 use crate::broker::Broker;
 use crate::config::ServerConfig;
+use crate::metrics::{BrokerMetrics, ShardReaders};
 
 /// How often the process looks whether it was told to end, or has to.
 const LOOK: Duration = Duration::from_millis(20);
@@ -27,15 +33,34 @@ pub fn serve(mut config: ServerConfig) -> Result<(), Fatal> {
         listen: Some(config.kafka_listen),
     };
     let config = Arc::new(config);
-    let node = start(options, move |_| Broker::new(Arc::clone(&config)))?;
-    announce(&node);
+    // First of all, so that whoever asks is told that the node starts.
+    let admin = Admin::start(config.http_listen).map_err(Fatal::Refused)?;
+    let readers = Arc::new(Mutex::new(BTreeMap::new()));
+    let collected = Arc::clone(&readers);
+    let node = start(options, move |shard| {
+        let broker = Broker::new(Arc::clone(&config));
+        collected.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, broker.metrics());
+        broker
+    })?;
+    admin.serving(join(&node, &mut readers.lock().unwrap_or_else(PoisonError::into_inner)));
+    announce(&node, admin.address());
     while !stop.load(Ordering::Relaxed) && !node.has_failed() {
         std::thread::sleep(LOOK);
     }
     tracing::info!("stopping");
+    admin.stopping();
     node.stop()?;
     tracing::info!("stopped: everything acknowledged is on disk");
     Ok(())
+}
+
+/// Both parts of what each shard tells, in order of the shards' numbers.
+fn join(node: &Node, brokers: &mut BTreeMap<ShardId, Reader<BrokerMetrics>>) -> Vec<ShardReaders> {
+    let engines: BTreeMap<_, _> = node.metrics().iter().cloned().collect();
+    let join = |(shard, engine)| Some(ShardReaders { engine, broker: brokers.remove(&shard)? });
+    let joined: Vec<_> = engines.into_iter().filter_map(join).collect();
+    assert_eq!(joined.len(), node.metrics().len(), "every shard has made its broker");
+    joined
 }
 
 fn watch_signals() -> Result<Arc<AtomicBool>, Fatal> {
@@ -50,7 +75,7 @@ fn watch_signals() -> Result<Arc<AtomicBool>, Fatal> {
 }
 
 /// Tells the operator what was found, in the log, and whoever started the process that it serves, on stdout.
-fn announce(node: &Node) {
+fn announce(node: &Node, http: SocketAddr) {
     for note in node.notes() {
         tracing::info!("{note}");
     }
@@ -59,7 +84,16 @@ fn announce(node: &Node) {
         tracing::info!(shard = shard.0, logs, journal_bytes, last_lsn = report.last_lsn.0, "recovered");
     }
     let address = node.address().expect("a node that was asked to listen does");
+    for (listener, address) in [("kafka.listen", address), ("http.listen", http)] {
+        if !address.ip().to_canonical().is_loopback() {
+            tracing::warn!(
+                %address,
+                "`{listener}` is reachable from other machines, and there is neither encryption nor a password: \
+                 anybody who can connect can use it. Only for networks that you trust"
+            );
+        }
+    }
     let mut stdout = std::io::stdout().lock();
     // Nobody may be listening to stdout, which is no reason not to serve.
-    let _ = writeln!(stdout, "ready kafka={address}").and_then(|()| stdout.flush());
+    let _ = writeln!(stdout, "ready kafka={address} http={http}").and_then(|()| stdout.flush());
 }

@@ -240,6 +240,11 @@ pub(super) fn find(key: i16) -> Option<&'static Api> {
     APIS.iter().find(|api| api.key == key)
 }
 
+/// Its place in the table.
+pub(super) fn place(key: i16) -> Option<usize> {
+    APIS.iter().position(|api| api.key == key)
+}
+
 /// Whether a version of an API is served, not only advertised.
 pub(super) fn is_served(context: &Context<'_>) -> bool {
     find(context.header.api_key).is_some_and(|api| context.header.version >= api.served_from)

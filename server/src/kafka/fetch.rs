@@ -316,8 +316,10 @@ impl Fetch {
         write_head(&mut writer, version, ErrorCode::None);
         let mut cuts = Vec::with_capacity(parts.len());
         self.topics.write(&mut writer, |writer, part| {
+            let error = part.partition.err().unwrap_or_default();
+            context.note_error(error);
             writer.i32(part.index);
-            writer.i16(part.partition.err().unwrap_or_default().code());
+            writer.i16(error.code());
             writer.i64(part.high_watermark);
             if version >= 4 {
                 // Without transactions the last stable offset is the high watermark, and none has been aborted.
@@ -387,6 +389,7 @@ fn write_head(writer: &mut Writer, version: i16, error: ErrorCode) {
 }
 
 fn answer_error(context: &Context<'_>, error: ErrorCode) -> Done {
+    context.note_error(error);
     let mut writer = context.response(16);
     write_head(&mut writer, context.header.version, error);
     writer.count(0);

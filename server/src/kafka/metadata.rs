@@ -144,7 +144,10 @@ impl MetadataRequest {
                 for wanted in topics {
                     match wanted.find(&metadata) {
                         Some(topic) => write_topic(&mut writer, version, &metadata, topic, operations),
-                        None => wanted.write_missing(&mut writer, version),
+                        None => {
+                            context.note_error(wanted.missing);
+                            wanted.write_missing(&mut writer, version);
+                        }
                     }
                 }
             }
@@ -269,6 +272,7 @@ pub fn answer_too_new(context: &Context<'_>) -> Done {
     let mut writer = context.response(64);
     let version = context.header.version;
     write_node(&mut writer, version, context, &context.engine.metadata());
+    context.note_error(ErrorCode::UnsupportedVersion);
     writer.count(0);
     writer.i16(ErrorCode::UnsupportedVersion.code());
     writer.tags();

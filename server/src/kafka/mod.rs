@@ -35,12 +35,15 @@ pub use header::RequestHeader;
 
 use crate::config::ServerConfig;
 use crate::dispatch::Dispatch;
+use crate::metrics::BrokerMetrics;
 use crate::net::Response;
 
 /// What a request has at hand while it is worked on.
 pub struct Context<'a> {
     /// The node's settings.
     pub config: &'a ServerConfig,
+    /// What is counted.
+    pub metrics: &'a BrokerMetrics,
     /// The address that the client dialled.
     pub local: SocketAddr,
     /// The request's header.
@@ -50,6 +53,20 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Counts the request.
+    pub fn began(&self) {
+        if let Some(place) = api::place(self.header.api_key) {
+            self.metrics.requests.at(place).add(1);
+        }
+    }
+
+    /// Counts an error code that the answer holds; "none" is no error.
+    fn note_error(&self, error: ErrorCode) {
+        if let Some(place) = api::place(self.header.api_key).filter(|_| error != ErrorCode::None) {
+            self.metrics.errors.at(place).add(1);
+        }
+    }
+
     /// A response to this request, with room for about `capacity` bytes.
     fn response(&self, capacity: usize) -> Writer {
         let RequestHeader { api_key, version, correlation_id } = self.header;
@@ -173,6 +190,13 @@ const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state",
 /// Whether a topic is the broker's own.
 fn is_internal(topic: &str) -> bool {
     INTERNAL_TOPICS.contains(&topic)
+}
+
+/// Counts an answer, and how long it took.
+pub fn note_answer(metrics: &BrokerMetrics, header: RequestHeader, took: Nanos) {
+    if let Some(place) = api::place(header.api_key) {
+        metrics.request.at(place).record(took.0);
+    }
 }
 
 /// The partition under a topic's name and a number from the wire.

@@ -128,7 +128,10 @@ impl Produce {
         let failure = self.topics.partitions().iter().find_map(|part| part.outcome.as_ref().err());
         Some(match failure {
             None => Done::Answer(Response::silent()),
-            Some(failure) => Done::HangUp(format!("a produce request with acks=0: {}", failure.message)),
+            Some(failure) => {
+                context.note_error(failure.error);
+                Done::HangUp(format!("a produce request with acks=0: {}", failure.message))
+            }
         })
     }
 
@@ -141,8 +144,10 @@ impl Produce {
                 Ok(appended) => (Some(appended), None),
                 Err(failure) => (None, Some(failure)),
             };
+            let error = failure.map_or(ErrorCode::None, |failure| failure.error);
+            context.note_error(error);
             writer.i32(part.index);
-            writer.i16(failure.map_or(ErrorCode::None, |failure| failure.error).code());
+            writer.i16(error.code());
             writer.i64(appended.map_or(-1, |appended| wire_offset(appended.base_offset)));
             if version >= 2 {
                 writer.i64(appended.and_then(|appended| appended.append_time).map_or(-1, |time| time.0));

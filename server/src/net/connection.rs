@@ -20,11 +20,14 @@ use crate::kafka::{self, Context, Done, Input, Work};
 use crate::limits::{
     REQUEST_BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX, RESPONSE_BYTES_WAITING_MAX, SEND_BYTES,
 };
+use crate::metrics::BrokerMetrics;
 
 /// What the connections of a shard share during one step.
 pub struct Shared<'a> {
     /// The node's settings.
     pub config: &'a ServerConfig,
+    /// What is counted.
+    pub metrics: &'a BrokerMetrics,
     /// Where requests go.
     pub out: &'a mut Outbox,
     /// Who waits for what.
@@ -36,6 +39,7 @@ pub struct Shared<'a> {
 struct InFlight {
     header: kafka::RequestHeader,
     frame_bytes: usize,
+    began: Nanos,
     state: State,
 }
 
@@ -245,7 +249,8 @@ impl Connection {
         let Some(request) = self.request(number) else { return };
         let State::Working(work) = &mut request.state else { return };
         let engine = Dispatch::new(shared.out, shared.pending, id, number);
-        let mut context = Context { config: shared.config, local, header: request.header, engine };
+        let header = request.header;
+        let mut context = Context { config: shared.config, metrics: shared.metrics, local, header, engine };
         let done = work.on(input, &mut context);
         self.progress(number, done, shared);
     }
@@ -261,6 +266,8 @@ impl Connection {
                 self.answered_bytes += response.held_bytes();
                 let request = self.request(number).expect("it has just been worked on");
                 request.state = State::Answered(response);
+                let (header, took) = (request.header, shared.out.now().since(request.began));
+                kafka::note_answer(shared.metrics, header, took);
             }
             Some(Done::HangUp(reason)) => self.hang_up(&reason, shared),
         }
@@ -319,10 +326,17 @@ impl Connection {
         };
         let number = self.first + self.requests.len() as u64;
         let engine = Dispatch::new(shared.out, shared.pending, self.id, number);
-        let mut context = Context { config: shared.config, local: self.local, header, engine };
+        let mut context =
+            Context { config: shared.config, metrics: shared.metrics, local: self.local, header, engine };
+        context.began();
         let done = work.start(&mut context);
         self.request_bytes += frame.len();
-        self.requests.push_back(InFlight { header, frame_bytes: frame.len(), state: State::Working(work) });
+        self.requests.push_back(InFlight {
+            header,
+            frame_bytes: frame.len(),
+            began: shared.out.now(),
+            state: State::Working(work),
+        });
         self.progress(number, done, shared);
     }
 
@@ -356,7 +370,10 @@ impl Connection {
         }
         match self.queue.next_step() {
             None => {}
-            Some(SendStep::Send(slices)) => shared.out.send(self.id, slices),
+            Some(SendStep::Send(slices)) => {
+                shared.metrics.sent.add(slices.iter().map(|slice| slice.len() as u64).sum());
+                shared.out.send(self.id, slices);
+            }
             Some(SendStep::Load(range)) => {
                 if let Err(refusal) = dispatch::load(shared.out, shared.pending, self.id, range) {
                     self.hang_up(&format_args!("a fetch could not be finished: {refusal}"), shared);

@@ -51,10 +51,18 @@ impl Drop for TempDir {
     }
 }
 
-/// The command that serves `dir` on a free port.
+/// A free port of this machine.
+pub const ANY_PORT: &str = "127.0.0.1:0";
+
+/// The command that serves `dir` on free ports.
 pub fn serve(dir: &TempDir) -> Command {
+    serve_at(dir, ANY_PORT, ANY_PORT)
+}
+
+/// The command that serves `dir` at these addresses.
+pub fn serve_at(dir: &TempDir, kafka: &str, http: &str) -> Command {
     let mut command = Command::new(BINARY);
-    command.arg("--data").arg(dir.data()).args(["--kafka", "127.0.0.1:0"]);
+    command.arg("--data").arg(dir.data()).args(["--kafka", kafka, "--http", http]);
     command
 }
 
@@ -62,15 +70,21 @@ pub fn serve(dir: &TempDir) -> Command {
 pub struct Broker {
     child: Child,
     pub address: SocketAddr,
+    pub http: SocketAddr,
 }
 
 impl Broker {
     /// Starts the command and waits until it says that it serves.
     pub fn start(command: &mut Command) -> Broker {
-        let child =
-            command.stdout(Stdio::piped()).stderr(Stdio::inherit()).env("MILLSTREAM_LOG", "warn").spawn();
+        Broker::start_with_log(command, Stdio::inherit())
+    }
+
+    /// The same; its log goes elsewhere.
+    pub fn start_with_log(command: &mut Command, log: impl Into<Stdio>) -> Broker {
+        let child = command.stdout(Stdio::piped()).stderr(log).env("MILLSTREAM_LOG", "warn").spawn();
         // Owned from here on, so that it is killed whatever comes.
-        let mut broker = Broker { child: child.unwrap(), address: SocketAddr::from(([0, 0, 0, 0], 0)) };
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut broker = Broker { child: child.unwrap(), address: nowhere, http: nowhere };
         let stdout = broker.child.stdout.take().unwrap();
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
@@ -79,8 +93,11 @@ impl Broker {
             let _ = sender.send(line);
         });
         let line = lines.recv_timeout(PATIENCE).expect("a line on stdout");
-        let address = line.trim_end().strip_prefix("ready kafka=").and_then(|address| address.parse().ok());
-        broker.address = address.unwrap_or_else(|| panic!("this is not the ready line: {line:?}"));
+        let addresses =
+            line.trim_end().strip_prefix("ready kafka=").and_then(|rest| rest.split_once(" http="));
+        let addresses = addresses.and_then(|(kafka, http)| Some((kafka.parse().ok()?, http.parse().ok()?)));
+        (broker.address, broker.http) =
+            addresses.unwrap_or_else(|| panic!("this is not the ready line: {line:?}"));
         broker
     }
 
@@ -91,11 +108,21 @@ impl Broker {
     }
 
     /// Asks it to stop, and waits for the end.
-    pub fn terminate(mut self) -> ExitStatus {
+    pub fn terminate(self) -> ExitStatus {
+        self.ask_to_stop();
+        self.wait()
+    }
+
+    /// Waits for the end, which it was asked for.
+    pub fn wait(mut self) -> ExitStatus {
+        end(&mut self.child)
+    }
+
+    /// Asks it to stop.
+    pub fn ask_to_stop(&self) {
         // The standard library sends no signal but SIGKILL, and a shell is everywhere.
         let kill = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status();
         assert!(kill.unwrap().success());
-        end(&mut self.child)
     }
 }
 

@@ -20,7 +20,12 @@ const METADATA: i16 = 7;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One connection.
-pub struct Client(TcpStream);
+pub struct Client {
+    socket: TcpStream,
+    /// Bytes that went either way.
+    pub sent: u64,
+    pub received: u64,
+}
 
 fn topic(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
@@ -31,12 +36,12 @@ impl Client {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Client(socket)
+        Client { socket, sent: 0, received: 0 }
     }
 
     /// The connection, for what no client would send.
     pub fn socket(&mut self) -> &mut TcpStream {
-        &mut self.0
+        &mut self.socket
     }
 
     fn send<R: Request + HeaderVersion>(&mut self, version: i16, request: &R) -> io::Result<()> {
@@ -46,14 +51,16 @@ impl Client {
         request.encode(&mut body, version).unwrap();
         let mut frame = (body.len() as u32).to_be_bytes().to_vec();
         frame.extend_from_slice(&body);
-        self.0.write_all(&frame)
+        self.sent += frame.len() as u64;
+        self.socket.write_all(&frame)
     }
 
     fn receive<R: Decodable + HeaderVersion>(&mut self, version: i16) -> io::Result<R> {
         let mut length = [0; 4];
-        self.0.read_exact(&mut length)?;
+        self.socket.read_exact(&mut length)?;
         let mut body = vec![0; u32::from_be_bytes(length) as usize];
-        self.0.read_exact(&mut body)?;
+        self.socket.read_exact(&mut body)?;
+        self.received += (length.len() + body.len()) as u64;
         let mut bytes = Bytes::from(body);
         ResponseHeader::decode(&mut bytes, R::header_version(version)).unwrap();
         Ok(R::decode(&mut bytes, version).unwrap())
@@ -104,6 +111,12 @@ impl Client {
         let partition = &response.responses[0].partition_responses[0];
         assert_eq!(partition.error_code, 0);
         Ok(partition.base_offset)
+    }
+
+    /// The next batch that was sent is not acknowledged: the error's code.
+    pub fn refused(&mut self) -> i16 {
+        let response = self.receive::<kafka_protocol::messages::ProduceResponse>(PRODUCE).unwrap();
+        response.responses[0].partition_responses[0].error_code
     }
 
     /// Asks for what there is from an offset on, and waits for up to `max_wait_ms` if it is nothing.

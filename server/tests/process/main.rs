@@ -6,7 +6,9 @@
 mod admin;
 mod broker;
 mod client;
+mod exposition;
 mod inspection;
 mod kill;
+mod management;
 mod refusals;
 mod stop;

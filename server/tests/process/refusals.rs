@@ -6,7 +6,7 @@ use std::process::Command;
 
 use millstream_engine::format::manifest::{FORMAT_VERSION, Manifest};
 
-use crate::broker::{BINARY, Broker, TempDir, run, serve};
+use crate::broker::{ANY_PORT, Broker, TempDir, run, serve, serve_at};
 
 /// The start fails, and its message holds all of these.
 fn check(command: &mut Command, expected: &[&str]) {
@@ -32,10 +32,9 @@ fn a_second_broker_on_the_same_directory_is_refused() {
 fn a_port_in_use_is_named() {
     let dir = TempDir::new();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = listener.local_addr().unwrap();
-    let mut command = Command::new(BINARY);
-    command.arg("--data").arg(dir.data()).args(["--kafka", &taken.to_string()]);
-    check(&mut command, &[&taken.to_string(), "in use"]);
+    let taken = listener.local_addr().unwrap().to_string();
+    check(&mut serve_at(&dir, &taken, ANY_PORT), &[&taken, "in use"]);
+    check(&mut serve_at(&dir, ANY_PORT, &taken), &["HTTP", &taken, "in use"]);
     // The directory is as good as before.
     Broker::start(&mut serve(&dir));
 }

@@ -1,0 +1,96 @@
+//! The node's management over HTTP: health and metrics. It has a thread of its own, which asks nothing of the shards: it
+//! reads what they have noted, so that it answers although one of them is stuck or poisoned, and holds none of them up.
+
+mod health;
+mod http;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::Notify;
+
+use crate::metrics::{Metrics, ShardReaders};
+pub use health::{Health, Seen, Stage, Verdict};
+
+/// The management listener, and the thread that serves it.
+pub struct Admin {
+    address: SocketAddr,
+    state: Arc<State>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the thread that serves and the one that runs the node share.
+#[derive(Default)]
+struct State {
+    health: Mutex<Health>,
+    /// What there is to read, once the shards serve. The lock is the readers' among themselves.
+    metrics: OnceLock<Mutex<Metrics>>,
+    end: Notify,
+}
+
+impl State {
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn metrics(&self) -> Option<MutexGuard<'_, Metrics>> {
+        self.metrics.get().map(|metrics| metrics.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Looks at the shards, for [`Health`].
+    fn look(&self) {
+        let Some(metrics) = self.metrics() else { return };
+        let seen = metrics.shards().map(|(_, readers)| Seen {
+            turns: readers.engine.get(|shard| shard.turns.get()),
+            poisoned: readers.engine.get(|shard| shard.poisoned.get()) > 0,
+            disk_full: readers.engine.get(|shard| shard.disk_full.get()) > 0,
+        });
+        self.health().look(seen);
+    }
+}
+
+impl Admin {
+    /// Listens at `address`, where port 0 picks a free one, and answers from now on that the node is starting. An error
+    /// says what could not be done.
+    pub fn start(address: SocketAddr) -> Result<Admin, String> {
+        let failed = |error| format!("listening for HTTP on {address}: {error}");
+        let listener = TcpListener::bind(address).map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let state = Arc::new(State::default());
+        let serving = Arc::clone(&state);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let thread = std::thread::Builder::new()
+            .name("management".to_owned())
+            .spawn(move || runtime.block_on(http::serve(listener, serving)))
+            .map_err(failed)?;
+        Ok(Admin { address, state, thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The node serves, and its shards tell this of themselves, in order of their numbers.
+    pub fn serving(&self, shards: Vec<ShardReaders>) {
+        let _ = self.state.metrics.set(Mutex::new(Metrics::new(shards)));
+        self.state.look();
+        self.state.health().enter(Stage::Serving);
+    }
+
+    /// The node stops. Health and metrics are answered until this is dropped.
+    pub fn stopping(&self) {
+        self.state.health().enter(Stage::Stopping);
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.state.end.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What the broker tells of itself: the tables of the protocol's side and of the process, and the form in which all
+//! tables, the engine's too, are read.
+
+mod exposition;
+mod page;
+
+use millstream_engine::io::process::{thread_times, usage};
+use millstream_engine::metrics;
+use millstream_engine::metrics::{Counter, Family, Gauge, Meter, Reader, ShardMetrics, Table, Waits};
+use millstream_engine::types::ShardId;
+
+use crate::kafka::APIS;
+
+pub use exposition::{CONTENT_TYPE, Exposition};
+pub use page::documentation;
+
+/// How a shard's thread is called; its number follows.
+const SHARD_THREAD: &str = "shard-";
+
+metrics! {
+    /// What one shard's part of the broker tells of itself.
+    pub struct BrokerMetrics {
+        connections: Gauge = Gauge::default(), Count, "millstream_connections",
+            "Connections of clients.";
+        accepted: Counter = Counter::default(), Count, "millstream_connections_accepted_total",
+            "Connections that were accepted.";
+        turned_away: Counter = Counter::default(), Count, "millstream_connections_turned_away_total",
+            "Connections that were closed as they came, for there were as many as there may be.";
+        received: Counter = Counter::default(), Bytes, "millstream_received_bytes_total",
+            "Bytes that clients have sent.";
+        sent: Counter = Counter::default(), Bytes, "millstream_sent_bytes_total",
+            "Bytes that were handed to the kernel for clients.";
+        requests: Family<Counter> = Family::new("api", apis()), Count, "millstream_kafka_requests_total",
+            "Requests of Kafka's protocol that could be read.";
+        errors: Family<Counter> = Family::new("api", apis()), Count, "millstream_kafka_errors_total",
+            "Error codes in answers: one for each partition or topic that has one.";
+        request: Family<Waits> = Family::new("api", apis()), Seconds, "millstream_kafka_request_seconds",
+            "From a request's arrival until its answer was ready, as the shard's turns see it. A fetch's wait for news is in it.";
+    }
+}
+
+fn apis() -> impl Iterator<Item = &'static str> {
+    APIS.iter().map(|api| api.name)
+}
+
+metrics! {
+    /// What is told of the process as a whole, under the names that Prometheus has for it where it has some.
+    pub struct ProcessMetrics {
+        build: Family<Gauge> = Family::new("version", [env!("CARGO_PKG_VERSION")]), Count, "millstream_build_info",
+            "1, for the version that runs.";
+        uptime: Gauge = Gauge::default(), Seconds, "millstream_uptime_seconds",
+            "How long the process runs.";
+        shard_cpu: Family<Counter> = Family::new("shard", [""; 0]), Seconds, "millstream_shard_cpu_seconds_total",
+            "Time that a shard's thread was on a core.";
+        cpu: Counter = Counter::default(), Seconds, "process_cpu_seconds_total",
+            "Time on cores, over all threads.";
+        started: Gauge = Gauge::default(), Seconds, "process_start_time_seconds",
+            "When the process was started, in seconds since 1970.";
+        resident: Gauge = Gauge::default(), Bytes, "process_resident_memory_bytes",
+            "Memory that the process has.";
+        virtual_memory: Gauge = Gauge::default(), Bytes, "process_virtual_memory_bytes",
+            "Addresses that the process has.";
+        open_files: Gauge = Gauge::default(), Count, "process_open_fds",
+            "Files and sockets that are open.";
+        open_files_max: Gauge = Gauge::default(), Count, "process_max_fds",
+            "How many may be open.";
+        threads: Gauge = Gauge::default(), Count, "process_threads",
+            "Threads, the kernel's workers for the process included.";
+    }
+}
+
+impl ProcessMetrics {
+    /// For a node of so many shards.
+    fn new(shards: usize) -> ProcessMetrics {
+        let shard_cpu = Family::new("shard", (0..shards).map(|shard| shard.to_string()));
+        ProcessMetrics { shard_cpu, ..ProcessMetrics::default() }
+    }
+
+    /// Asks the kernel.
+    fn refresh(&self) {
+        let usage = usage();
+        self.build.at(0).set(1);
+        self.uptime.set(usage.uptime.0);
+        self.cpu.reach(usage.cpu.0);
+        self.started.set(usage.started.0);
+        self.resident.set(usage.resident_bytes);
+        self.virtual_memory.set(usage.virtual_bytes);
+        self.open_files.set(usage.open_files);
+        self.open_files_max.set(usage.open_files_max);
+        self.threads.set(usage.threads);
+        for (shard, time) in thread_times(SHARD_THREAD) {
+            if let Some(counter) = shard.parse().ok().and_then(|shard: usize| self.shard_cpu.get(shard)) {
+                counter.reach(time.0);
+            }
+        }
+    }
+}
+
+/// Everything that one shard tells.
+#[derive(Clone, Debug)]
+pub struct ShardReaders {
+    /// The engine's part.
+    pub engine: Reader<ShardMetrics>,
+    /// The broker's part.
+    pub broker: Reader<BrokerMetrics>,
+}
+
+/// Everything that is told, for whoever asks.
+#[derive(Debug)]
+pub struct Metrics {
+    /// By shard.
+    shards: Vec<ShardReaders>,
+    process: Meter<ProcessMetrics>,
+}
+
+impl Metrics {
+    /// Of a node with these shards, in order of their numbers.
+    pub fn new(shards: Vec<ShardReaders>) -> Metrics {
+        let process = Meter::new(ProcessMetrics::new(shards.len()));
+        Metrics { shards, process }
+    }
+
+    /// The shards', in order of their numbers.
+    pub fn shards(&self) -> impl Iterator<Item = (ShardId, &ShardReaders)> {
+        self.shards.iter().enumerate().map(|(shard, readers)| (ShardId(shard as u16), readers))
+    }
+
+    /// Everything, as Prometheus reads it.
+    pub fn exposition(&self) -> String {
+        self.process.refresh();
+        let mut text = Exposition::default();
+        text.table(&[(None, self.process.rows())]);
+        let shard = |shard: ShardId| Some(shard.0.to_string());
+        text.table(&self.shards().map(|(id, of)| (shard(id), of.engine.rows())).collect::<Vec<_>>());
+        text.table(&self.shards().map(|(id, of)| (shard(id), of.broker.rows())).collect::<Vec<_>>());
+        text.finish()
+    }
+}
