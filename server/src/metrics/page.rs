@@ -44,20 +44,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "a test keeps a page of the repository fresh")]
-    fn the_page_of_metrics_is_fresh() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
-        if std::env::var_os("MILLSTREAM_RENEW_DOCS").is_some() {
-            std::fs::write(path, documentation()).unwrap();
-        }
-        let page = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            page == documentation(),
-            "renew it: MILLSTREAM_RENEW_DOCS=1 cargo test -p millstream page_of_metrics"
-        );
-    }
-
-    #[test]
     fn no_help_needs_an_escape() {
         for table in
             [&ShardMetrics::default() as &dyn Table, &BrokerMetrics::default(), &ProcessMetrics::default()]

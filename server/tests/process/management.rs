@@ -1,12 +1,13 @@
 //! Health and metrics over HTTP, as an operator's tools see them.
 
-use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
+use std::{env, fs};
 
 use millstream::limits::HTTP_CONNECTIONS_MAX;
+use millstream::metrics::documentation;
 use millstream_engine::format::batch::BatchBuilder;
 
 use crate::broker::{Broker, TempDir, serve, serve_at};
@@ -234,4 +235,17 @@ fn listening_beyond_the_machine_is_warned_of_and_the_loopback_is_not() {
     assert_eq!(warned("127.0.0.1:0", "[::1]:0"), [false, false]);
     assert_eq!(warned("0.0.0.0:0", "127.0.0.1:0"), [true, false]);
     assert_eq!(warned("127.0.0.1:0", "0.0.0.0:0"), [false, true]);
+}
+
+#[test]
+fn the_page_of_metrics_is_fresh() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md");
+    if env::var_os("MILLSTREAM_RENEW_DOCS").is_some() {
+        fs::write(path, documentation()).unwrap();
+    }
+    let page = fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        page == documentation(),
+        "renew it: MILLSTREAM_RENEW_DOCS=1 cargo test -p millstream --test process page_of_metrics"
+    );
 }
