@@ -249,7 +249,9 @@ impl<I: Io, A: App> Reactor<I, A> {
             self.step(AppEvent::Timer(token));
         }
         self.loosen_slow_sends();
-        self.shard.observer().step_ended(Step::Events, self.io.now());
+        let now = self.io.now();
+        self.shard.observer().step_ended(Step::Events, now);
+        self.post.tell_time(now);
         for _ in 0..MAIL_ROUNDS_PER_TURN {
             self.unpark();
             self.post.publish(|peer| self.io.wake(peer));
@@ -265,8 +267,11 @@ impl<I: Io, A: App> Reactor<I, A> {
         }
         self.take_outputs();
         self.unpark();
+        let now = self.io.now();
+        self.post.tell_time(now);
         self.post.publish(|peer| self.io.wake(peer));
-        self.shard.observer().turn_ended(self.io.now());
+        let parked: usize = self.parked.values().map(VecDeque::len).sum();
+        self.shard.observer().turn_ended(now, parked);
         self.settle()
     }
 
@@ -426,7 +431,8 @@ impl<I: Io, A: App> Reactor<I, A> {
         self.post.take(MAIL_PER_ROUND, &mut mail);
         let any = !mail.is_empty();
         if any {
-            self.shard.observer().metrics.mailbox_messages.record(mail.len() as u64);
+            let lay = self.post.take_sample();
+            self.shard.observer().mail_taken(mail.len(), lay);
             self.last_busy = self.outbox.now;
         }
         for message in mail.drain(..) {

@@ -10,6 +10,7 @@
 
 mod park;
 mod ring;
+mod sample;
 
 #[cfg(all(test, loom))]
 mod model;
@@ -19,8 +20,11 @@ mod tests;
 pub use park::{Parking, Published};
 pub use ring::{Consumer, Producer, ring};
 
+use sample::Sample;
+
 use crate::limits::{MAILBOX_SLOTS, MAILBOX_SLOTS_INBOUND_MAX, MAILBOX_SLOTS_MIN};
 use crate::sync::Arc;
+use crate::time::Nanos;
 use crate::types::ShardId;
 
 /// Slots of each ring among `shards` shards: fewer when there are many, so that what waits for one shard is bounded.
@@ -39,12 +43,15 @@ pub fn mesh<Q, R>(shards: u16, slots: usize) -> Vec<Post<Q, R>> {
         for to in 0..usize::from(shards) {
             let (requests_out, requests_in) = ring(slots);
             let (replies_out, replies_in) = ring(slots);
+            let sample = Arc::new(Sample::default());
             posts[from].outgoing.push(Outgoing {
                 requests: requests_out,
                 replies: replies_out,
                 unpublished: false,
+                published: 0,
+                sample: Arc::clone(&sample),
             });
-            posts[to].incoming.push(Incoming { requests: requests_in, replies: replies_in });
+            posts[to].incoming.push(Incoming { requests: requests_in, replies: replies_in, sample });
         }
     }
     posts
@@ -65,12 +72,15 @@ struct Outgoing<Q, R> {
     replies: Producer<R>,
     /// Whether something was pushed since the last publish.
     unpublished: bool,
+    published: u32,
+    sample: Arc<Sample>,
 }
 
 /// What comes from one peer.
 struct Incoming<Q, R> {
     requests: Consumer<Q>,
     replies: Consumer<R>,
+    sample: Arc<Sample>,
 }
 
 /// The messages that one shard and one peer owe each other.
@@ -97,6 +107,10 @@ pub struct Post<Q, R> {
     unpublished: Vec<ShardId>,
     /// The peer that the next take begins with.
     next: usize,
+    /// The time, for samples of how long messages lie here.
+    now: Nanos,
+    /// What the last take has found out about that.
+    sampled: Option<Nanos>,
 }
 
 impl<Q, R> Post<Q, R> {
@@ -111,6 +125,8 @@ impl<Q, R> Post<Q, R> {
             parkings,
             unpublished: Vec::with_capacity(shards),
             next: 0,
+            now: Nanos::ZERO,
+            sampled: None,
         }
     }
 
@@ -174,6 +190,7 @@ impl<Q, R> Post<Q, R> {
             self.next = (peer + 1) % shards;
             let from = ShardId(peer as u16);
             let (incoming, balance) = (&mut self.incoming[peer], &mut self.balances[peer]);
+            let before = left;
             while left > 0
                 && let Some(reply) = incoming.replies.pop()
             {
@@ -189,7 +206,23 @@ impl<Q, R> Post<Q, R> {
                 left -= 1;
                 into.push(Mail::Request(from, request));
             }
+            if left < before
+                && from != self.id
+                && let Some(published) = incoming.sample.take()
+            {
+                self.sampled = Some(self.now.since(published));
+            }
         }
+    }
+
+    /// Tells the time, as of which messages are published and taken. It decides nothing.
+    pub fn tell_time(&mut self, now: Nanos) {
+        self.now = now;
+    }
+
+    /// How long a message from another shard lay here that was taken, if one of those was sampled.
+    pub fn take_sample(&mut self) -> Option<Nanos> {
+        self.sampled.take()
     }
 
     /// Lets the peers see what was sent since the last time, and calls `wake` for those of them that sleep: they are
@@ -200,6 +233,8 @@ impl<Q, R> Post<Q, R> {
         }
         for peer in &self.unpublished {
             let outgoing = &mut self.outgoing[usize::from(peer.0)];
+            outgoing.sample.publish(outgoing.published, self.now);
+            outgoing.published = outgoing.published.wrapping_add(1);
             outgoing.requests.publish();
             outgoing.replies.publish();
             outgoing.unpublished = false;

@@ -42,13 +42,22 @@ impl Observer {
         self.lap = now;
     }
 
-    /// The turn is over, and with it its last step.
-    pub fn turn_ended(&mut self, now: Nanos) {
+    /// The turn is over, and with it its last step. So many messages wait for room in mailboxes.
+    pub fn turn_ended(&mut self, now: Nanos, parked: usize) {
         self.step_ended(Step::Answers, now);
+        self.metrics.parked.set(parked as u64);
         let took = now.since(self.turn_began).0;
         self.metrics.turns.add(1);
         self.metrics.busy.add(took);
         self.metrics.turn.record(took);
+    }
+
+    /// So many messages were found in the mailboxes; one from another shard lay there for so long.
+    pub fn mail_taken(&mut self, messages: usize, lay: Option<Nanos>) {
+        self.metrics.mailbox_messages.record(messages as u64);
+        if let Some(lay) = lay {
+            self.metrics.mailbox_wait.record(lay.0);
+        }
     }
 
     /// A batch that came `since` joins the open group.
