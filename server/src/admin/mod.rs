@@ -94,3 +94,36 @@ impl Drop for Admin {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use millstream_engine::metrics::{Meter, ShardMetrics};
+
+    use super::*;
+    use crate::metrics::BrokerMetrics;
+
+    fn status(admin: &Admin, path: &str) -> String {
+        let mut socket = TcpStream::connect(admin.address()).unwrap();
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: m\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_poisoned_shard_fails_the_health_and_is_still_measured() {
+        let admin = Admin::start(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let starting = ["/health/live", "/health/ready", "/metrics"].map(|path| status(&admin, path));
+        assert_eq!(starting, ["200", "503", "503"]);
+        let engine = Meter::<ShardMetrics>::default();
+        engine.poisoned.set(1);
+        let readers =
+            ShardReaders { engine: engine.reader(), broker: Meter::<BrokerMetrics>::default().reader() };
+        admin.serving(vec![readers]);
+        let poisoned = ["/health/live", "/health/ready", "/metrics"].map(|path| status(&admin, path));
+        assert_eq!(poisoned, ["503", "503", "200"]);
+    }
+}

@@ -11,6 +11,7 @@ use millstream_engine::time::Nanos;
 use millstream_engine::types::{Offset, PartitionId};
 
 use super::codec::{Malformed, Reader, Writer};
+use super::tally::Tally;
 use super::topics::Topics;
 use super::{Context, Done, ErrorCode, api, check_leader_epoch, code, find_partition, wire_offset};
 use crate::dispatch::Watch;
@@ -346,8 +347,11 @@ impl Fetch {
                 continue;
             }
             pieces.push(Piece::Bytes(head.slice(start..cut)));
+            let mut tally = Tally::default();
+            let records = part.bytes.iter().map(|slice| tally.count(slice)).sum();
+            context.metrics.records_out.add(records);
             pieces.extend(part.bytes.drain(..).map(Piece::Bytes));
-            pieces.extend(part.rest.take().map(Piece::Rest));
+            pieces.extend(part.rest.take().map(|rest| Piece::Rest(rest, tally)));
             start = cut;
         }
         pieces.push(Piece::Bytes(head.slice(start..head.len())));

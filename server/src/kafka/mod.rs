@@ -14,6 +14,7 @@ mod list_offsets;
 mod metadata;
 mod produce;
 mod search;
+mod tally;
 mod topics;
 
 use std::any::Any;
@@ -32,6 +33,7 @@ pub use api::{APIS, Api};
 use codec::{Reader, Writer};
 pub use error::{ErrorCode, Failure};
 pub use header::RequestHeader;
+pub use tally::Tally;
 
 use crate::config::ServerConfig;
 use crate::dispatch::Dispatch;

@@ -30,6 +30,8 @@ metrics! {
             "Bytes that clients have sent.";
         sent: Counter = Counter::default(), Bytes, "millstream_sent_bytes_total",
             "Bytes that were handed to the kernel for clients.";
+        records_out: Counter = Counter::default(), Count, "millstream_fetch_records_total",
+            "Records in the answers to fetches: what goes out.";
         requests: Family<Counter> = Family::new("api", apis()), Count, "millstream_kafka_requests_total",
             "Requests of Kafka's protocol that could be read.";
         errors: Family<Counter> = Family::new("api", apis()), Count, "millstream_kafka_errors_total",

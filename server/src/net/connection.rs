@@ -169,7 +169,9 @@ impl Connection {
     /// The chunk that the send queue asked for, or why there is none.
     pub fn loaded(&mut self, reply: Reply, shared: &mut Shared<'_>) {
         match reply {
-            Reply::Loaded(chunk, rest) => self.queue.loaded(chunk, rest),
+            Reply::Loaded(chunk, rest) => {
+                shared.metrics.records_out.add(self.queue.loaded(chunk, rest));
+            }
             // The answer's head has been sent, so there is no way left to say it.
             Reply::Refused(refusal) => {
                 self.hang_up(&format_args!("a fetch could not be finished: {refusal}"), shared);

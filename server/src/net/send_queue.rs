@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use millstream_engine::buffer::Slice;
 use millstream_engine::shard::request::Range;
 
+use crate::kafka::Tally;
 use crate::limits::{SEND_BYTES, SEND_SLICES_MAX};
 
 /// A part of a response.
@@ -12,8 +13,9 @@ use crate::limits::{SEND_BYTES, SEND_SLICES_MAX};
 pub enum Piece {
     /// Bytes in memory.
     Bytes(Slice),
-    /// Stored bytes, to be loaded chunk by chunk when their turn to be sent has come.
-    Rest(Range),
+    /// Stored batches, to be loaded chunk by chunk when their turn to be sent has come, and the count of the records
+    /// before them.
+    Rest(Range, Tally),
 }
 
 /// An answer to one request.
@@ -54,7 +56,7 @@ impl Piece {
     fn held_bytes(&self) -> usize {
         match self {
             Piece::Bytes(bytes) => bytes.len(),
-            Piece::Rest(_) => 0,
+            Piece::Rest(..) => 0,
         }
     }
 
@@ -83,6 +85,8 @@ pub struct SendQueue {
     busy: bool,
     /// What is being sent takes long.
     slow: bool,
+    /// The records before the chunk that is being loaded.
+    loading: Tally,
 }
 
 impl SendQueue {
@@ -117,9 +121,10 @@ impl SendQueue {
         if self.busy {
             return None;
         }
-        if let Some(&Piece::Rest(range)) = self.pieces.front() {
+        if let Some(&Piece::Rest(range, tally)) = self.pieces.front() {
             self.pieces.pop_front();
             self.busy = true;
+            self.loading = tally;
             return Some(SendStep::Load(range));
         }
         let mut slices = Vec::new();
@@ -149,16 +154,18 @@ impl SendQueue {
         self.pieces.iter_mut().for_each(Piece::loosen);
     }
 
-    /// The chunk is here, and `rest` is what is left behind it.
-    pub fn loaded(&mut self, chunk: Vec<Slice>, rest: Option<Range>) {
+    /// The chunk is here, and `rest` is what is left behind it. Gives the records in it.
+    pub fn loaded(&mut self, chunk: Vec<Slice>, rest: Option<Range>) -> u64 {
         self.busy = false;
+        let records = chunk.iter().map(|slice| self.loading.count(slice)).sum();
         if let Some(rest) = rest {
-            self.pieces.push_front(Piece::Rest(rest));
+            self.pieces.push_front(Piece::Rest(rest, self.loading));
         }
         for slice in chunk.into_iter().rev() {
             self.held_bytes += slice.len();
             self.pieces.push_front(Piece::Bytes(slice));
         }
+        records
     }
 }
 
@@ -201,7 +208,7 @@ mod tests {
     fn a_rest_is_loaded_chunk_by_chunk_in_its_place() {
         let mut queue = SendQueue::default();
         let head = Piece::Bytes(Slice::from(vec![1]));
-        queue.push(Response::pieces(vec![head, Piece::Rest(range(0, 2))]));
+        queue.push(Response::pieces(vec![head, Piece::Rest(range(0, 2), Tally::default())]));
         queue.push(Slice::from(vec![9]).into());
         assert_eq!(sent(queue.next_step()), [1]);
         queue.sent();

@@ -9,6 +9,7 @@ use std::{env, fs};
 use millstream::limits::HTTP_CONNECTIONS_MAX;
 use millstream::metrics::documentation;
 use millstream_engine::format::batch::BatchBuilder;
+use millstream_engine::limits::READ_CHUNK_BYTES;
 
 use crate::broker::{Broker, TempDir, serve, serve_at};
 use crate::client::Client;
@@ -97,9 +98,12 @@ fn counters_move_by_exactly_what_was_sent() {
     for shard in [r#"shard="0""#, r#"shard="1""#] {
         assert!(moved("millstream_append_records_total", &[shard]) > 0, "{shard} has two partitions");
         assert!(moved("millstream_turns_total", &[shard]) > 0);
+        assert!(after.sum("millstream_mailbox_messages_count", &[shard]) > 0.0);
         assert!(after.sum("millstream_busy_seconds_total", &[shard]) > 0.0);
         assert!(after.sum("millstream_turn_longest_seconds", &[shard]) > 0.0);
     }
+    // Of the messages from shard to shard some are sampled, the first among them.
+    assert!(after.sum("millstream_mailbox_wait_seconds_count", &[]) > 0.0);
     assert_eq!(broker.terminate().code(), Some(0));
 }
 
@@ -111,16 +115,21 @@ fn what_is_fetched_and_what_fails_is_counted() {
     let mut client = Client::connect(broker.address);
     client.create("t");
     let batch = batch(3, 1000);
-    client.send_batch(-1, "t", 0, &batch).unwrap();
-    client.acknowledged().unwrap();
+    for _ in 0..300 {
+        client.send_batch(-1, "t", 0, &batch).unwrap();
+        client.acknowledged().unwrap();
+    }
     let (before, received_before) = (scrape(broker.http), client.received);
     client.send_fetch("t", 0, 0, 0);
-    assert_eq!(client.fetched().1.len(), batch.len());
+    // More than one chunk, so that what follows the first is loaded while it is sent.
+    assert_eq!(client.fetched().1.len(), 300 * batch.len());
+    assert!(300 * batch.len() > 2 * READ_CHUNK_BYTES);
     client.send_batch(-1, "no-such-topic", 0, &batch).unwrap();
     assert_eq!(client.refused(), 3);
     let after = scrape(broker.http);
     let moved = |name: &str, labels: &[&str]| (after.sum(name, labels) - before.sum(name, labels)) as u64;
-    assert_eq!(moved("millstream_read_bytes_total", &[]), batch.len() as u64);
+    assert_eq!(moved("millstream_read_bytes_total", &[]), 300 * batch.len() as u64);
+    assert_eq!(moved("millstream_fetch_records_total", &[]), 900);
     assert_eq!(moved("millstream_kafka_requests_total", &[FETCH]), 1);
     assert_eq!(moved("millstream_kafka_errors_total", &[FETCH]), 0);
     assert_eq!(moved("millstream_kafka_errors_total", &[r#"api="Produce""#]), 1);
