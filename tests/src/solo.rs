@@ -14,6 +14,7 @@ use millstream_engine::format::batch::{BatchBuilder, BatchHeader, HEADER_BYTES, 
 use millstream_engine::format::settings::to_pairs;
 use millstream_engine::io::sim::{SimIo, SimPeer, World};
 use millstream_engine::io::{Blocking, ConnId};
+use millstream_engine::metrics::{Reader, ShardMetrics};
 use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox};
 use millstream_engine::reactor::boot::{Boot, boot, finish};
 use millstream_engine::reactor::{Reactor, Shared, Turn};
@@ -168,6 +169,11 @@ impl Solo {
     /// The shard.
     pub fn shard(&self) -> &Shard<SimIo> {
         self.reactor.shard()
+    }
+
+    /// What the shard tells of itself.
+    pub fn metrics(&mut self) -> Reader<ShardMetrics> {
+        self.reactor.metrics()
     }
 
     /// The topics that there are, by name.
