@@ -114,6 +114,7 @@ impl App for Broker {
         match event {
             AppEvent::Started => self.check_idle(out),
             AppEvent::MetadataChanged => {}
+            AppEvent::Told { from, message } => panic!("{from:?} tells {message:?}, and nobody here listens"),
             AppEvent::Accepted { conn, peer, local } => {
                 self.accept(Connection::new(conn, peer, local, &self.config, out.now()), conn, out);
             }

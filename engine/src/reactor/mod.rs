@@ -7,6 +7,7 @@ pub mod reshard;
 mod slow;
 mod timers;
 
+use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use slow::{Sending, SlowSends};
 use timers::Timers;
 
 use crate::error::IoError;
+use crate::io::random::Random;
 use crate::io::{ConnId, Event, Io, Socket, Token, Wait};
 use crate::limits::{MAIL_PER_ROUND, MAIL_ROUNDS_PER_TURN};
 use crate::shard::controller::{CONTROLLER, Change, Controller, Next};
@@ -34,6 +36,8 @@ pub enum Ask {
     Engine(AppToken, Request),
     /// A watch's condition holds.
     Woken(AppToken, WatchId),
+    /// What one host has to say to another.
+    Tell(Box<dyn Any + Send>),
     /// Take this connection.
     Adopt(Socket),
     /// Apply this metadata.
@@ -137,7 +141,7 @@ pub struct Reactor<I: Io, A: App> {
 impl<I: Io, A: App> Reactor<I, A> {
     /// A loop that has not turned yet. The controller belongs to shard 0.
     pub fn new(
-        io: I,
+        mut io: I,
         shard: Shard<I>,
         controller: Option<Controller>,
         app: A,
@@ -145,7 +149,8 @@ impl<I: Io, A: App> Reactor<I, A> {
         shared: Arc<Shared>,
     ) -> Reactor<I, A> {
         assert_eq!(controller.is_some(), shard.id() == CONTROLLER, "the controller lives on one shard");
-        let outbox = Outbox::new(shard.id(), Arc::clone(shard.metadata()));
+        let mut outbox = Outbox::new(shard.id(), Arc::clone(shard.metadata()));
+        outbox.random = Random::new(io.random());
         let mut reactor = Reactor {
             io,
             shard,
@@ -360,6 +365,7 @@ impl<I: Io, A: App> Reactor<I, A> {
                 Output::Engine { token, shard, request, source } => {
                     self.send(shard, Ask::Engine(token, request), source);
                 }
+                Output::Tell { shard, message, source } => self.send(shard, Ask::Tell(message), source),
                 Output::Offload(token, job) => {
                     self.offloads += 1;
                     self.offloaded.insert(self.offloads, token);
@@ -447,6 +453,10 @@ impl<I: Io, A: App> Reactor<I, A> {
             Ask::Woken(token, watch) => {
                 self.post.reply(from, Answer::Noted);
                 self.step(AppEvent::Reply(token, Reply::Woken(watch)));
+            }
+            Ask::Tell(message) => {
+                self.post.reply(from, Answer::Noted);
+                self.step(AppEvent::Told { from, message });
             }
             Ask::Adopt(socket) => {
                 self.post.reply(from, Answer::Noted);

@@ -183,6 +183,7 @@ impl Node {
                     self.answer(token, request);
                 }
             }
+            Output::Tell { message, .. } => panic!("nobody listens to {message:?}"),
             Output::Offload(token, job) => {
                 self.jobs += 1;
                 let result = job();
