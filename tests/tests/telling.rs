@@ -11,13 +11,12 @@ use millstream_engine::io::fault::Faults;
 use millstream_engine::io::random::Random;
 use millstream_engine::io::sim::{SimIo, World};
 use millstream_engine::io::{Blocking, ConnId};
-use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox};
+use millstream_engine::reactor::app::{App, AppEvent, Outbox};
 use millstream_engine::reactor::boot::boot;
 use millstream_engine::reactor::{Reactor, Shared};
 use millstream_engine::shard::Shard;
 use millstream_engine::shard::controller::{CONTROLLER, Controller};
 use millstream_engine::shard::mailbox::mesh;
-use millstream_engine::time::Nanos;
 use millstream_engine::types::ShardId;
 use millstream_tests::solo::config;
 
@@ -65,11 +64,7 @@ impl Host {
 impl App for Host {
     fn step(&mut self, event: AppEvent, out: &mut Outbox) {
         match event {
-            AppEvent::Started => {
-                let soon = out.now() + Nanos::from_millis(1);
-                out.set_timer(AppToken(0), soon);
-            }
-            AppEvent::Timer(_) => self.burst(None, out),
+            AppEvent::Started => self.burst(None, out),
             AppEvent::Received(conn, _) => {
                 self.seen.borrow_mut().received.push(self.questions.get());
                 self.burst(Some(conn), out);

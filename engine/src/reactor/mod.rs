@@ -217,6 +217,8 @@ impl<I: Io, A: App> Reactor<I, A> {
     /// One turn: takes what has happened, lets everybody step, submits what came of it. May block if nothing is to be
     /// done and `may_wait` is set.
     pub fn turn(&mut self, may_wait: bool) -> Turn {
+        // Before its first turn the host may have asked or told something already.
+        self.post.publish(|peer| self.io.wake(peer));
         let mut events = std::mem::take(&mut self.events);
         if may_wait && !self.is_spinning() && self.post.announce_sleep() {
             let stops = self.shared.stop.load(Ordering::SeqCst) && self.stopping.is_none();
