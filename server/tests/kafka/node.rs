@@ -50,7 +50,16 @@ impl Node {
     }
 
     pub fn with(config: ServerConfig) -> Node {
-        let engine = Engine::new(SHARDS);
+        Node::on(config, SHARDS)
+    }
+
+    /// A node that has all there is on its one shard, groups too.
+    pub fn of_one_shard(config: ServerConfig) -> Node {
+        Node::on(config, 1)
+    }
+
+    fn on(config: ServerConfig, shards: u16) -> Node {
+        let engine = Engine::new(shards);
         let out = Outbox::new(ShardId(0), Arc::clone(&engine.metadata));
         Node {
             broker: Broker::new(Arc::new(config)),
@@ -135,7 +144,11 @@ impl Node {
     }
 
     fn answer(&mut self, token: AppToken, request: Request) {
+        let epoch = self.engine.metadata.epoch;
         let replies: Vec<(u64, Reply)> = self.engine.handle(token.0, request);
+        if self.engine.metadata.epoch != epoch {
+            self.step(AppEvent::MetadataChanged);
+        }
         for (token, reply) in replies {
             self.step(AppEvent::Reply(AppToken(token), reply));
         }
@@ -183,7 +196,7 @@ impl Node {
                     self.answer(token, request);
                 }
             }
-            Output::Tell { message, .. } => panic!("nobody listens to {message:?}"),
+            Output::Tell { message, .. } => self.step(AppEvent::Told { from: ShardId(0), message }),
             Output::Offload(token, job) => {
                 self.jobs += 1;
                 let result = job();
