@@ -14,7 +14,8 @@ use millstream_engine::types::Offset;
 use super::group::{self, Bounds, Group, Input, Now};
 use super::offsets::{Committed, GroupOffsets};
 use super::question::{
-    Answer, Asker, Commit, DeleteOffsets, Description, GroupError, Listing, Offsets, Outcome, Question,
+    Answer, Asker, ByTopic, Commit, DeleteOffsets, Description, GroupError, Listing, Offsets, Outcome,
+    Question,
 };
 use super::records::{GroupState, Record};
 use super::writer::{Landed, Then, Unit, Writer};
@@ -98,9 +99,9 @@ pub struct Partition {
     bytes: usize,
 }
 
-impl Partition {
+impl Default for Partition {
     /// A partition of which nothing is known yet.
-    pub fn new() -> Partition {
+    fn default() -> Partition {
         Partition {
             load: Load::Reading {
                 next: Offset(0),
@@ -113,7 +114,9 @@ impl Partition {
             bytes: 0,
         }
     }
+}
 
+impl Partition {
     /// Whether its log has been read.
     pub fn is_loaded(&self) -> bool {
         matches!(self.load, Load::Done)
@@ -141,7 +144,7 @@ impl Partition {
 
     /// Begins to read the log, or begins again.
     pub fn load(&mut self, out: &mut Vec<Output>) {
-        *self = Partition::new();
+        *self = Partition::default();
         out.push(Output::Read(Offset(0)));
     }
 
@@ -154,11 +157,11 @@ impl Partition {
             Reply::Read(read) => {
                 *high_watermark = read.high_watermark;
                 bytes.clear();
-                read.bytes.iter().for_each(|slice| bytes.extend_from_slice(slice));
+                add(bytes, &read.bytes);
                 read.rest
             }
             Reply::Loaded(more, rest) => {
-                more.iter().for_each(|slice| bytes.extend_from_slice(slice));
+                add(bytes, &more);
                 rest
             }
             Reply::Refused(Refusal::OffsetOutOfRange { start, .. }) if *next < start => {
@@ -546,7 +549,7 @@ impl Partition {
         }
     }
 
-    fn offsets(&self, asked: &Offsets) -> Vec<(Arc<str>, Vec<(i32, Option<Committed>)>)> {
+    fn offsets(&self, asked: &Offsets) -> ByTopic<(i32, Option<Committed>)> {
         let known = self.groups.get(&asked.group).map(|entry| &entry.offsets);
         match &asked.topics {
             Some(topics) => {
@@ -684,6 +687,12 @@ impl Partition {
             self.writer.push(Unit { records: records.collect(), then: Then::Nothing });
         }
         self.advance(now, out);
+    }
+}
+
+fn add(bytes: &mut Vec<u8>, slices: &[Slice]) {
+    for slice in slices {
+        bytes.extend_from_slice(slice);
     }
 }
 

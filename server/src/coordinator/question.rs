@@ -7,6 +7,9 @@ use millstream_engine::types::ShardId;
 
 use super::offsets::Committed;
 
+/// What there is to say of partitions, under the names of their topics.
+pub type ByTopic<P> = Vec<(Arc<str>, Vec<P>)>;
+
 /// What the hosts of two shards tell each other about groups.
 #[derive(Debug)]
 pub enum Message {
@@ -148,7 +151,7 @@ pub struct Commit {
     /// Who commits. A generation of -1 and no id stand for a consumer that does without a group.
     pub member: Member,
     /// For each topic, its partitions and how far each has been read.
-    pub topics: Vec<(Arc<str>, Vec<(i32, Position)>)>,
+    pub topics: ByTopic<(i32, Position)>,
 }
 
 /// How far a partition has been read, as the client says it.
@@ -168,7 +171,7 @@ pub struct Offsets {
     /// The group.
     pub group: Arc<str>,
     /// Of which topics and partitions; `None` means all that are known.
-    pub topics: Option<Vec<(Arc<str>, Vec<i32>)>>,
+    pub topics: Option<ByTopic<i32>>,
 }
 
 /// See [`Question::DeleteOffsets`].
@@ -177,7 +180,7 @@ pub struct DeleteOffsets {
     /// The group.
     pub group: Arc<str>,
     /// Of which topics and partitions.
-    pub topics: Vec<(Arc<str>, Vec<i32>)>,
+    pub topics: ByTopic<i32>,
 }
 
 /// The answer to a question.
@@ -195,7 +198,7 @@ pub enum Outcome {
     /// For each partition, in the order asked.
     Committed(Vec<Result<(), GroupError>>),
     /// Topics and partitions, in the order asked; `None` where nothing was committed.
-    Offsets(Vec<(Arc<str>, Vec<(i32, Option<Committed>)>)>),
+    Offsets(ByTopic<(i32, Option<Committed>)>),
     /// A group.
     Described(Description),
     /// Groups of one shard.

@@ -111,7 +111,7 @@ impl Coordinator {
             let own = desk.out.shard();
             let mine = metadata.partitions_of(own).filter(|(partition, _)| Some(partition.topic) == topic);
             for (partition, _) in mine {
-                self.partitions.insert(partition.index, Partition::new());
+                self.partitions.insert(partition.index, Partition::default());
                 self.to_load.push(partition.index);
             }
             self.expire_at = desk.out.now() + self.retention_check;

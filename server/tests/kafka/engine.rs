@@ -170,11 +170,6 @@ impl Engine {
                 }
                 Reply::Done
             }
-            Request::TrimLog { partition, before } => {
-                let partition = self.partition(partition)?;
-                partition.log_start = before.map_or(partition.next, |before| before.0);
-                Reply::Trimmed(Offset(partition.log_start))
-            }
             Request::Find { partition, target } => Reply::Found(self.partition(partition)?.find(target)),
             Request::CreateTopic { name, partitions, settings } => {
                 if let Some(topic) = self.metadata.topic(&name) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{After, Bounds, Group, Look, Now, Output, Phase};
 use crate::coordinator::member::{Member, Waiting, brought, millis};
-use crate::coordinator::question::{Answer, Asker, GroupError, Join, Joined, JoinedMember, Outcome};
+use crate::coordinator::question::{Asker, GroupError, Join, Joined, JoinedMember, Outcome};
 use crate::limits::GROUP_STORES_WAITING_MAX;
 
 impl Group {
@@ -87,12 +87,12 @@ impl Group {
             // The answer to its first attempt was lost: it gets another.
             Phase::Completing if unchanged => {
                 self.change(id, |member| member.heard(now.mono));
-                out.push(Output::Answer(asker, self.joined(id)));
+                out.push(Output::Answer(asker, Ok(Outcome::Joined(self.joined(id)))));
             }
             // A follower has nothing new to say, and the generation goes on.
             Phase::Stable if unchanged && !is_leader => {
                 self.change(id, |member| member.heard(now.mono));
-                out.push(Output::Answer(asker, self.joined(id)));
+                out.push(Output::Answer(asker, Ok(Outcome::Joined(self.joined(id)))));
             }
             Phase::Preparing { .. } | Phase::Completing | Phase::Stable => {
                 self.change(id, |member| member.update(join, now.mono));
@@ -148,23 +148,18 @@ impl Group {
         }
         // The generation goes on, under another id.
         let is_leader = self.leader.as_ref() == Some(&new);
-        let answer = self.joined(&new).map(|outcome| match outcome {
-            Outcome::Joined(joined) if join.skips_assignment => {
-                Outcome::Joined(Joined { skip_assignment: is_leader, ..joined })
-            }
+        let joined = if join.skips_assignment {
+            Joined { skip_assignment: is_leader, ..self.joined(&new) }
+        } else {
             // It would assign anew if it knew that it leads.
-            Outcome::Joined(joined) => Outcome::Joined(Joined {
-                leader: leader_before.unwrap_or_default(),
-                members: Vec::new(),
-                ..joined
-            }),
-            other => other,
-        });
-        self.store(After::Answer(asker, answer), out);
+            let leader = leader_before.unwrap_or_default();
+            Joined { leader, members: Vec::new(), ..self.joined(&new) }
+        };
+        self.store(After::Answer(asker, Ok(Outcome::Joined(joined))), out);
     }
 
     /// What a member is told of the generation that it has joined.
-    pub(super) fn joined(&self, id: &Arc<str>) -> Answer {
+    pub(super) fn joined(&self, id: &Arc<str>) -> Joined {
         let protocol = self.protocol.as_ref();
         let is_leader = self.leader.as_ref() == Some(id);
         let everybody = self.members.iter().filter(|_| is_leader).map(|(id, member)| JoinedMember {
@@ -172,7 +167,7 @@ impl Group {
             instance_id: member.instance_id.clone(),
             metadata: protocol.map(|protocol| member.metadata(protocol)).unwrap_or_default(),
         });
-        Ok(Outcome::Joined(Joined {
+        Joined {
             generation: self.generation,
             protocol_type: self.protocol_type.clone(),
             protocol: protocol.cloned(),
@@ -180,6 +175,6 @@ impl Group {
             member_id: Arc::clone(id),
             skip_assignment: false,
             members: everybody.collect(),
-        }))
+        }
     }
 }

@@ -24,6 +24,8 @@ mod join;
 mod leave;
 mod rebalance;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;

@@ -7,7 +7,7 @@ use millstream_engine::time::Nanos;
 
 use super::{After, Bounds, Group, Look, Now, Output, Phase};
 use crate::coordinator::member::millis;
-use crate::coordinator::question::GroupError;
+use crate::coordinator::question::{GroupError, Outcome};
 
 /// How often those that have lasting names are looked for at most, whatever timeout they have asked for.
 const PAUSE: Nanos = Nanos::from_millis(1_000);
@@ -56,7 +56,9 @@ impl Group {
     fn drop_assignments(&mut self, out: &mut Vec<Output>) {
         let ids: Vec<_> = self.members.keys().cloned().collect();
         for id in ids {
-            self.release(&id, Err(GroupError::RebalanceInProgress), out);
+            if self.members.get(&id).is_some_and(|member| !member.awaits_join()) {
+                self.release(&id, Err(GroupError::RebalanceInProgress), out);
+            }
             self.change(&id, |member| member.assignment = Arc::default());
         }
     }
@@ -118,8 +120,8 @@ impl Group {
                     member.heard(now.mono);
                 }
             });
-            let answer = self.joined(&id);
-            self.release(&id, answer, out);
+            let joined = self.joined(&id);
+            self.release(&id, Ok(Outcome::Joined(joined)), out);
         }
     }
 

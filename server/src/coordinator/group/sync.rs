@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{After, Bounds, Group, Look, Now, Output, Phase};
 use crate::coordinator::member::Waiting;
-use crate::coordinator::question::{Answer, Asker, GroupError, Outcome, Sync, Synced};
+use crate::coordinator::question::{Asker, GroupError, Outcome, Sync, Synced};
 
 impl Group {
     pub(super) fn on_sync(
@@ -24,7 +24,7 @@ impl Group {
             member.heard(now.mono);
         });
         if self.phase == Phase::Stable {
-            return out.push(Output::Answer(asker, self.part(id)));
+            return out.push(Output::Answer(asker, Ok(Outcome::Synced(self.part(id)))));
         }
         self.wait(id, Some(Waiting::Sync(asker)), out);
         let is_stored = self
@@ -64,13 +64,13 @@ impl Group {
     }
 
     /// What a member gets.
-    fn part(&self, id: &Arc<str>) -> Answer {
+    fn part(&self, id: &Arc<str>) -> Synced {
         let assignment = self.members.get(id).map(|member| Arc::clone(&member.assignment));
-        Ok(Outcome::Synced(Synced {
+        Synced {
             protocol_type: self.protocol_type.clone(),
             protocol: self.protocol.clone(),
             assignment: assignment.unwrap_or_default(),
-        }))
+        }
     }
 
     /// The assignment of a generation is durable, or could not be stored. The generation may be over meanwhile.
@@ -96,7 +96,7 @@ impl Group {
         for id in &ids {
             let part = self.part(id);
             self.heard(id, now.mono);
-            self.release(id, part, out);
+            self.release(id, Ok(Outcome::Synced(part)), out);
         }
     }
 

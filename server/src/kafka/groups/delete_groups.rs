@@ -17,7 +17,7 @@ impl DeleteGroups {
     pub fn read(mut reader: Reader<'_>) -> Result<Work, Malformed> {
         let groups = read_groups(&mut reader)?;
         reader.tags()?;
-        Ok(GroupWork::new(DeleteGroups(groups)))
+        Ok(GroupWork::work(DeleteGroups(groups)))
     }
 }
 

@@ -27,7 +27,7 @@ impl DescribeGroups {
         let groups = read_groups(&mut reader)?;
         let wants_operations = version >= 3 && reader.bool()?;
         reader.tags()?;
-        Ok(GroupWork::new(DescribeGroups { groups, wants_operations }))
+        Ok(GroupWork::work(DescribeGroups { groups, wants_operations }))
     }
 }
 

@@ -19,7 +19,7 @@ impl Heartbeat {
         let instance_id = instance_id(&mut reader, version >= 3)?;
         reader.tags()?;
         let member = Member { id, instance_id, generation };
-        Ok(GroupWork::new(Heartbeat(Some(question::Heartbeat { group, member }))))
+        Ok(GroupWork::work(Heartbeat(Some(question::Heartbeat { group, member }))))
     }
 }
 

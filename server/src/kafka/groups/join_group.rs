@@ -53,7 +53,7 @@ impl JoinGroup {
             takes_id_first: version >= 4,
             skips_assignment: version >= 9,
         };
-        Ok(GroupWork::new(JoinGroup { join: Some(join), member_id }))
+        Ok(GroupWork::work(JoinGroup { join: Some(join), member_id }))
     }
 }
 

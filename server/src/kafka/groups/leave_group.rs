@@ -43,7 +43,7 @@ impl LeaveGroup {
             }
         }
         reader.tags()?;
-        Ok(GroupWork::new(LeaveGroup { group, members }))
+        Ok(GroupWork::work(LeaveGroup { group, members }))
     }
 }
 

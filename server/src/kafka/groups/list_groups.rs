@@ -28,7 +28,7 @@ impl ListGroups {
             }
         }
         reader.tags()?;
-        Ok(GroupWork::new(ListGroups { states }))
+        Ok(GroupWork::work(ListGroups { states }))
     }
 }
 

@@ -71,7 +71,7 @@ pub struct GroupWork {
 }
 
 impl GroupWork {
-    fn new(api: impl GroupApi + 'static) -> Work {
+    fn work(api: impl GroupApi + 'static) -> Work {
         Work::Group(GroupWork { api: Box::new(api), exchange: Exchange::default() })
     }
 

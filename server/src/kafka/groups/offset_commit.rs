@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Exchange, GroupApi, GroupWork, code, code_of, instance_id, only, unexpected};
-use crate::coordinator::question::{Commit, Member, Position};
+use crate::coordinator::question::{ByTopic, Commit, Member, Position};
 use crate::coordinator::{Answer, Outcome, Question};
 use crate::kafka::codec::{Malformed, Reader};
 use crate::kafka::topics::Topics;
@@ -56,7 +56,7 @@ impl OffsetCommit {
             reader.tags()?;
         }
         reader.tags()?;
-        Ok(GroupWork::new(OffsetCommit { group, member, topics }))
+        Ok(GroupWork::work(OffsetCommit { group, member, topics }))
     }
 }
 
@@ -64,7 +64,7 @@ impl GroupApi for OffsetCommit {
     fn ask(&mut self, exchange: &mut Exchange, context: &mut Context<'_>) {
         let metadata = context.engine.metadata();
         let served = crate::kafka::api::is_served(context);
-        let mut topics: Vec<(Arc<str>, Vec<(i32, Position)>)> = Vec::new();
+        let mut topics: ByTopic<(i32, Position)> = Vec::new();
         self.topics.for_each_mut(|topic, _, part| {
             let known = find_partition(&metadata, topic, part.index).map(|_| part.position.take());
             match known {

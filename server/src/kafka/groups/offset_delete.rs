@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Exchange, GroupApi, GroupWork, code_of, only, unexpected};
-use crate::coordinator::question::DeleteOffsets;
+use crate::coordinator::question::{ByTopic, DeleteOffsets};
 use crate::coordinator::{Answer, Outcome, Question};
 use crate::kafka::codec::{Malformed, Reader};
 use crate::kafka::topics::Topics;
@@ -34,14 +34,14 @@ impl OffsetDelete {
                 topics.push_partition(Part { index: reader.i32()?, error: None })?;
             }
         }
-        Ok(GroupWork::new(OffsetDelete { group, topics }))
+        Ok(GroupWork::work(OffsetDelete { group, topics }))
     }
 }
 
 impl GroupApi for OffsetDelete {
     fn ask(&mut self, exchange: &mut Exchange, context: &mut Context<'_>) {
         let metadata = context.engine.metadata();
-        let mut topics: Vec<(Arc<str>, Vec<i32>)> = Vec::new();
+        let mut topics: ByTopic<i32> = Vec::new();
         self.topics.for_each_mut(|topic, _, part| {
             part.error = find_partition(&metadata, topic, part.index).err();
             if part.error.is_none() {

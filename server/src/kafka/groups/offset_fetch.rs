@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Exchange, GroupApi, GroupWork, code_of, only, topic_count, unexpected};
 use crate::coordinator::offsets::Committed;
-use crate::coordinator::question::Offsets;
+use crate::coordinator::question::{ByTopic, Offsets};
 use crate::coordinator::{Answer, Outcome, Question};
 use crate::kafka::codec::{Malformed, Reader, Writer};
 use crate::kafka::{Context, Done, ErrorCode, Work};
@@ -18,7 +18,7 @@ const SEVERAL_FROM: i16 = 8;
 #[derive(Debug)]
 pub struct OffsetFetch(Vec<Offsets>);
 
-type OffsetsByTopic = Vec<(Arc<str>, Vec<(i32, Option<Committed>)>)>;
+type Found = ByTopic<(i32, Option<Committed>)>;
 
 impl OffsetFetch {
     /// Reads a request.
@@ -44,13 +44,15 @@ impl OffsetFetch {
             let _require_stable = reader.bool()?;
         }
         reader.tags()?;
-        Ok(GroupWork::new(OffsetFetch(groups)))
+        Ok(GroupWork::work(OffsetFetch(groups)))
     }
 }
 
-type TopicsAsked = Option<Vec<(Arc<str>, Vec<i32>)>>;
-
-fn read_topics(reader: &mut Reader<'_>, version: i16, room: &mut usize) -> Result<TopicsAsked, Malformed> {
+fn read_topics(
+    reader: &mut Reader<'_>,
+    version: i16,
+    room: &mut usize,
+) -> Result<Option<ByTopic<i32>>, Malformed> {
     // The first versions could not say null.
     let count = if version < 2 { Some(reader.count(2)?) } else { reader.nullable_count(2)? };
     let Some(count) = count else { return Ok(None) };
@@ -103,7 +105,7 @@ impl GroupApi for OffsetFetch {
 
 /// What was found; after an error, nothing for each partition that was asked for, since the first versions have no other
 /// place for the error.
-fn found(answer: Answer, asked: Option<&Offsets>) -> OffsetsByTopic {
+fn found(answer: Answer, asked: Option<&Offsets>) -> Found {
     match answer {
         Ok(Outcome::Offsets(offsets)) => offsets,
         Ok(other) => unexpected(&other),
@@ -118,7 +120,7 @@ fn found(answer: Answer, asked: Option<&Offsets>) -> OffsetsByTopic {
     }
 }
 
-fn write_topics(writer: &mut Writer, version: i16, topics: &OffsetsByTopic, error: ErrorCode) {
+fn write_topics(writer: &mut Writer, version: i16, topics: &Found, error: ErrorCode) {
     writer.count(topics.len());
     for (topic, partitions) in topics {
         writer.string(topic);

@@ -41,7 +41,7 @@ impl SyncGroup {
         reader.tags()?;
         let member = Member { id, instance_id, generation };
         let sync = Sync { group, member, protocol_type, protocol, assignments };
-        Ok(GroupWork::new(SyncGroup(Some(sync))))
+        Ok(GroupWork::work(SyncGroup(Some(sync))))
     }
 }
 
