@@ -22,6 +22,8 @@
 
 mod join;
 mod leave;
+#[cfg(test)]
+mod model;
 mod rebalance;
 mod sync;
 #[cfg(test)]
