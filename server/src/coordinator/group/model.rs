@@ -172,6 +172,8 @@ impl World {
                 self.generation = joined.generation;
             }
             Ok(Outcome::Synced(synced)) => {
+                let seed = self.seed;
+                assert!(!synced.assignment.is_empty(), "seed {seed}: the leader gave everybody something");
                 let reader = self.clients[client].instance.clone();
                 let reader = reader.unwrap_or_else(|| Arc::clone(&self.clients[client].id));
                 for partition in synced.assignment.iter() {
