@@ -1,5 +1,8 @@
 //! The groups of one partition of the offsets topic: what is stored of them, what is being stored, and what they are asked.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -616,7 +619,9 @@ impl Partition {
             let is_read = entry.group.reads(topic)?;
             for partition in partitions {
                 answers.push(if is_read { Err(GroupError::Subscribed) } else { Ok(()) });
-                if !is_read && entry.offsets.get(topic, *partition).is_some() {
+                // A commit on its way to the disk comes before this, and goes with it.
+                let is_there = entry.committing > 0 || entry.offsets.get(topic, *partition).is_some();
+                if !is_read && is_there {
                     records.push(Record::Offset {
                         group: Arc::clone(&delete.group),
                         topic: Arc::clone(topic),
