@@ -47,8 +47,19 @@ impl Unit {
 enum Flight {
     None,
     Units(Vec<Unit>),
-    /// The rest of a snapshot, and where its first batch went.
-    Snapshot(VecDeque<Slice>, Option<Offset>),
+    /// A batch of a snapshot.
+    Snapshot(Snapshot),
+}
+
+/// A snapshot being stored.
+#[derive(Debug, Default)]
+struct Snapshot {
+    /// What is left to be stored.
+    batches: VecDeque<Slice>,
+    /// Where its first batch went.
+    first: Option<Offset>,
+    /// Whether a batch is under way.
+    flying: bool,
 }
 
 /// How a batch ended.
@@ -139,15 +150,18 @@ impl Writer {
         self.grown = 0;
         self.snapshot_bytes = batches.iter().map(|batch| batch.len() as u64).sum();
         if !batches.is_empty() {
-            self.flight = Flight::Snapshot(batches, None);
+            self.flight = Flight::Snapshot(Snapshot { batches, ..Snapshot::default() });
         }
     }
 
-    /// The next batch to store, if there is something to store and nothing under way but a snapshot.
+    /// The next batch to store, if there is something to store and nothing under way.
     pub fn next_batch(&mut self, wall_ms: i64) -> Option<Slice> {
         match &mut self.flight {
-            Flight::Units(_) => None,
-            Flight::Snapshot(batches, _) => batches.pop_front(),
+            Flight::Units(_) | Flight::Snapshot(Snapshot { flying: true, .. }) => None,
+            Flight::Snapshot(snapshot) => {
+                snapshot.flying = true;
+                snapshot.batches.pop_front()
+            }
             Flight::None => {
                 let mut units = Vec::new();
                 let mut bytes = 0;
@@ -174,12 +188,12 @@ impl Writer {
         match std::mem::replace(&mut self.flight, Flight::None) {
             Flight::None => panic!("no batch is under way"),
             Flight::Units(units) => Landed::Units(units),
-            Flight::Snapshot(batches, first) => {
+            Flight::Snapshot(Snapshot { batches, first, .. }) => {
                 let Some(first) = base.and(first.or(base)) else { return Landed::Snapshot };
                 if batches.is_empty() {
                     return Landed::SnapshotDone(first);
                 }
-                self.flight = Flight::Snapshot(batches, Some(first));
+                self.flight = Flight::Snapshot(Snapshot { batches, first: Some(first), flying: false });
                 Landed::Snapshot
             }
         }

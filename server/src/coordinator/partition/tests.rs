@@ -284,9 +284,9 @@ fn what_is_committed_of_a_topic_goes_with_it() {
 /// holds; and the log stays short, though it is written to for ever.
 #[test]
 fn what_was_acknowledged_survives_a_crash_at_any_point_of_a_snapshot() {
-    const GROUPS: u64 = 40;
+    const GROUPS: u64 = 200;
     let (mut trims, mut crashes) = (0, 0);
-    for seed in 0..6 {
+    for seed in 0..4 {
         let mut random = Random::stream(seed, "partition");
         let mut rig = Rig::new(Log::default());
         // Per group: what was acknowledged, and what was asked for since; zero stands for "deleted".
@@ -340,5 +340,5 @@ fn what_was_acknowledged_survives_a_crash_at_any_point_of_a_snapshot() {
             assert!(bytes < 8 << 20, "seed {seed}: the log takes {bytes} bytes");
         }
     }
-    assert!(trims > 4 && crashes > 100, "{trims} trims and {crashes} crashes mean little");
+    assert!(trims > 4 && crashes > 80, "{trims} trims and {crashes} crashes mean little");
 }
