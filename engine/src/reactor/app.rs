@@ -155,6 +155,11 @@ impl Outbox {
         self.wall_ms = wall_ms;
     }
 
+    /// Sets what random numbers come; for a host's own tests.
+    pub fn set_random(&mut self, random: Random) {
+        self.random = random;
+    }
+
     /// Takes what was left here, in order; for a host's own tests.
     pub fn take(&mut self) -> Vec<Output> {
         std::mem::take(&mut self.outputs)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use millstream::broker::Broker;
 use millstream::config::ServerConfig;
 use millstream_engine::buffer::Slice;
+use millstream_engine::io::random::Random;
 use millstream_engine::io::{CloseReason, ConnId};
 use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox, Output};
 use millstream_engine::shard::request::{Reply, Request};
@@ -42,6 +43,7 @@ pub struct Node {
     pub hold_sends: bool,
     out: Outbox,
     jobs: usize,
+    steps: u64,
 }
 
 impl Node {
@@ -72,6 +74,7 @@ impl Node {
             hold_sends: false,
             out,
             jobs: 0,
+            steps: 0,
         }
     }
 
@@ -157,6 +160,8 @@ impl Node {
     pub fn step(&mut self, event: AppEvent) {
         self.out = Outbox::new(ShardId(0), Arc::clone(&self.engine.metadata));
         self.out.set_clocks(self.now, WallMs(1_700_000_000_000));
+        self.steps += 1;
+        self.out.set_random(Random::new(self.steps));
         self.broker.step(event, &mut self.out);
         for output in self.out.take() {
             self.carry_out(output);
