@@ -6,6 +6,7 @@
 mod admin;
 mod broker;
 mod client;
+mod groups;
 mod inspection;
 mod kill;
 mod refusals;
