@@ -45,6 +45,7 @@ enum Request {
 }
 
 /// A client, as the usual libraries are.
+#[expect(clippy::struct_excessive_bools, reason = "two say what it is, two what it does")]
 struct Client {
     alive: bool,
     instance: Option<Arc<str>>,
