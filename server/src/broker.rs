@@ -7,8 +7,11 @@ use millstream_engine::io::ConnId;
 use millstream_engine::metrics::{Meter, Reader};
 use millstream_engine::reactor::app::{App, AppEvent, Outbox};
 use millstream_engine::time::Nanos;
+use millstream_engine::types::ShardId;
 
 use crate::config::ServerConfig;
+use crate::coordinator::Message;
+use crate::coordinator::shard::{Coordinator, Desk};
 use crate::dispatch::{self, Origin, Pending};
 use crate::limits::CONNECTIONS_PER_SHARD_MAX;
 use crate::metrics::BrokerMetrics;
@@ -24,6 +27,7 @@ pub struct Broker {
     connections: BTreeMap<ConnId, Connection>,
     pending: Pending,
     metrics: Meter<BrokerMetrics>,
+    coordinator: Coordinator,
     /// Bytes of requests that have arrived in part, over all connections.
     partial_bytes: usize,
     stopping: bool,
@@ -33,6 +37,7 @@ impl Broker {
     /// A broker without connections.
     pub fn new(config: Arc<ServerConfig>) -> Broker {
         Broker {
+            coordinator: Coordinator::new(&config.groups),
             config,
             connections: BTreeMap::new(),
             pending: Pending::default(),
@@ -117,16 +122,41 @@ impl Broker {
             Some(origin @ (Origin::Request { conn, .. } | Origin::SendQueue(conn) | Origin::Timer(conn))) => {
                 self.with(conn, out, |connection, shared| work(origin, connection, shared));
             }
-            Some(Origin::IdleCheck) | None => {}
+            Some(Origin::IdleCheck | Origin::Offsets { .. } | Origin::GroupTimer) | None => {}
         }
+    }
+}
+
+impl Broker {
+    /// Lets the coordinator of this shard's groups do something.
+    fn coordinate(&mut self, out: &mut Outbox, work: impl FnOnce(&mut Coordinator, &mut Desk<'_>)) {
+        work(&mut self.coordinator, &mut Desk { out, pending: &mut self.pending });
+    }
+
+    fn told(&mut self, from: ShardId, message: Message, out: &mut Outbox) {
+        let Message::Answer(token, answer) = message else {
+            return self.coordinate(out, |coordinator, desk| coordinator.told(from, message, desk));
+        };
+        let origin = self.pending.take(token);
+        self.with_origin(origin, out, |origin, connection, shared| match origin {
+            Origin::Request { number, part, .. } => connection.coordinated(number, part, answer, shared),
+            other => panic!("{other:?} was answered by a coordinator"),
+        });
     }
 }
 
 impl App for Broker {
     fn step(&mut self, event: AppEvent, out: &mut Outbox) {
         match event {
-            AppEvent::Started => self.check_idle(out),
-            AppEvent::MetadataChanged => {}
+            AppEvent::Started => {
+                self.check_idle(out);
+                self.coordinate(out, Coordinator::metadata_changed);
+            }
+            AppEvent::MetadataChanged => self.coordinate(out, Coordinator::metadata_changed),
+            AppEvent::Told { from, message } => {
+                let message = message.downcast().expect("hosts tell each other of groups only");
+                self.told(from, *message, out);
+            }
             AppEvent::Accepted { conn, peer, local } => {
                 self.accept(Connection::new(conn, peer, local, &self.config, out.now()), conn, out);
             }
@@ -144,17 +174,24 @@ impl App for Broker {
             }
             AppEvent::Timer(token) => {
                 let origin = self.pending.take(token);
-                if origin == Some(Origin::IdleCheck) {
-                    self.check_idle(out);
+                match origin {
+                    Some(Origin::IdleCheck) => self.check_idle(out),
+                    Some(Origin::GroupTimer) => self.coordinate(out, Coordinator::timer),
+                    _ => {}
                 }
                 self.with_origin(origin, out, |_, connection, shared| connection.timer(shared));
             }
             AppEvent::Reply(token, reply) => {
                 let origin = self.pending.take(token);
+                if let Some(Origin::Offsets { life, index, errand }) = origin {
+                    return self.coordinate(out, |coordinator, desk| {
+                        coordinator.replied(life, index, errand, reply, desk);
+                    });
+                }
                 self.with_origin(origin, out, |origin, connection, shared| match origin {
                     Origin::Request { number, part, .. } => connection.answered(number, part, reply, shared),
                     Origin::SendQueue(_) => connection.loaded(reply, shared),
-                    Origin::Timer(_) | Origin::IdleCheck => panic!("a timer was answered {reply:?}"),
+                    _ => panic!("a timer was answered {reply:?}"),
                 });
             }
             AppEvent::Offloaded(token, result) => {
@@ -163,9 +200,7 @@ impl App for Broker {
                     Origin::Request { number, part, .. } => {
                         connection.offloaded(number, part, result, shared);
                     }
-                    Origin::SendQueue(_) | Origin::Timer(_) | Origin::IdleCheck => {
-                        panic!("{origin:?} was answered by a helper")
-                    }
+                    _ => panic!("{origin:?} was answered by a helper"),
                 });
             }
             AppEvent::Stopping => {

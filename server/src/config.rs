@@ -9,7 +9,7 @@ use millstream_engine::config::Config;
 use millstream_engine::limits::{BATCH_BYTES_MAX, PARTITIONS_PER_TOPIC_MAX, SEGMENT_BYTES_MAX, SHARDS_MAX};
 use toml::Value;
 
-use crate::limits::REQUEST_BYTES_MAX;
+use crate::limits::{MEMBERS_PER_GROUP_MAX, REQUEST_BYTES_MAX};
 
 /// A node's settings.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub struct ServerConfig {
     pub partial_bytes_max: usize,
     /// How long a connection may be silent, in ms, before it is closed.
     pub idle_ms_max: u64,
+    /// Consumer groups.
+    pub groups: GroupConfig,
     /// What is logged: a level, or a filter as `tracing` has them.
     pub log_level: String,
     /// The engine's part. Its `shards` is set when the node starts.
@@ -53,8 +55,42 @@ impl Default for ServerConfig {
             request_bytes_max: 100 << 20,
             partial_bytes_max: 512 << 20,
             idle_ms_max: 600_000,
+            groups: GroupConfig::default(),
             log_level: "info".to_owned(),
             engine: Config { journal_bytes: 0, ..Config::default() },
+        }
+    }
+}
+
+/// The settings of consumer groups.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    /// How long the first generation of a group waits for more members, in ms.
+    pub initial_delay_ms: u64,
+    /// The shortest session timeout that a member may ask for, in ms.
+    pub session_min_ms: i32,
+    /// The longest.
+    pub session_max_ms: i32,
+    /// Members of a group.
+    pub members_max: usize,
+    /// Partitions of the topic that groups are kept in, when it is made.
+    pub offsets_partitions: u32,
+    /// How long offsets outlive their group's last member, in minutes.
+    pub offsets_retention_minutes: i64,
+    /// How often that is looked at, in ms.
+    pub offsets_retention_check_ms: u64,
+}
+
+impl Default for GroupConfig {
+    fn default() -> GroupConfig {
+        GroupConfig {
+            initial_delay_ms: 3_000,
+            session_min_ms: 6_000,
+            session_max_ms: 1_800_000,
+            members_max: MEMBERS_PER_GROUP_MAX,
+            offsets_partitions: 50,
+            offsets_retention_minutes: 7 * 24 * 60,
+            offsets_retention_check_ms: 600_000,
         }
     }
 }
@@ -316,6 +352,65 @@ pub static KEYS: &[Key] = &[
                 _ => return Err("\"CreateTime\" or \"LogAppendTime\"".to_owned()),
             };
             Ok(())
+        },
+    },
+    Key {
+        name: "group.initial.rebalance.delay.ms",
+        about: "How long the first generation of a consumer group waits for more members.",
+        get: |config| config.groups.initial_delay_ms.to_string(),
+        set: |config, value| {
+            integer(value, 0, i64::from(i32::MAX)).map(|ms| config.groups.initial_delay_ms = ms as u64)
+        },
+    },
+    Key {
+        name: "group.min.session.timeout.ms",
+        about: "The shortest session timeout that a member of a group may ask for.",
+        get: |config| config.groups.session_min_ms.to_string(),
+        set: |config, value| {
+            integer(value, 1, i64::from(i32::MAX)).map(|ms| config.groups.session_min_ms = ms as i32)
+        },
+    },
+    Key {
+        name: "group.max.session.timeout.ms",
+        about: "The longest session timeout that a member of a group may ask for.",
+        get: |config| config.groups.session_max_ms.to_string(),
+        set: |config, value| {
+            integer(value, 1, i64::from(i32::MAX)).map(|ms| config.groups.session_max_ms = ms as i32)
+        },
+    },
+    Key {
+        name: "group.max.size",
+        about: "Members that a group may have.",
+        get: |config| config.groups.members_max.to_string(),
+        set: |config, value| {
+            integer(value, 1, MEMBERS_PER_GROUP_MAX as i64)
+                .map(|members| config.groups.members_max = members as usize)
+        },
+    },
+    Key {
+        name: "offsets.topic.num.partitions",
+        about: "Partitions of the topic that groups are kept in. It counts when that topic is made, at the first need.",
+        get: |config| config.groups.offsets_partitions.to_string(),
+        set: |config, value| {
+            integer(value, 1, i64::from(PARTITIONS_PER_TOPIC_MAX))
+                .map(|partitions| config.groups.offsets_partitions = partitions as u32)
+        },
+    },
+    Key {
+        name: "offsets.retention.minutes",
+        about: "How long committed offsets are kept when their group has no members any more, or none that reads their topic.",
+        get: |config| config.groups.offsets_retention_minutes.to_string(),
+        set: |config, value| {
+            integer(value, 1, i64::from(i32::MAX))
+                .map(|minutes| config.groups.offsets_retention_minutes = minutes)
+        },
+    },
+    Key {
+        name: "offsets.retention.check.interval.ms",
+        about: "How often the age of committed offsets is looked at.",
+        get: |config| config.groups.offsets_retention_check_ms.to_string(),
+        set: |config, value| {
+            integer(value, 1, i64::MAX).map(|ms| config.groups.offsets_retention_check_ms = ms as u64)
         },
     },
     Key {

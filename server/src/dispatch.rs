@@ -14,6 +14,9 @@ use millstream_engine::shard::request::{Range, Request, Target, WatchId};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::{Durability, LeaderEpoch, Offset, PartitionId, ShardId};
 
+use crate::coordinator::shard::Errand;
+use crate::coordinator::{Message, Question, topic};
+
 /// Where topics are created and deleted.
 const METADATA_SHARD: ShardId = ShardId(0);
 
@@ -36,6 +39,17 @@ pub enum Origin {
     Timer(ConnId),
     /// The timer after which a shard looks for idle connections.
     IdleCheck,
+    /// The coordinator of the shard's groups: what it asked of the engine for a partition of the offsets topic.
+    Offsets {
+        /// Which topic, counted as they follow each other.
+        life: u32,
+        /// Which partition.
+        index: u32,
+        /// For what.
+        errand: Errand,
+    },
+    /// The coordinator's timer.
+    GroupTimer,
 }
 
 /// What is under way: who asked, per token. Slots are reused; the generation in a token tells their uses apart.
@@ -252,11 +266,43 @@ impl<'a> Dispatch<'a> {
         Ok(())
     }
 
+    /// The shards that there are.
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        (0..self.out.metadata().shards).map(ShardId)
+    }
+
+    /// Asks the coordinator of a group, wherever it is: an [`crate::coordinator::Answer`]. `None` if groups have no home yet.
+    pub fn ask_group(&mut self, part: u32, question: Question) -> Option<Asked> {
+        let (_, shard) = topic::home(self.out.metadata(), question.group()?)?;
+        Some(self.ask_coordinator(part, shard, question))
+    }
+
+    /// Asks a shard's coordinator: an [`crate::coordinator::Answer`].
+    pub fn ask_coordinator(&mut self, part: u32, shard: ShardId, question: Question) -> Asked {
+        let token = self.token(part);
+        let group = question.group().cloned().unwrap_or_default();
+        self.out.tell(shard, Box::new(Message::Ask(token, question)), Some(self.conn));
+        Asked { shard, token, group }
+    }
+
+    /// Tells a coordinator that nobody waits for its answer, which is given all the same.
+    pub fn cancel_question(&mut self, asked: Asked) {
+        self.out.tell(asked.shard, Box::new(Message::Cancel(asked.token, asked.group)), None);
+    }
+
     /// Runs a job on a helper thread.
     pub fn offload(&mut self, part: u32, job: Job) {
         let token = self.token(part);
         self.out.offload(token, job);
     }
+}
+
+/// A question that was put to a coordinator.
+#[derive(Debug)]
+pub struct Asked {
+    shard: ShardId,
+    token: AppToken,
+    group: Arc<str>,
 }
 
 /// A watch that has been registered.
@@ -274,6 +320,12 @@ pub fn load(out: &mut Outbox, pending: &mut Pending, conn: ConnId, range: Range)
     let token = pending.insert(Origin::SendQueue(conn));
     out.engine(token, shard, Request::Load(range), Some(conn));
     Ok(())
+}
+
+/// Asks a shard for the host itself.
+pub fn errand(out: &mut Outbox, pending: &mut Pending, origin: Origin, shard: ShardId, request: Request) {
+    let token = pending.insert(origin);
+    out.engine(token, shard, request, None);
 }
 
 /// Sets a timer for `origin`.

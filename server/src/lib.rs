@@ -9,6 +9,7 @@ pub mod admin;
 pub mod broker;
 pub mod cli;
 pub mod config;
+pub mod coordinator;
 pub mod dispatch;
 pub mod inspect;
 pub mod kafka;

@@ -52,6 +52,55 @@ pub const HTTP_LIFE_GRACE: Duration = Duration::from_secs(10);
 /// Looks at the shards, about one per second, after which one that has not turned is taken to be stuck.
 pub const STUCK_LOOKS: u32 = 10;
 
+/// Groups that one shard coordinates.
+pub const GROUPS_PER_SHARD_MAX: usize = 100_000;
+/// Members that any configuration may allow a group to have.
+pub const MEMBERS_PER_GROUP_MAX: usize = 10_000;
+/// Bytes that one member may bring: what its ways to assign want to know of it.
+pub const MEMBER_BYTES_MAX: usize = 1 << 20;
+/// Bytes that the members of one group may bring and be given, all together.
+pub const GROUP_BYTES_MAX: usize = 8 << 20;
+/// Bytes that the members of all groups of a shard may bring and be given before no more join.
+pub const GROUPS_BYTES_PER_SHARD_MAX: usize = 256 << 20;
+/// States of one group that may wait to be stored before nobody joins it.
+pub const GROUP_STORES_WAITING_MAX: usize = 16;
+/// A group's name.
+pub const GROUP_NAME_BYTES_MAX: usize = 1024;
+/// What a client calls itself, as far as it is kept; and a member's lasting name, as in Kafka.
+pub const CLIENT_NAME_BYTES_MAX: usize = 249;
+/// Members that one request may name.
+pub const MEMBERS_PER_REQUEST_MAX: usize = MEMBERS_PER_GROUP_MAX;
+/// Groups that one request may name.
+pub const GROUPS_PER_REQUEST_MAX: usize = 1_000;
+/// The text that goes with a committed offset, as in Kafka.
+pub const OFFSET_METADATA_BYTES_MAX: usize = 4096;
+/// Partitions whose offsets one group may commit.
+pub const OFFSETS_PER_GROUP_MAX: usize = 50_000;
+/// Changes of groups and offsets are stored in batches of about this size.
+pub const OFFSETS_BATCH_BYTES: usize = 256 << 10;
+/// Bytes of one commit: it is stored as a whole.
+pub const OFFSETS_UNIT_BYTES_MAX: usize = 16 << 20;
+/// Bytes of changes that may wait to be stored, over all groups of a shard.
+pub const OFFSETS_WAITING_BYTES_MAX: usize = 64 << 20;
+/// What the offsets topic holds is written again when it has grown by this many times as much since the last time,
+pub const OFFSETS_SNAPSHOT_RATIO: u64 = 4;
+/// and by at least this much.
+pub const OFFSETS_SNAPSHOT_BYTES_MIN: u64 = 2 << 20;
+/// Partitions of the offsets topic that a shard reads at a time.
+pub const OFFSETS_LOADS_IN_FLIGHT: usize = 8;
+/// Groups whose offsets' age is looked at in one step.
+pub const GROUPS_EXPIRED_AT_ONCE: usize = 100;
+
+const _: () = assert!(
+    OFFSETS_PER_GROUP_MAX * (GROUP_NAME_BYTES_MAX + millstream_engine::limits::TOPIC_NAME_BYTES_MAX + 64)
+        < millstream_engine::limits::BATCH_BYTES_MAX,
+    "all offsets of a group are forgotten in one batch"
+);
+const _: () = assert!(
+    GROUP_BYTES_MAX + MEMBERS_PER_GROUP_MAX * (4 * CLIENT_NAME_BYTES_MAX + 256)
+        < millstream_engine::limits::BATCH_BYTES_MAX,
+    "a group's state is stored in one batch"
+);
 const _: () = assert!(SEND_SLICES_MAX <= 1024, "the kernel takes at most 1024 slices at once");
 const _: () = assert!(
     FETCH_BYTES_HELD_MAX <= RESPONSE_BYTES_WAITING_MAX,

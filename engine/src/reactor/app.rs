@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::buffer::Slice;
+use crate::io::random::Random;
 use crate::io::{CloseReason, ConnId, Job};
 use crate::shard::metadata::Metadata;
 pub use crate::shard::request::AppToken;
@@ -56,6 +57,13 @@ pub enum AppEvent {
     Reply(AppToken, Reply),
     /// An offloaded job's result.
     Offloaded(AppToken, Box<dyn Any + Send>),
+    /// What the host of a shard, perhaps this one, has to say: [`Output::Tell`].
+    Told {
+        /// That shard.
+        from: ShardId,
+        /// What it says.
+        message: Box<dyn Any + Send>,
+    },
     /// There is new metadata, see [`Outbox::metadata`].
     MetadataChanged,
     /// The node is stopping: answer what can be answered, take nothing new.
@@ -83,6 +91,18 @@ pub enum Output {
         /// The connection on whose behalf.
         source: Option<ConnId>,
     },
+    /// Tell the host of a shard something: [`AppEvent::Told`] there. One way: an answer is another message. Messages from
+    /// one shard to another arrive in the order they were told, behind what was asked of that shard before. Without room
+    /// in its mailbox the message waits like a request; the room is given back as soon as the host there has been told,
+    /// so whoever may tell without end needs a bound of its own.
+    Tell {
+        /// Whom.
+        shard: ShardId,
+        /// What.
+        message: Box<dyn Any + Send>,
+        /// The connection on whose behalf.
+        source: Option<ConnId>,
+    },
     /// Run a job on a helper thread.
     Offload(AppToken, Job),
 }
@@ -94,12 +114,19 @@ pub struct Outbox {
     pub(super) wall_ms: WallMs,
     pub(super) shard: ShardId,
     pub(super) metadata: Arc<Metadata>,
+    pub(super) random: Random,
 }
 
 impl Outbox {
     /// An empty outbox. The reactor makes its own; hosts make one to test themselves.
     pub fn new(shard: ShardId, metadata: Arc<Metadata>) -> Outbox {
-        Outbox { outputs: Vec::new(), now: Nanos::ZERO, wall_ms: WallMs(0), shard, metadata }
+        let random = Random::stream(u64::from(shard.0), "outbox");
+        Outbox { outputs: Vec::new(), now: Nanos::ZERO, wall_ms: WallMs(0), shard, metadata, random }
+    }
+
+    /// A random number, for names that must not repeat.
+    pub fn random(&mut self) -> u64 {
+        self.random.next()
     }
 
     /// The monotonic clock, as of this step.
@@ -126,6 +153,11 @@ impl Outbox {
     pub fn set_clocks(&mut self, now: Nanos, wall_ms: WallMs) {
         self.now = now;
         self.wall_ms = wall_ms;
+    }
+
+    /// Sets what random numbers come; for a host's own tests.
+    pub fn set_random(&mut self, random: Random) {
+        self.random = random;
     }
 
     /// Takes what was left here, in order; for a host's own tests.
@@ -156,6 +188,11 @@ impl Outbox {
     /// Asks a shard, on behalf of a connection if there is one.
     pub fn engine(&mut self, token: AppToken, shard: ShardId, request: Request, source: Option<ConnId>) {
         self.outputs.push(Output::Engine { token, shard, request, source });
+    }
+
+    /// Tells the host of a shard something, on behalf of a connection if there is one.
+    pub fn tell(&mut self, shard: ShardId, message: Box<dyn Any + Send>, source: Option<ConnId>) {
+        self.outputs.push(Output::Tell { shard, message, source });
     }
 
     /// Runs a job on a helper thread.

@@ -7,6 +7,7 @@ pub mod reshard;
 mod slow;
 mod timers;
 
+use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use slow::{Sending, SlowSends};
 use timers::Timers;
 
 use crate::error::IoError;
+use crate::io::random::Random;
 use crate::io::{ConnId, Event, Io, Socket, Token, Wait};
 use crate::limits::{MAIL_PER_ROUND, MAIL_ROUNDS_PER_TURN};
 use crate::metrics::{Reader, ShardMetrics, Step};
@@ -35,6 +37,8 @@ pub enum Ask {
     Engine(AppToken, Request),
     /// A watch's condition holds.
     Woken(AppToken, WatchId),
+    /// What one host has to say to another.
+    Tell(Box<dyn Any + Send>),
     /// Take this connection.
     Adopt(Socket),
     /// Apply this metadata.
@@ -138,7 +142,7 @@ pub struct Reactor<I: Io, A: App> {
 impl<I: Io, A: App> Reactor<I, A> {
     /// A loop that has not turned yet. The controller belongs to shard 0.
     pub fn new(
-        io: I,
+        mut io: I,
         shard: Shard<I>,
         controller: Option<Controller>,
         app: A,
@@ -146,7 +150,8 @@ impl<I: Io, A: App> Reactor<I, A> {
         shared: Arc<Shared>,
     ) -> Reactor<I, A> {
         assert_eq!(controller.is_some(), shard.id() == CONTROLLER, "the controller lives on one shard");
-        let outbox = Outbox::new(shard.id(), Arc::clone(shard.metadata()));
+        let mut outbox = Outbox::new(shard.id(), Arc::clone(shard.metadata()));
+        outbox.random = Random::new(io.random());
         let mut reactor = Reactor {
             io,
             shard,
@@ -218,6 +223,8 @@ impl<I: Io, A: App> Reactor<I, A> {
     /// One turn: takes what has happened, lets everybody step, submits what came of it. May block if nothing is to be
     /// done and `may_wait` is set.
     pub fn turn(&mut self, may_wait: bool) -> Turn {
+        // Before its first turn the host may have asked or told something already.
+        self.post.publish(|peer| self.io.wake(peer));
         let mut events = std::mem::take(&mut self.events);
         let waits = may_wait && !self.is_spinning() && self.post.announce_sleep();
         if waits {
@@ -376,6 +383,7 @@ impl<I: Io, A: App> Reactor<I, A> {
                 Output::Engine { token, shard, request, source } => {
                     self.send(shard, Ask::Engine(token, request), source);
                 }
+                Output::Tell { shard, message, source } => self.send(shard, Ask::Tell(message), source),
                 Output::Offload(token, job) => {
                     self.offloads += 1;
                     self.offloaded.insert(self.offloads, token);
@@ -465,6 +473,10 @@ impl<I: Io, A: App> Reactor<I, A> {
             Ask::Woken(token, watch) => {
                 self.post.reply(from, Answer::Noted);
                 self.step(AppEvent::Reply(token, Reply::Woken(watch)));
+            }
+            Ask::Tell(message) => {
+                self.post.reply(from, Answer::Noted);
+                self.step(AppEvent::Told { from, message });
             }
             Ask::Adopt(socket) => {
                 self.post.reply(from, Answer::Noted);

@@ -6,7 +6,7 @@ use millstream_engine::buffer::Slice;
 
 use super::admin::{self, work};
 use super::codec::{Malformed, Reader};
-use super::{Context, Done, Work, api_versions, fetch, list_offsets, metadata, produce};
+use super::{Context, Done, Work, api_versions, fetch, groups, list_offsets, metadata, produce};
 
 /// An API.
 #[derive(Debug)]
@@ -100,6 +100,88 @@ pub static APIS: &[Api] = &[
         flexible_from: 9,
         read: |_, reader, version| metadata::MetadataRequest::read(reader, version).map(Work::Metadata),
         too_new: Some(Ready::MetadataTooNew),
+    },
+    Api {
+        key: 8,
+        name: "OffsetCommit",
+        versions: 2..=8,
+        served_from: 2,
+        flexible_from: 8,
+        read: |_, reader, version| groups::OffsetCommit::read(reader, version),
+        too_new: None,
+    },
+    Api {
+        key: 9,
+        name: "OffsetFetch",
+        versions: 1..=8,
+        served_from: 1,
+        flexible_from: 6,
+        read: |_, reader, version| groups::OffsetFetch::read(reader, version),
+        too_new: None,
+    },
+    Api {
+        key: 10,
+        name: "FindCoordinator",
+        versions: 0..=4,
+        served_from: 0,
+        flexible_from: 3,
+        read: |_, reader, version| groups::FindCoordinator::read(reader, version).map(Work::FindCoordinator),
+        too_new: None,
+    },
+    Api {
+        key: 11,
+        name: "JoinGroup",
+        // Older clients of librdkafka switch GSSAPI off unless version 0 is advertised (KAFKA-19444).
+        versions: 0..=9,
+        served_from: 0,
+        flexible_from: 6,
+        read: groups::JoinGroup::read,
+        too_new: None,
+    },
+    Api {
+        key: 12,
+        name: "Heartbeat",
+        versions: 0..=4,
+        served_from: 0,
+        flexible_from: 4,
+        read: |_, reader, version| groups::Heartbeat::read(reader, version),
+        too_new: None,
+    },
+    Api {
+        key: 13,
+        name: "LeaveGroup",
+        versions: 0..=5,
+        served_from: 0,
+        flexible_from: 4,
+        read: |_, reader, version| groups::LeaveGroup::read(reader, version),
+        too_new: None,
+    },
+    Api {
+        key: 14,
+        name: "SyncGroup",
+        versions: 0..=5,
+        served_from: 0,
+        flexible_from: 4,
+        read: groups::SyncGroup::read,
+        too_new: None,
+    },
+    Api {
+        key: 15,
+        name: "DescribeGroups",
+        versions: 0..=5,
+        served_from: 0,
+        flexible_from: 5,
+        read: |_, reader, version| groups::DescribeGroups::read(reader, version),
+        too_new: None,
+    },
+    Api {
+        key: 16,
+        name: "ListGroups",
+        versions: 0..=4,
+        served_from: 0,
+        flexible_from: 3,
+        read: |_, reader, version| groups::ListGroups::read(reader, version),
+        too_new: None,
     },
     Api {
         key: 18,
@@ -196,6 +278,15 @@ pub static APIS: &[Api] = &[
         too_new: None,
     },
     Api {
+        key: 42,
+        name: "DeleteGroups",
+        versions: 0..=2,
+        served_from: 0,
+        flexible_from: 2,
+        read: |_, reader, _| groups::DeleteGroups::read(reader),
+        too_new: None,
+    },
+    Api {
         key: 43,
         name: "ElectLeaders",
         versions: 0..=2,
@@ -222,6 +313,16 @@ pub static APIS: &[Api] = &[
         read: |_, reader, version| {
             admin::list_partition_reassignments::ListPartitionReassignments::read(reader, version).map(work)
         },
+        too_new: None,
+    },
+    Api {
+        key: 47,
+        name: "OffsetDelete",
+        versions: 0..=0,
+        served_from: 0,
+        // It has no flexible version.
+        flexible_from: i16::MAX,
+        read: |_, reader, _| groups::OffsetDelete::read(reader),
         too_new: None,
     },
     Api {

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 
 use millstream_engine::error::Refusal;
 
+use crate::coordinator::GroupError;
+
 /// What a client is told. The value is the code on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(i16)]
@@ -24,10 +26,32 @@ pub enum ErrorCode {
     RequestTimedOut = 7,
     /// The batch is larger than the topic allows.
     MessageTooLarge = 10,
+    /// The text that goes with an offset is too long.
+    OffsetMetadataTooLarge = 12,
+    /// The coordinator is still reading what it has stored.
+    CoordinatorLoadInProgress = 14,
+    /// There is no coordinator now; ask again.
+    CoordinatorNotAvailable = 15,
+    /// The group has another coordinator.
+    NotCoordinator = 16,
     /// No topic can have this name.
     InvalidTopic = 17,
     /// `acks` is none of -1, 0, 1.
     InvalidRequiredAcks = 21,
+    /// That generation of the group is over.
+    IllegalGeneration = 22,
+    /// No way to assign is known to all members.
+    InconsistentGroupProtocol = 23,
+    /// No group can have this name.
+    InvalidGroupId = 24,
+    /// The group has no such member.
+    UnknownMemberId = 25,
+    /// The session timeout is out of range.
+    InvalidSessionTimeout = 26,
+    /// The group forms its next generation; join it.
+    RebalanceInProgress = 27,
+    /// The offsets to be stored are too large.
+    InvalidCommitOffsetSize = 28,
     /// The version of this API is not served.
     UnsupportedVersion = 35,
     /// The topic exists.
@@ -56,6 +80,10 @@ pub enum ErrorCode {
     TransactionalIdAuthorizationFailed = 53,
     /// The disk, or the shard, does not store.
     KafkaStorageError = 56,
+    /// The group has members.
+    NonEmptyGroup = 68,
+    /// There is no such group.
+    GroupIdNotFound = 69,
     /// There is no such fetch session.
     FetchSessionIdNotFound = 70,
     /// The client knows an older leader.
@@ -64,8 +92,16 @@ pub enum ErrorCode {
     UnknownLeaderEpoch = 75,
     /// This version of the API does not carry this compression.
     UnsupportedCompressionType = 76,
+    /// Join again with the id that is given here.
+    MemberIdRequired = 79,
+    /// The group has as many members as it may have.
+    GroupMaxSizeReached = 81,
+    /// Another instance has taken this one's name over.
+    FencedInstanceId = 82,
     /// The partition is led by whom it should be.
     ElectionNotNeeded = 84,
+    /// Members of the group read the topic.
+    GroupSubscribedToTopic = 86,
     /// The records may not be stored.
     InvalidRecord = 87,
     /// No topic with this id.
@@ -125,6 +161,31 @@ impl From<&Refusal> for ErrorCode {
             Refusal::DiskFull | Refusal::Poisoned | Refusal::ReadFailed => ErrorCode::KafkaStorageError,
             // Every client retries this one after a pause, which is what helps.
             Refusal::Busy => ErrorCode::RequestTimedOut,
+        }
+    }
+}
+
+impl From<&GroupError> for ErrorCode {
+    fn from(error: &GroupError) -> ErrorCode {
+        match error {
+            GroupError::Loading => ErrorCode::CoordinatorLoadInProgress,
+            GroupError::NotAvailable => ErrorCode::CoordinatorNotAvailable,
+            GroupError::NotCoordinator => ErrorCode::NotCoordinator,
+            GroupError::IllegalGeneration => ErrorCode::IllegalGeneration,
+            GroupError::InconsistentProtocol => ErrorCode::InconsistentGroupProtocol,
+            GroupError::InvalidGroup => ErrorCode::InvalidGroupId,
+            GroupError::UnknownMember => ErrorCode::UnknownMemberId,
+            GroupError::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
+            GroupError::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+            GroupError::TooLarge => ErrorCode::InvalidCommitOffsetSize,
+            GroupError::MetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
+            GroupError::NotEmpty => ErrorCode::NonEmptyGroup,
+            GroupError::NotFound => ErrorCode::GroupIdNotFound,
+            GroupError::MemberIdRequired(_) => ErrorCode::MemberIdRequired,
+            GroupError::Full => ErrorCode::GroupMaxSizeReached,
+            GroupError::Fenced => ErrorCode::FencedInstanceId,
+            GroupError::Subscribed => ErrorCode::GroupSubscribedToTopic,
+            GroupError::Invalid => ErrorCode::InvalidRequest,
         }
     }
 }

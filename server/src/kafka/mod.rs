@@ -9,6 +9,7 @@ mod api_versions;
 pub mod codec;
 mod error;
 mod fetch;
+mod groups;
 mod header;
 mod list_offsets;
 mod metadata;
@@ -36,6 +37,7 @@ pub use header::RequestHeader;
 pub use tally::Tally;
 
 use crate::config::ServerConfig;
+use crate::coordinator::Answer;
 use crate::dispatch::Dispatch;
 use crate::metrics::BrokerMetrics;
 use crate::net::Response;
@@ -46,6 +48,8 @@ pub struct Context<'a> {
     pub config: &'a ServerConfig,
     /// What is counted.
     pub metrics: &'a BrokerMetrics,
+    /// The client's address.
+    pub peer: SocketAddr,
     /// The address that the client dialled.
     pub local: SocketAddr,
     /// The request's header.
@@ -84,8 +88,12 @@ pub enum Input {
     Reply(u32, Reply),
     /// A helper's result for a part of it.
     Offloaded(u32, Box<dyn Any + Send>),
+    /// A coordinator's answer to a part of it.
+    Coordinated(u32, Answer),
     /// It has waited long enough.
     Deadline,
+    /// The node stops: nothing is waited for that may take long.
+    Stopping,
     /// The connection is gone: what it has registered is taken back.
     Gone,
 }
@@ -120,6 +128,10 @@ pub enum Work {
     ListOffsets(list_offsets::ListOffsets),
     /// What describes and changes topics and the node: see `admin/`.
     Admin(Box<dyn admin::Admin>),
+    /// `FindCoordinator`: see `groups/find_coordinator.rs`.
+    FindCoordinator(groups::FindCoordinator),
+    /// All that a group's coordinator is asked: see `groups/mod.rs`.
+    Group(groups::GroupWork),
 }
 
 impl Work {
@@ -132,6 +144,8 @@ impl Work {
             Work::Fetch(work) => work.start(context),
             Work::ListOffsets(work) => work.start(context),
             Work::Admin(work) => work.start(context),
+            Work::FindCoordinator(work) => work.start(context),
+            Work::Group(work) => work.start(context),
         }
     }
 
@@ -142,8 +156,15 @@ impl Work {
                 work.cancel(context);
                 None
             }
-            (Work::Fetch(work), Input::Deadline) => work.on_deadline(context),
-            (_, Input::Gone | Input::Deadline) => None,
+            (Work::Fetch(work), Input::Deadline | Input::Stopping) => work.on_deadline(context),
+            (Work::Group(work), Input::Coordinated(part, answer)) => work.on_answer(part, answer, context),
+            (Work::Group(work), Input::Gone) => {
+                work.cancel(context);
+                None
+            }
+            (Work::Group(work), Input::Stopping) => work.on_stopping(context),
+            (_, Input::Gone | Input::Deadline | Input::Stopping) => None,
+            (Work::FindCoordinator(work), Input::Reply(_, reply)) => Some(work.on_reply(&reply, context)),
             (Work::Metadata(work), Input::Reply(part, reply)) => work.on_reply(part, reply, context),
             (Work::Produce(work), Input::Reply(part, reply)) => work.on_reply(part, reply, context),
             (Work::Fetch(work), Input::Reply(part, reply)) => work.on_reply(part, reply, context),

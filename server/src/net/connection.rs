@@ -15,6 +15,7 @@ use millstream_engine::time::Nanos;
 use super::frames::Frames;
 use super::send_queue::{Response, SendQueue, SendStep};
 use crate::config::ServerConfig;
+use crate::coordinator::Answer;
 use crate::dispatch::{self, Dispatch, Origin, Pending};
 use crate::kafka::{self, Context, Done, Input, Work};
 use crate::limits::{
@@ -154,6 +155,12 @@ impl Connection {
         self.run(shared);
     }
 
+    /// A coordinator has answered a part of a request.
+    pub fn coordinated(&mut self, number: u64, part: u32, answer: Answer, shared: &mut Shared<'_>) {
+        self.input(number, Input::Coordinated(part, answer), shared);
+        self.run(shared);
+    }
+
     /// A helper has finished a part of a request.
     pub fn offloaded(
         &mut self,
@@ -201,9 +208,7 @@ impl Connection {
     pub fn stop(&mut self, shared: &mut Shared<'_>) {
         self.drain();
         for number in self.numbers() {
-            if self.deadline(number).is_some() {
-                self.input(number, Input::Deadline, shared);
-            }
+            self.input(number, Input::Stopping, shared);
         }
         self.run(shared);
     }
@@ -247,12 +252,13 @@ impl Connection {
 
     /// Hands something that happened to the request it happened to, which may have been answered long ago.
     fn input(&mut self, number: u64, input: Input, shared: &mut Shared<'_>) {
-        let (id, local) = (self.id, self.local);
+        let (id, peer, local) = (self.id, self.peer, self.local);
         let Some(request) = self.request(number) else { return };
         let State::Working(work) = &mut request.state else { return };
         let engine = Dispatch::new(shared.out, shared.pending, id, number);
         let header = request.header;
-        let mut context = Context { config: shared.config, metrics: shared.metrics, local, header, engine };
+        let mut context =
+            Context { config: shared.config, metrics: shared.metrics, peer, local, header, engine };
         let done = work.on(input, &mut context);
         self.progress(number, done, shared);
     }
@@ -328,8 +334,14 @@ impl Connection {
         };
         let number = self.first + self.requests.len() as u64;
         let engine = Dispatch::new(shared.out, shared.pending, self.id, number);
-        let mut context =
-            Context { config: shared.config, metrics: shared.metrics, local: self.local, header, engine };
+        let mut context = Context {
+            config: shared.config,
+            metrics: shared.metrics,
+            peer: self.peer,
+            local: self.local,
+            header,
+            engine,
+        };
         context.began();
         let done = work.start(&mut context);
         self.request_bytes += frame.len();

@@ -10,6 +10,7 @@ mod api_table;
 mod api_versions;
 mod engine;
 mod fetch;
+mod groups;
 mod hostile;
 mod list_offsets;
 mod metadata;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use millstream::broker::Broker;
 use millstream::config::ServerConfig;
 use millstream_engine::buffer::Slice;
+use millstream_engine::io::random::Random;
 use millstream_engine::io::{CloseReason, ConnId};
 use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox, Output};
 use millstream_engine::shard::request::{Reply, Request};
@@ -42,6 +43,7 @@ pub struct Node {
     pub hold_sends: bool,
     out: Outbox,
     jobs: usize,
+    steps: u64,
 }
 
 impl Node {
@@ -50,7 +52,16 @@ impl Node {
     }
 
     pub fn with(config: ServerConfig) -> Node {
-        let engine = Engine::new(SHARDS);
+        Node::on(config, SHARDS)
+    }
+
+    /// A node that has all there is on its one shard, groups too.
+    pub fn of_one_shard(config: ServerConfig) -> Node {
+        Node::on(config, 1)
+    }
+
+    fn on(config: ServerConfig, shards: u16) -> Node {
+        let engine = Engine::new(shards);
         let out = Outbox::new(ShardId(0), Arc::clone(&engine.metadata));
         Node {
             broker: Broker::new(Arc::new(config)),
@@ -63,6 +74,7 @@ impl Node {
             hold_sends: false,
             out,
             jobs: 0,
+            steps: 0,
         }
     }
 
@@ -135,7 +147,11 @@ impl Node {
     }
 
     fn answer(&mut self, token: AppToken, request: Request) {
+        let epoch = self.engine.metadata.epoch;
         let replies: Vec<(u64, Reply)> = self.engine.handle(token.0, request);
+        if self.engine.metadata.epoch != epoch {
+            self.step(AppEvent::MetadataChanged);
+        }
         for (token, reply) in replies {
             self.step(AppEvent::Reply(AppToken(token), reply));
         }
@@ -144,6 +160,8 @@ impl Node {
     pub fn step(&mut self, event: AppEvent) {
         self.out = Outbox::new(ShardId(0), Arc::clone(&self.engine.metadata));
         self.out.set_clocks(self.now, WallMs(1_700_000_000_000));
+        self.steps += 1;
+        self.out.set_random(Random::new(self.steps));
         self.broker.step(event, &mut self.out);
         for output in self.out.take() {
             self.carry_out(output);
@@ -183,6 +201,7 @@ impl Node {
                     self.answer(token, request);
                 }
             }
+            Output::Tell { message, .. } => self.step(AppEvent::Told { from: ShardId(0), message }),
             Output::Offload(token, job) => {
                 self.jobs += 1;
                 let result = job();

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{
-    FetchRequest, MetadataRequest, ProduceRequest, RequestHeader, ResponseHeader, TopicName, fetch_request,
-    metadata_request, produce_request,
+    FetchRequest, FindCoordinatorRequest, GroupId, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
+    ProduceRequest, RequestHeader, ResponseHeader, TopicName, fetch_request, metadata_request,
+    offset_commit_request, offset_fetch_request, produce_request,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
@@ -16,6 +17,12 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, Str
 const PRODUCE: i16 = 8;
 const FETCH: i16 = 11;
 const METADATA: i16 = 7;
+const FIND_COORDINATOR: i16 = 2;
+const OFFSET_COMMIT: i16 = 7;
+const OFFSET_FETCH: i16 = 5;
+
+/// The coordinator reads what it has stored.
+const LOADING: i16 = 14;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -141,5 +148,68 @@ impl Client {
         let partition = &response.responses[0].partitions[0];
         assert_eq!(partition.error_code, 0);
         (partition.high_watermark, partition.records.clone().unwrap_or_default())
+    }
+
+    /// Has groups made their home.
+    pub fn find_coordinator(&mut self, group: &str) {
+        let request = FindCoordinatorRequest::default().with_key(StrBytes::from_string(group.to_owned()));
+        self.send(FIND_COORDINATOR, &request).unwrap();
+        let response =
+            self.receive::<kafka_protocol::messages::FindCoordinatorResponse>(FIND_COORDINATOR).unwrap();
+        assert_eq!(response.error_code, 0);
+    }
+
+    /// Commits an offset, as a consumer without a group does; its answer is another call.
+    pub fn send_commit(
+        &mut self,
+        group: &str,
+        name: &str,
+        partition: i32,
+        offset: i64,
+        text: &str,
+    ) -> io::Result<()> {
+        let committed = offset_commit_request::OffsetCommitRequestPartition::default()
+            .with_partition_index(partition)
+            .with_committed_offset(offset)
+            .with_committed_metadata(Some(StrBytes::from_string(text.to_owned())));
+        let of_topic = offset_commit_request::OffsetCommitRequestTopic::default()
+            .with_name(topic(name))
+            .with_partitions(vec![committed]);
+        let request = OffsetCommitRequest::default()
+            .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+            .with_generation_id_or_member_epoch(-1)
+            .with_topics(vec![of_topic]);
+        self.send(OFFSET_COMMIT, &request)
+    }
+
+    /// Whether the next commit that was sent has been taken; not as long as the coordinator reads what it has stored.
+    pub fn committed(&mut self) -> io::Result<bool> {
+        let response = self.receive::<kafka_protocol::messages::OffsetCommitResponse>(OFFSET_COMMIT)?;
+        match response.topics[0].partitions[0].error_code {
+            0 => Ok(true),
+            LOADING => Ok(false),
+            other => panic!("a commit was answered with error {other}"),
+        }
+    }
+
+    /// The offset that a group has committed.
+    pub fn offset(&mut self, group: &str, name: &str, partition: i32) -> i64 {
+        let wanted = offset_fetch_request::OffsetFetchRequestTopic::default()
+            .with_name(topic(name))
+            .with_partition_indexes(vec![partition]);
+        let request = OffsetFetchRequest::default()
+            .with_group_id(GroupId(StrBytes::from_string(group.to_owned())))
+            .with_topics(Some(vec![wanted]));
+        for _ in 0..PATIENCE.as_millis() / 10 {
+            self.send(OFFSET_FETCH, &request).unwrap();
+            let response =
+                self.receive::<kafka_protocol::messages::OffsetFetchResponse>(OFFSET_FETCH).unwrap();
+            if response.error_code == 0 {
+                return response.topics[0].partitions[0].committed_offset;
+            }
+            assert_eq!(response.error_code, LOADING);
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the coordinator does not come up");
     }
 }

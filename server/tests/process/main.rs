@@ -7,6 +7,7 @@ mod admin;
 mod broker;
 mod client;
 mod exposition;
+mod groups;
 mod inspection;
 mod kill;
 mod management;

@@ -189,6 +189,7 @@ impl App for LoadApp {
             AppEvent::Received(..)
             | AppEvent::Slow(_)
             | AppEvent::Offloaded(..)
+            | AppEvent::Told { .. }
             | AppEvent::MetadataChanged
             | AppEvent::Stopping => {}
         }

@@ -120,6 +120,12 @@ impl Writer {
         self.nullable_count(Some(count));
     }
 
+    /// BYTES.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        self.bytes.extend_from_slice(bytes);
+    }
+
     /// Ends a structure: no tagged fields.
     pub fn tags(&mut self) {
         if self.flexible {
