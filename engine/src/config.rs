@@ -67,6 +67,10 @@ pub struct TopicConfig {
     pub index_interval_bytes: u32,
     /// `message.timestamp.type=LogAppendTime`: batches are stamped by the broker.
     pub log_append_time: bool,
+    /// `message.timestamp.before.max.ms`: how far behind the broker's clock a client's timestamp may be.
+    pub timestamp_before_max_ms: i64,
+    /// `message.timestamp.after.max.ms`: how far ahead of it.
+    pub timestamp_after_max_ms: i64,
     /// `cleanup.policy` holds `delete`: what is past `retention.ms` and `retention.bytes` goes.
     pub deletes: bool,
     /// `cleanup.policy` holds `compact`. Kept for what will compact: until then nothing goes for its sake.
@@ -85,6 +89,8 @@ impl Default for TopicConfig {
             max_message_bytes: 1_048_588,
             index_interval_bytes: 4096,
             log_append_time: false,
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: i64::MAX,
             deletes: true,
             compacts: false,
             durability_min: Durability::Memory,

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::limits::PARTITIONS_PER_NODE_MAX;
 use crate::types::{Offset, TopicId};
 
 /// Why a request was not carried out. Nothing of it was stored.
@@ -18,6 +19,8 @@ pub enum Refusal {
     InvalidTopicName,
     /// A count of partitions below one or above the limit.
     InvalidPartitions,
+    /// The node would have more partitions than it may.
+    TooManyPartitions,
     /// The value of a topic's setting is out of its range; names the setting.
     InvalidConfig(String),
     /// The bytes are not one valid record batch; says what is wrong.
@@ -29,6 +32,8 @@ pub enum Refusal {
     },
     /// A sound batch that a client may not send, such as a control batch; says what is wrong.
     InvalidRecord(&'static str),
+    /// A client's timestamp is further from the broker's clock than the topic allows.
+    InvalidTimestamp,
     /// The producer's epoch is older than the one known.
     InvalidProducerEpoch,
     /// The producer's sequence does not follow the last one.
@@ -64,12 +69,18 @@ impl fmt::Display for Refusal {
                 f.write_str("a topic's name is 1 to 249 characters of [a-zA-Z0-9._-], and neither . nor ..")
             }
             Refusal::InvalidPartitions => f.write_str("the number of partitions is out of range"),
+            Refusal::TooManyPartitions => {
+                write!(f, "a node has at most {PARTITIONS_PER_NODE_MAX} partitions, over all topics")
+            }
             Refusal::InvalidConfig(what) => write!(f, "invalid configuration: {what}"),
             Refusal::CorruptBatch(what) => write!(f, "corrupt record batch: {what}"),
             Refusal::BatchTooLarge { limit } => {
                 write!(f, "the record batch is larger than the topic's {limit} bytes")
             }
             Refusal::InvalidRecord(what) => write!(f, "invalid record: {what}"),
+            Refusal::InvalidTimestamp => {
+                f.write_str("a timestamp is further from the broker's clock than the topic allows")
+            }
             Refusal::InvalidProducerEpoch => f.write_str("the producer's epoch is outdated"),
             Refusal::OutOfOrderSequence => f.write_str("the producer's sequence is out of order"),
             Refusal::DuplicateSequence => f.write_str("the producer's sequence was stored before"),

@@ -109,6 +109,8 @@ pub const EXTENTS_PER_REQUEST_MAX: usize = 1_000;
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 /// Partitions that one topic may have.
 pub const PARTITIONS_PER_TOPIC_MAX: u32 = 10_000;
+/// Partitions that a node may have, over all topics: each costs every start and every checkpoint some memory.
+pub const PARTITIONS_PER_NODE_MAX: u32 = 100_000;
 /// Settings that one topic may have.
 pub const SETTINGS_PER_TOPIC_MAX: usize = 64;
 /// A setting's name, and its value: what a length on the wire can say.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# kcat against a real broker: 100,000 lines there and back, then a kill in the middle.
+# kcat against a real broker: 100,000 lines there and back, once more idempotently, then a kill in the middle.
 #
 #     tests/clients/kcat.sh target/debug/millstream
 set -euo pipefail
@@ -45,9 +45,9 @@ start() {
     fail "the broker does not start"
 }
 
-# produce TOPIC: sends the lines of stdin; fails unless each was acknowledged.
+# produce TOPIC [OPTION...]: sends the lines of stdin; fails unless each was acknowledged.
 produce() {
-    kcat -P -b "$address" -t "$1" -p 0 -X acks=all -X message.timeout.ms=20000 -X retries=0
+    kcat -P -b "$address" -t "$1" -p 0 -X acks=all -X message.timeout.ms=20000 -X retries=0 "${@:2}"
 }
 
 # consume TOPIC: everything there is, a line each.
@@ -62,6 +62,10 @@ produce whole <"$dir/sent" || fail "a line was not acknowledged"
 consume whole >"$dir/received"
 cmp "$dir/sent" "$dir/received" || fail "what came back is not what was sent"
 echo "ok: $lines lines there and back"
+
+produce once -X enable.idempotence=true -X retries=5 <"$dir/sent" || fail "a line was not acknowledged to an idempotent producer"
+consume once | cmp "$dir/sent" - || fail "an idempotent producer's lines are not what was sent"
+echo "ok: $lines lines of an idempotent producer"
 
 # A chunk counts as acknowledged when its kcat says so. The kill comes while chunks are under way.
 (sleep 0.5 && kill -KILL "$broker") &

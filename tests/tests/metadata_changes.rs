@@ -2,10 +2,12 @@
 
 use millstream_engine::config::{Config, TopicConfig};
 use millstream_engine::error::{Fatal, Refusal};
+use millstream_engine::format::batch::BatchBuilder;
 use millstream_engine::format::metadata::{MetadataRecord, encode_frame};
+use millstream_engine::io::Io;
 use millstream_engine::io::fault::Faults;
 use millstream_engine::io::sim::{Crash, Survivors, World};
-use millstream_engine::limits::{PARTITIONS_PER_TOPIC_MAX, PRODUCER_IDS_PER_RECORD};
+use millstream_engine::limits::{PARTITIONS_PER_NODE_MAX, PARTITIONS_PER_TOPIC_MAX, PRODUCER_IDS_PER_RECORD};
 use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::{Durability, MetadataEpoch, PartitionId, TopicId};
@@ -86,8 +88,7 @@ fn settings_hold_at_once_and_after_a_crash() {
     let changes = [("max.message.bytes", Some("200")), ("of.the.host", Some("kept")), ("segment.ms", None)];
     assert!(matches!(configure(&mut node, topic, &changes, false), Reply::Done));
     for _ in 0..2 {
-        let batch =
-            millstream_engine::format::batch::BatchBuilder::new(1).push(None, Some(&[0; 300])).build();
+        let batch = BatchBuilder::new(1).push(None, Some(&[0; 300])).build();
         let append = Request::Append { partition, batch: batch.into(), durability: Durability::Durable };
         assert_eq!(refusal(node.ask(append)), Refusal::BatchTooLarge { limit: 200 });
         let metadata = node.shard().metadata();
@@ -144,6 +145,48 @@ fn a_topic_that_is_to_be_compacted_keeps_everything() {
     assert_eq!(node.read_all(PartitionId { topic: kept, index: 0 }).expect("whole").len(), 20);
     let refused = refusal(node.read_all(PartitionId { topic: both, index: 0 }).expect_err("trimmed"));
     assert!(matches!(refused, Refusal::OffsetOutOfRange { .. }), "{refused}");
+}
+
+#[test]
+fn timestamps_too_far_from_the_clock_are_refused_unless_the_broker_stamps() {
+    let world = world();
+    let mut node = Solo::start(&world, config()).expect("a fresh node");
+    let now = world.io(millstream_engine::types::ShardId(0)).wall_ms().0;
+    let near = TopicConfig {
+        timestamp_before_max_ms: 100_000,
+        timestamp_after_max_ms: 200_000,
+        ..TopicConfig::default()
+    };
+    let stamped = node.create("stamped", 1, TopicConfig { log_append_time: true, ..near.clone() });
+    let judged = node.create("judged", 1, near);
+    let mut append = |topic, timestamp| {
+        let batch = BatchBuilder::new(timestamp).push(None, Some(b"a")).build();
+        let partition = PartitionId { topic, index: 0 };
+        let append = Request::Append { partition, batch: batch.into(), durability: Durability::Durable };
+        match node.ask(append) {
+            Reply::Appended(_) => None,
+            other => Some(refusal(other)),
+        }
+    };
+    for (distance, refused) in [(-90_000, false), (-110_000, true), (190_000, false), (210_000, true)] {
+        let expected = refused.then_some(Refusal::InvalidTimestamp);
+        assert_eq!(append(judged, now + distance), expected, "{distance}");
+        assert_eq!(append(stamped, now + distance), None, "{distance}");
+    }
+}
+
+#[test]
+fn a_node_has_only_so_many_partitions() {
+    let mut node = Solo::start(&world(), config()).expect("a fresh node");
+    let topics = PARTITIONS_PER_NODE_MAX / PARTITIONS_PER_TOPIC_MAX;
+    for number in 0..topics {
+        node.create(&format!("t{number}"), PARTITIONS_PER_TOPIC_MAX - 1, TopicConfig::default());
+    }
+    let topic = node.create("last", topics, TopicConfig::default());
+    let refused = refusal(node.ask(Request::AddPartitions { topic, count: topics + 1 }));
+    assert_eq!(refused, Refusal::TooManyPartitions);
+    let create = Request::CreateTopic { name: "more".to_owned(), partitions: Some(1), settings: Vec::new() };
+    assert_eq!(refusal(node.ask(create)), Refusal::TooManyPartitions);
 }
 
 #[test]

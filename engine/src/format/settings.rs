@@ -77,7 +77,7 @@ impl Setting {
 const INT_MAX: i64 = i32::MAX as i64;
 
 /// Every setting that the engine heeds. A host may store others beside them.
-pub static SETTINGS: [Setting; 9] = [
+pub static SETTINGS: [Setting; 11] = [
     Setting {
         name: "segment.bytes",
         values: Values::Whole(14, SEGMENT_BYTES_MAX as i64),
@@ -122,6 +122,18 @@ pub static SETTINGS: [Setting; 9] = [
             config.log_append_time = text == "LogAppendTime";
             Some(())
         },
+    },
+    Setting {
+        name: "message.timestamp.before.max.ms",
+        values: Values::Whole(0, i64::MAX),
+        get: |config| config.timestamp_before_max_ms.to_string(),
+        put: |config, text| text.parse().ok().map(|ms| config.timestamp_before_max_ms = ms),
+    },
+    Setting {
+        name: "message.timestamp.after.max.ms",
+        values: Values::Whole(0, i64::MAX),
+        get: |config| config.timestamp_after_max_ms.to_string(),
+        put: |config, text| text.parse().ok().map(|ms| config.timestamp_after_max_ms = ms),
     },
     Setting {
         name: "cleanup.policy",
@@ -212,6 +224,8 @@ mod tests {
             max_message_bytes: 100,
             index_interval_bytes: 0,
             log_append_time: true,
+            timestamp_before_max_ms: 3,
+            timestamp_after_max_ms: 4,
             deletes: true,
             compacts: true,
             durability_min: Durability::Written,

@@ -106,11 +106,19 @@ impl Log {
         }
     }
 
-    /// Whether a sound batch may be stored here at all.
-    pub fn admit(&self, batch: &BatchHeader) -> Result<(), Refusal> {
-        let limit = self.config.max_message_bytes;
+    /// Whether a sound batch may be stored here at all. Of timestamps, the batch's first and its largest are looked at,
+    /// which its header has.
+    pub fn admit(&self, batch: &BatchHeader, now: WallMs) -> Result<(), Refusal> {
+        let config = &self.config;
+        let limit = config.max_message_bytes;
         if batch.size > limit as usize {
             return Err(Refusal::BatchTooLarge { limit });
+        }
+        let behind = now.0.saturating_sub(batch.base_timestamp.min(batch.max_timestamp));
+        let ahead = batch.max_timestamp.saturating_sub(now.0);
+        let allowed = behind <= config.timestamp_before_max_ms && ahead <= config.timestamp_after_max_ms;
+        if !allowed && !config.log_append_time {
+            return Err(Refusal::InvalidTimestamp);
         }
         Ok(())
     }

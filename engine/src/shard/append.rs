@@ -175,7 +175,8 @@ impl<I: Io> Shard<I> {
             self.refuse(who, Refusal::BatchTooLarge { limit: most as u32 });
             return Attempt::Settled;
         }
-        match log.admit(&header).and_then(|()| log.producers.judge(&header)) {
+        let now = io.wall_ms();
+        match log.admit(&header, now).and_then(|()| log.producers.judge(&header)) {
             Ok(Verdict::New) => {}
             Ok(Verdict::Duplicate(base_offset, lsn)) => {
                 let appended = Appended { base_offset, append_time: None, log_start: log.log_start };
@@ -188,7 +189,6 @@ impl<I: Io> Shard<I> {
                 return Attempt::Settled;
             }
         }
-        let now = io.wall_ms();
         // With no group in flight this one goes out in this turn: what it had no room for would wait for a whole commit more.
         let hurry = !self.journal.is_in_flight()
             || io.now().since(waiting.since) > Nanos(self.journal.flush_time().0 * 2);

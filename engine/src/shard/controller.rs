@@ -17,7 +17,10 @@ use crate::format::metadata::{End, MetadataRecord, encode_frame, scan};
 use crate::format::partition::is_topic_name;
 use crate::format::settings::configured;
 use crate::io::{Blocking, DiskDone, FileId, Io, OpenMode, Token};
-use crate::limits::{METADATA_CHANGES_WAITING_MAX, PARTITIONS_PER_TOPIC_MAX, PRODUCER_IDS_PER_RECORD, SLOTS};
+use crate::limits::{
+    METADATA_CHANGES_WAITING_MAX, PARTITIONS_PER_NODE_MAX, PARTITIONS_PER_TOPIC_MAX, PRODUCER_IDS_PER_RECORD,
+    SLOTS,
+};
 use crate::types::{MetadataEpoch, ShardId, Slot, TopicId};
 
 /// The directory of the metadata log.
@@ -333,6 +336,7 @@ impl Controller {
                 if partitions == 0 || partitions > PARTITIONS_PER_TOPIC_MAX {
                     return Err(Refusal::InvalidPartitions);
                 }
+                self.check_room(partitions)?;
                 configured(&self.defaults, &settings).map_err(Refusal::InvalidConfig)?;
                 let id = new_topic_id(io);
                 let slots = self.least_loaded(partitions);
@@ -348,6 +352,7 @@ impl Controller {
                 if count <= before || count > PARTITIONS_PER_TOPIC_MAX {
                     return Err(Refusal::InvalidPartitions);
                 }
+                self.check_room(count - before)?;
                 let slots = self.least_loaded(count - before);
                 Ok(Prepared::Write(MetadataRecord::PartitionsAdded { id, slots }, Reply::Done))
             }
@@ -375,6 +380,13 @@ impl Controller {
                 Ok(Prepared::Write(MetadataRecord::ProducerIdsGiven { below }, reply))
             }
         }
+    }
+
+    /// Whether the node may have so many partitions more.
+    fn check_room(&self, more: u32) -> Result<(), Refusal> {
+        let now: usize = self.metadata.by_id.values().map(|topic| topic.slots.len()).sum();
+        let fits = now + more as usize <= PARTITIONS_PER_NODE_MAX as usize;
+        if fits { Ok(()) } else { Err(Refusal::TooManyPartitions) }
     }
 
     fn topic(&self, id: TopicId) -> Result<&Arc<Topic>, Refusal> {

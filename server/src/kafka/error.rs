@@ -52,6 +52,8 @@ pub enum ErrorCode {
     RebalanceInProgress = 27,
     /// The offsets to be stored are too large.
     InvalidCommitOffsetSize = 28,
+    /// A client's timestamp is too far from the broker's clock.
+    InvalidTimestamp = 32,
     /// The version of this API is not served.
     UnsupportedVersion = 35,
     /// The topic exists.
@@ -148,11 +150,12 @@ impl From<&Refusal> for ErrorCode {
             Refusal::UnknownTopic(_) => ErrorCode::UnknownTopicId,
             Refusal::TopicExists(_) => ErrorCode::TopicAlreadyExists,
             Refusal::InvalidTopicName => ErrorCode::InvalidTopic,
-            Refusal::InvalidPartitions => ErrorCode::InvalidPartitions,
+            Refusal::InvalidPartitions | Refusal::TooManyPartitions => ErrorCode::InvalidPartitions,
             Refusal::InvalidConfig(_) => ErrorCode::InvalidConfig,
             // Consumers give up on it with a clear message; any other code for damage on disk makes them retry for ever.
             Refusal::CorruptBatch(_) | Refusal::CorruptData => ErrorCode::CorruptMessage,
             Refusal::BatchTooLarge { .. } => ErrorCode::MessageTooLarge,
+            Refusal::InvalidTimestamp => ErrorCode::InvalidTimestamp,
             Refusal::InvalidRecord(_) => ErrorCode::InvalidRecord,
             Refusal::InvalidProducerEpoch => ErrorCode::InvalidProducerEpoch,
             Refusal::OutOfOrderSequence => ErrorCode::OutOfOrderSequenceNumber,

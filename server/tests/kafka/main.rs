@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may end where it is surprised, in its helpers too")]
 
 mod admin_configs;
+mod admin_hostile;
 mod admin_node;
 mod admin_topics;
 mod api_table;

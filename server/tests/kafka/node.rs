@@ -113,6 +113,13 @@ impl Node {
         self.step(AppEvent::Closed(conn, CloseReason::PeerClosed));
     }
 
+    /// The same, unless it has ended already.
+    pub fn disconnect_if_open(&mut self, conn: ConnId) {
+        if !self.socket(conn).closed {
+            self.disconnect(conn);
+        }
+    }
+
     /// Lets time pass, and timers run out.
     pub fn advance(&mut self, span: Nanos) {
         self.now = self.now + span;

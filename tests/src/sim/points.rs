@@ -67,6 +67,8 @@ impl Story {
             max_message_bytes: 4 << 20,
             index_interval_bytes: 4096,
             log_append_time: false,
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: i64::MAX,
             deletes: true,
             compacts: false,
             durability_min: millstream_engine::types::Durability::Memory,

@@ -417,6 +417,8 @@ fn topics(random: &mut Random) -> Vec<TopicConfig> {
             max_message_bytes: 8 << 20,
             index_interval_bytes: [0, 4096][random.below(2) as usize],
             log_append_time: random.chance(0.2),
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: i64::MAX,
             deletes: true,
             compacts: false,
             durability_min: millstream_engine::types::Durability::Memory,

@@ -120,13 +120,13 @@ impl New {
         let partitions = reader.i32()?;
         let replication = reader.i16()?;
         let mut assignments = Vec::new();
-        for _ in 0..reader.count(8)? {
+        for _ in 0..reader.count(6)? {
             let index = reader.i32()?;
             assignments.push((index, read_nodes(reader)?));
             reader.tags()?;
         }
         let mut settings = Vec::new();
-        for _ in 0..reader.count(4)? {
+        for _ in 0..reader.count(3)? {
             settings.push((reader.string()?.to_owned(), reader.nullable_string()?.map(str::to_owned)));
             reader.tags()?;
         }

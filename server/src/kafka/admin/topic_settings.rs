@@ -112,18 +112,18 @@ pub static TOPIC_SETTINGS: &[TopicSetting] = &[
         about: "The largest record batch that is taken.",
         effect: Effect::Engine,
     },
-    stored(
-        "message.timestamp.after.max.ms",
-        MS,
-        NEVER,
-        "Without effect: clients' timestamps are not judged.",
-    ),
-    stored(
-        "message.timestamp.before.max.ms",
-        MS,
-        NEVER,
-        "Without effect: clients' timestamps are not judged.",
-    ),
+    TopicSetting {
+        name: "message.timestamp.after.max.ms",
+        node_key: None,
+        about: "How far ahead of the broker's clock a client's timestamps may be.",
+        effect: Effect::Engine,
+    },
+    TopicSetting {
+        name: "message.timestamp.before.max.ms",
+        node_key: None,
+        about: "How far behind the broker's clock a client's timestamps may be; the first one of a batch is looked at.",
+        effect: Effect::Engine,
+    },
     TopicSetting {
         name: "message.timestamp.type",
         node_key: Some("log.message.timestamp.type"),
