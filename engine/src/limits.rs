@@ -7,6 +7,11 @@ use crate::time::Nanos;
 /// The unit of disk I/O: O_DIRECT's alignment, and what a crash keeps or loses as a whole.
 pub const BLOCK_BYTES: usize = 4096;
 
+/// A huge page of the architectures that we run on. Where it is another, slabs are aligned to this all the same.
+pub const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// Pools take memory of this size and more from the system itself, a huge page at a time.
+pub const MAPPED_MEMORY_BYTES_MIN: usize = 64 << 10;
+
 /// The size of a journal file. Small enough to recycle often, large enough that switching files is rare.
 pub const JOURNAL_FILE_BYTES: u64 = 16 << 20;
 /// What a node gives its journals, all together, if nobody says how much: at most this, and 1/16 of memory.

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::block::Block;
 use super::region::{Memory, Region};
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, HUGE_PAGE_BYTES};
 
 /// Slabs come in powers of two from one disk block up; what is larger than the top class is not kept for reuse.
 const CLASSES: usize = 12;
-/// Free slabs are kept up to a quarter of the pool's limit: the rest goes back to the system.
+/// Free slabs are kept up to a quarter of the pool's limit, and up to what a huge page has: the rest goes back to the system.
 const KEEP_SHARE: usize = 4;
 
 /// Where slabs return to, from any thread.
@@ -59,7 +59,8 @@ impl Pool {
             self.home.in_use.fetch_sub(size, Ordering::Relaxed);
             return None;
         }
-        let memory = self.home.reuse(size).unwrap_or_else(|| Memory::new(size));
+        let make = || Memory::new(size, |spare| self.home.keep(spare));
+        let memory = self.home.reuse(size).unwrap_or_else(make);
         Some(Block::new(Arc::new(Region::slab(memory, Arc::clone(&self.home)))))
     }
 
@@ -84,10 +85,15 @@ impl Home {
 
     /// Takes a slab back; on whatever thread its last slice was dropped.
     pub(super) fn take_back(&self, memory: Memory) {
+        self.in_use.fetch_sub(memory.len(), Ordering::Relaxed);
+        self.keep(memory);
+    }
+
+    /// Keeps memory for reuse, up to its share.
+    fn keep(&self, memory: Memory) {
         let size = memory.len();
-        self.in_use.fetch_sub(size, Ordering::Relaxed);
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.bytes + size > self.limit / KEEP_SHARE {
+        if free.bytes + size > (self.limit / KEEP_SHARE).max(HUGE_PAGE_BYTES.min(self.limit)) {
             return;
         }
         if let Some(class) = free.classes.get_mut(Home::class(size)) {

@@ -4,33 +4,73 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use memmap2::{Advice, MmapMut};
+
 use super::pool::Home;
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, HUGE_PAGE_BYTES, MAPPED_MEMORY_BYTES_MIN};
 
 /// Raw memory, aligned to a disk block and initialised from the start (zeroed once, recycled later), so that every
 /// byte of it may be read at any time.
 pub(super) struct Memory {
     start: NonNull<u8>,
     len: usize,
+    source: Source,
 }
 
-// SAFETY: `Memory` owns its allocation; who may touch which byte is settled by `Block` and `Slice`.
+/// Where memory came from, and goes.
+enum Source {
+    Heap,
+    /// The system itself. It goes back when the map's last piece does.
+    Map(#[expect(dead_code, reason = "held for its lifetime")] Arc<MmapMut>),
+}
+
+// SAFETY: `Memory` alone owns its bytes, an allocation or a piece of a map; who may touch which of them is settled by
+// `Block` and `Slice`.
 unsafe impl Send for Memory {}
 // SAFETY: as above; a shared `Memory` hands out pointers only.
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    pub(super) fn new(len: usize) -> Memory {
+    /// Memory of `len` bytes, a power of two and at least a disk block; what else came with it goes to `spare`.
+    ///
+    /// Large memory lies in huge pages, where the system has them. A write past the page cache looks up every page that
+    /// it takes bytes from, and the device gets a segment for each run of neighbours: in a huge page that is one of each.
+    pub(super) fn new(len: usize, spare: impl FnMut(Memory)) -> Memory {
+        assert!(len.is_power_of_two() && len >= BLOCK_BYTES, "memory comes in classes");
+        if len >= MAPPED_MEMORY_BYTES_MIN && !cfg!(miri) { Memory::map(len, spare) } else { Memory::heap(len) }
+    }
+
+    fn heap(len: usize) -> Memory {
         let layout = Memory::layout(len);
-        // SAFETY: the layout's size is not zero (`layout` asserts it).
+        // SAFETY: the layout's size is not zero (`new` asserts it).
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Memory { start, len }
+        Memory { start, len, source: Source::Heap }
     }
 
     fn layout(len: usize) -> Layout {
-        assert!(len > 0, "memory of no bytes was asked for");
         Layout::from_size_align(len, BLOCK_BYTES).expect("a slab's size is far below isize::MAX")
+    }
+
+    /// A map of its own, or of as many pieces as a huge page has.
+    fn map(len: usize, spare: impl FnMut(Memory)) -> Memory {
+        let whole = len.max(HUGE_PAGE_BYTES);
+        // Not every kernel starts a map at a huge page. What is mapped to make up for that is never touched.
+        let map = MmapMut::map_anon(whole + HUGE_PAGE_BYTES)
+            .unwrap_or_else(|_| handle_alloc_error(Memory::layout(whole)));
+        // Where it is refused, all goes on with small pages.
+        let _ = map.advise(Advice::HugePage);
+        let map = Arc::new(map);
+        let skipped = map.as_ptr().align_offset(HUGE_PAGE_BYTES);
+        let piece = |at: usize| {
+            // SAFETY: pieces lie behind what is skipped, less than a huge page, and end within `whole` from there on; so they
+            // are within the map. Its pages are zeros until they are written.
+            let start = unsafe { map.as_ptr().add(skipped + at) }.cast_mut();
+            let start = NonNull::new(start).expect("a mapping's address is never null");
+            Memory { start, len, source: Source::Map(Arc::clone(&map)) }
+        };
+        (len..whole).step_by(len).map(piece).for_each(spare);
+        piece(0)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -40,8 +80,10 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this very layout, and freed once.
-        unsafe { dealloc(self.start.as_ptr(), Memory::layout(self.len)) }
+        if let Source::Heap = self.source {
+            // SAFETY: allocated in `heap` with this very layout, and freed once.
+            unsafe { dealloc(self.start.as_ptr(), Memory::layout(self.len)) }
+        }
     }
 }
 
