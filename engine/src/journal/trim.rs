@@ -290,20 +290,19 @@ impl Trim {
                 continue;
             }
             while self.jobs[slot].is_none() && self.failed.is_none() {
-                let Some(&index) = self.queue.front() else { break };
-                let busy = self.jobs.iter().flatten().any(|job| job.log == index);
-                if busy {
-                    break; // A log's segments are drained in order, by one job at a time.
-                }
+                // A log's segments are drained in order, by one job at a time.
+                let busy = |index: &LogIndex| self.jobs.iter().flatten().any(|job| job.log == *index);
+                let Some(at) = self.queue.iter().position(|index| !busy(index)) else { break };
+                let index = self.queue[at];
                 let drain = {
                     let failed = |segment| self.failures.contains_key(&(index, segment));
                     let log = logs.get(index).filter(|log| log.wants_drain(self.upto));
                     log.and_then(|log| Drain::start(io, log, token, failed))
                 };
                 match drain {
-                    // It stays at the front: it may have another segment to drain.
+                    // It stays in its place: it may have another segment to drain.
                     Some(drain) => self.jobs[slot] = Some(Job { log: index, drain, failed: None }),
-                    None => drop(self.queue.pop_front()),
+                    None => drop(self.queue.remove(at)),
                 }
             }
         }
