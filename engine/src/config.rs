@@ -17,8 +17,7 @@ pub struct Config {
     pub disk_free_min_bytes: u64,
     /// Bytes of buffers that slow readers may pin per shard before their bytes are copied.
     pub pinned_bytes: u64,
-    /// Whether stored segments that are read again and again are mapped. Off until it is measured to keep the longest
-    /// turn short when memory is scarce.
+    /// Whether stored segments that are read again and again are mapped, and so kept in the page cache.
     pub map_segments: bool,
     /// How long a shard spins for work before it sleeps.
     pub spin_us: u64,
@@ -40,7 +39,7 @@ impl Default for Config {
             journal_file_bytes: limits::JOURNAL_FILE_BYTES,
             disk_free_min_bytes: 256 << 20,
             pinned_bytes: 64 << 20,
-            map_segments: false,
+            map_segments: true,
             spin_us: 0,
             retention_check_ms: 300_000,
             delete_delay_ms: 60_000,

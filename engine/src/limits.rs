@@ -42,11 +42,14 @@ pub const SUM_BLOCK_BYTES: usize = 64 << 10;
 
 /// One chunk of a read: what a single send may pin.
 pub const READ_CHUNK_BYTES: usize = 256 << 10;
-/// Cold reads that a shard has under way: each may hold the reactor for the copy of a chunk, and the commit's write waits
-/// behind theirs.
-pub const COLD_READS_IN_FLIGHT: usize = 2;
-/// What is read ahead of a cold read that has the disk to itself.
-pub const READ_AHEAD_BYTES: usize = 512 << 10;
+/// Cold reads that a shard has under way: as many as keep the disk busy.
+pub const COLD_READS_IN_FLIGHT: usize = 3;
+/// The same while there are commits, whose writes wait behind them.
+pub const COLD_READS_BESIDE_COMMITS: usize = 1;
+/// Chunks that are read ahead of a reader, as far as it has said that it will want them, if nobody else waits.
+pub const READ_AHEADS: usize = 2;
+/// Chunks that were read ahead and wait to be asked for, per shard.
+pub const READ_AHEAD_CHUNKS_MAX: usize = 8;
 /// Cold reads that wait for their turn; more are refused.
 pub const COLD_READS_WAITING_MAX: usize = 4096;
 /// Files that a shard keeps open for reading.

@@ -135,9 +135,24 @@ mod tests {
 
     #[test]
     fn free_memory_is_kept_up_to_its_share_only() {
-        let pool = Pool::new(4 * 8192);
-        let blocks: Vec<_> = (0..4).map(|_| pool.block(8192).unwrap()).collect();
+        let pool = Pool::new(4 * (4 << 20));
+        let blocks: Vec<_> = (0..4).map(|_| pool.block(4 << 20).unwrap()).collect();
         drop(blocks);
-        assert_eq!(pool.usage().free, 8192);
+        assert_eq!(pool.usage().free, 4 << 20);
+    }
+
+    #[test]
+    fn what_a_huge_page_has_beside_a_small_slab_is_kept_for_the_next_ones() {
+        let pool = Pool::new(4 << 20);
+        let mut first = pool.block(256 << 10).unwrap();
+        assert_eq!(
+            pool.usage(),
+            PoolUse { in_use: 256 << 10, free: (2 << 20) - (256 << 10), limit: 4 << 20 }
+        );
+        let mut others: Vec<_> = (0..7).map(|_| pool.block(256 << 10).unwrap()).collect();
+        assert_eq!(pool.usage().free, 0);
+        first.push_zeros(256 << 10);
+        others.iter_mut().for_each(|block| block.spare_mut().fill(1));
+        assert!(first.filled().iter().all(|byte| *byte == 0), "two slabs share a byte");
     }
 }

@@ -37,7 +37,11 @@ impl Memory {
     /// it takes bytes from, and the device gets a segment for each run of neighbours: in a huge page that is one of each.
     pub(super) fn new(len: usize, spare: impl FnMut(Memory)) -> Memory {
         assert!(len.is_power_of_two() && len >= BLOCK_BYTES, "memory comes in classes");
-        if len >= MAPPED_MEMORY_BYTES_MIN && !cfg!(miri) { Memory::map(len, spare) } else { Memory::heap(len) }
+        if len >= MAPPED_MEMORY_BYTES_MIN && !cfg!(miri) {
+            Memory::map(len, spare)
+        } else {
+            Memory::heap(len)
+        }
     }
 
     fn heap(len: usize) -> Memory {

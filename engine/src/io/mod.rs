@@ -76,6 +76,21 @@ pub enum OpenMode {
     Buffered,
     /// Reading through the page cache; fails with [`IoError::NotFound`] if absent.
     Read,
+    /// Reading past the page cache, in aligned blocks, through it where the file system refuses that; fails with
+    /// [`IoError::NotFound`] if absent.
+    ReadDirect,
+}
+
+impl OpenMode {
+    /// Whether what is read or written must be aligned blocks.
+    pub fn is_direct(self) -> bool {
+        matches!(self, OpenMode::Direct | OpenMode::ReadDirect)
+    }
+
+    /// Whether the file may be written, and is made if it is absent.
+    pub fn writes(self) -> bool {
+        matches!(self, OpenMode::Direct | OpenMode::Buffered)
+    }
 }
 
 /// A name in a directory.
@@ -193,7 +208,8 @@ pub trait Io {
     fn flush(&mut self, token: Token, file: FileId);
     /// Cuts or extends the file.
     fn set_len(&mut self, token: Token, file: FileId, len: u64);
-    /// Maps a file that is written no more: [`DiskDone::Mapped`].
+    /// Maps a file that is written no more, and has it read into the page cache as far as memory goes:
+    /// [`DiskDone::Mapped`].
     fn map(&mut self, token: Token, path: &str);
     /// Whether these bytes of a map are in memory, so that touching them does not wait for the disk.
     fn is_resident(&mut self, mapped: &Slice) -> bool;

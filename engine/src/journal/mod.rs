@@ -76,6 +76,7 @@ pub struct Journal {
     previous_crc: u32,
     key: u64,
     flush_time: Nanos,
+    flushed_at: Nanos,
     poisoned: bool,
     /// Files that clients leave free.
     reserve: usize,
@@ -96,6 +97,7 @@ impl Journal {
             previous_crc: recovered.last_crc,
             key: recovered.key,
             flush_time: Nanos::from_micros(200),
+            flushed_at: Nanos::ZERO,
             poisoned: false,
             reserve: 1,
         }
@@ -129,6 +131,11 @@ impl Journal {
     /// How long a group takes from submission to durability, smoothed.
     pub fn flush_time(&self) -> Nanos {
         self.flush_time
+    }
+
+    /// When the last group became durable.
+    pub fn flushed_at(&self) -> Nanos {
+        self.flushed_at
     }
 
     /// Whether a group is on its way to the disk.
@@ -255,6 +262,7 @@ impl Journal {
         self.written_lsn = in_flight.last_lsn;
         self.durable_lsn = in_flight.last_lsn;
         let took = now.since(in_flight.submitted_at);
+        self.flushed_at = now;
         self.flush_time = Nanos((self.flush_time.0 * 7 + took.0) / 8);
     }
 

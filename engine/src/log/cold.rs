@@ -2,6 +2,9 @@
 //!
 //! An index entry is a hint. Whatever it says, the walk starts at a batch that parses, the offset that was asked for is
 //! looked for batch by batch, and every batch that is given out whole has had its checksum verified here.
+//!
+//! Logs are read past the page cache: most history is read once, and through the cache its pages would be allocated and
+//! copied on this thread's time, by which every commit of the shard would wait. What is read again and again is mapped.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -21,7 +24,7 @@ use crate::format::batch;
 use crate::format::partition::SegmentFile;
 use crate::format::sum::Sum;
 use crate::io::{DiskDone, FileId, Io, OpenMode, Token};
-use crate::limits::READ_CHUNK_BYTES;
+use crate::limits::{BLOCK_BYTES, READ_CHUNK_BYTES};
 use crate::types::Offset;
 
 /// What a cold read is for.
@@ -56,10 +59,11 @@ pub enum Outcome {
 enum Step {
     OpenIndex(SegmentFile),
     ReadIndex(SegmentFile),
-    OpenLog,
     OpenSum,
     ReadSum,
-    Map,
+    /// Nothing: what comes before the first read was at hand.
+    Ready,
+    OpenLog,
     Read,
 }
 
@@ -71,6 +75,7 @@ pub struct Cold {
     /// Where the segment's file ends for readers: the rest is in the tail, or not there.
     end: u32,
     step: Step,
+    /// The log's file being read; kept from being closed by that.
     file: Option<Rc<FileId>>,
     index_file: Option<FileId>,
     /// The offset to look for the batch of, relative to the segment; known once the time index has been asked.
@@ -111,13 +116,12 @@ impl Cold {
             Want::Load(range) => range.position,
             Want::Batches { .. } | Want::Time(_) => 0,
         };
-        let step = Step::OpenLog;
         let mut cold = Cold {
             log: index,
             want,
             segment,
             end,
-            step,
+            step: Step::Ready,
             file: None,
             index_file: None,
             relative,
@@ -128,7 +132,7 @@ impl Cold {
             reading: (0, 0),
         };
         match want {
-            Want::Load(_) => cold.open_log(io, readers, log, token),
+            Want::Load(_) => cold.find_sums(io, readers, log, token),
             Want::Batches { .. } | Want::Time(_) => cold.seek(io, readers, log, token),
         }
         Ok(cold)
@@ -151,7 +155,7 @@ impl Cold {
 
     /// Finds the position to start at: by the entries in memory, else by the index files.
     fn seek<I: Io>(&mut self, io: &mut I, readers: &mut Readers, log: &Log, token: Token) {
-        let Some(held) = log.segment(self.segment) else { return self.open_log(io, readers, log, token) };
+        let Some(held) = log.segment(self.segment) else { return self.find_sums(io, readers, log, token) };
         let relative = match (self.relative, self.want) {
             (Some(relative), _) => relative,
             (None, Want::Time(timestamp)) => {
@@ -171,7 +175,7 @@ impl Cold {
                 None => return self.open_index(io, log, SegmentFile::Index, token),
             },
         };
-        self.open_log(io, readers, log, token);
+        self.find_sums(io, readers, log, token);
     }
 
     fn open_index<I: Io>(&mut self, io: &mut I, log: &Log, kind: SegmentFile, token: Token) {
@@ -179,30 +183,20 @@ impl Cold {
         io.open(token, &paths::segment(&log.directory, self.segment, kind), OpenMode::Read);
     }
 
-    fn open_log<I: Io>(&mut self, io: &mut I, readers: &mut Readers, log: &Log, token: Token) {
-        self.step = Step::OpenLog;
-        self.file = readers.files.get(&(self.log, self.segment, SegmentFile::Log));
-        if self.file.is_none() {
-            io.open(token, &paths::segment(&log.directory, self.segment, SegmentFile::Log), OpenMode::Read);
-        } else {
-            self.find_sums(io, readers, log, token);
-        }
-    }
-
-    /// Has the sums of a stored segment at hand, or opens their file. Says whether they are at hand, or not needed.
-    fn find_sums<I: Io>(&mut self, io: &mut I, readers: &mut Readers, log: &Log, token: Token) -> bool {
+    /// Has the sums of a stored segment at hand, or opens their file.
+    fn find_sums<I: Io>(&mut self, io: &mut I, readers: &mut Readers, log: &Log, token: Token) {
         self.verified = readers.verified.get(&(self.log, self.segment, SegmentFile::Sum));
-        let ready = !self.stored || self.verified.is_some();
-        if !ready {
+        if !self.stored || self.verified.is_some() {
+            self.step = Step::Ready;
+        } else {
             self.step = Step::OpenSum;
             io.open(token, &paths::segment(&log.directory, self.segment, SegmentFile::Sum), OpenMode::Read);
         }
-        ready
     }
 
     /// Whether it waits for nothing, because everything it needed was at hand: call [`Cold::go_on`].
     pub fn is_ready(&self) -> bool {
-        self.step == Step::OpenLog && self.file.is_some()
+        self.step == Step::Ready
     }
 
     /// Submits the next read of the log's file; `Some` if there is nothing more to read.
@@ -229,21 +223,27 @@ impl Cold {
                 Look::Served(bytes) => return Ok(Some(Outcome::Chunk(loaded(range, bytes)?))),
                 Look::Elsewhere => {}
                 Look::Unmapped => {
-                    self.step = Step::Map;
-                    io.map(token, &paths::segment(&log.directory, self.segment, SegmentFile::Log));
-                    return Ok(None);
+                    let path = paths::segment(&log.directory, self.segment, SegmentFile::Log);
+                    maps.start(io, (self.log, self.segment), &path);
                 }
             }
         }
+        let Some(file) = readers.files.get(&(self.log, self.segment, SegmentFile::Log)) else {
+            self.step = Step::OpenLog;
+            let path = paths::segment(&log.directory, self.segment, SegmentFile::Log);
+            io.open(token, &path, OpenMode::ReadDirect);
+            return Ok(None);
+        };
         let (at, whole) = match &self.verified {
             Some(verified) => verified.borrow().to_read(self.position, len),
             None => (self.position, len),
         };
-        self.reading = (at, len);
+        let (at, whole) = whole_blocks(at, whole);
         let block = pool.block(whole as usize).ok_or(Refusal::Busy)?;
-        let file = self.file.as_ref().expect("the log's file is open");
+        self.reading = (at, len);
         self.step = Step::Read;
-        io.read(token, **file, u64::from(at), block, whole as usize);
+        io.read(token, *file, u64::from(at), block, whole as usize);
+        self.file = Some(file);
         Ok(None)
     }
 
@@ -280,12 +280,6 @@ impl Cold {
                 self.stored = false;
                 return self.go_on(io, readers, log, pool, token);
             }
-            Err(error) if self.step == Step::Map => {
-                tracing::warn!(directory = log.directory, segment = self.segment.0, %error, "a segment cannot be mapped");
-                let maps = readers.maps.as_mut().expect("they asked for it");
-                maps.refuse((self.log, self.segment));
-                return self.go_on(io, readers, log, pool, token);
-            }
             Err(error) => {
                 tracing::error!(directory = log.directory, segment = self.segment.0, %error, "a cold read failed");
                 self.close_index(io);
@@ -310,16 +304,10 @@ impl Cold {
                 self.indexed(io, readers, log, pool, token, Slice::from(block.filled().to_vec()))
             }
             (Step::OpenLog, DiskDone::Opened(file, _)) => {
-                let file = Rc::new(file);
-                let gone =
-                    readers.files.insert((self.log, self.segment, SegmentFile::Log), Rc::clone(&file), 1);
+                let key = (self.log, self.segment, SegmentFile::Log);
+                let gone = readers.files.insert(key, Rc::new(file), 1);
                 readers.closing.extend(gone);
-                self.file = Some(file);
-                if self.find_sums(io, readers, log, token) {
-                    self.go_on(io, readers, log, pool, token)
-                } else {
-                    Ok(None)
-                }
+                self.go_on(io, readers, log, pool, token)
             }
             (Step::OpenSum, DiskDone::Opened(file, len)) => {
                 self.index_file = Some(file);
@@ -344,11 +332,6 @@ impl Cold {
                 let verified = Rc::new(RefCell::new(Verified::new(sum)));
                 readers.verified.insert((self.log, self.segment, SegmentFile::Sum), Rc::clone(&verified), 1);
                 self.verified = Some(verified);
-                self.go_on(io, readers, log, pool, token)
-            }
-            (Step::Map, DiskDone::Mapped(map)) => {
-                let maps = readers.maps.as_mut().expect("they asked for it");
-                maps.insert((self.log, self.segment), map);
                 self.go_on(io, readers, log, pool, token)
             }
             (Step::Read, DiskDone::Read(block)) => {
@@ -520,6 +503,12 @@ impl Cold {
         let range = Range { partition: log.id, segment: self.segment, position: start, len };
         Ok(Outcome::Chunk((vec![bytes.slice(at..at + whole as usize)], range.after(whole))))
     }
+}
+
+/// The whole blocks of the disk that hold these bytes.
+fn whole_blocks(position: u32, len: u32) -> (u32, u32) {
+    let at = position - position % BLOCK_BYTES as u32;
+    (at, (position + len - at).next_multiple_of(BLOCK_BYTES as u32))
 }
 
 /// A planned stretch's chunk. Fewer bytes than were planned means that the file was cut.

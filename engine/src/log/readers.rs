@@ -8,8 +8,9 @@ use super::table::LogIndex;
 use super::verified::Verified;
 use crate::buffer::Slice;
 use crate::cache::blocks::Lru;
+use crate::error::IoError;
 use crate::format::partition::SegmentFile;
-use crate::io::{FileId, Io};
+use crate::io::{DiskDone, FileId, Io, Token};
 use crate::limits::OPEN_SEGMENTS_MAX;
 use crate::types::Offset;
 
@@ -31,13 +32,13 @@ pub struct Readers {
 }
 
 impl Readers {
-    /// Nothing is open yet. `map_segments`: see [`crate::config::Config`].
-    pub fn new(map_segments: bool) -> Readers {
+    /// Nothing is open yet. Segments that are read again are mapped, under `map_token`, if there is one.
+    pub fn new(map_token: Option<Token>) -> Readers {
         Readers {
             files: Lru::new(OPEN_SEGMENTS_MAX),
             indexes: Lru::new(INDEX_CACHE_BYTES),
             verified: Lru::new(OPEN_SEGMENTS_MAX),
-            maps: map_segments.then(Maps::default),
+            maps: map_token.map(Maps::new),
             closing: Vec::new(),
         }
     }
@@ -62,6 +63,12 @@ impl Readers {
         if let Some(maps) = &mut self.maps {
             maps.forget((log, Offset(0))..=(log, Offset(u64::MAX)));
         }
+    }
+
+    /// Takes the completion of a map being made.
+    pub fn on_mapped<I: Io>(&mut self, io: &I, done: Result<DiskDone, IoError>) {
+        let maps = self.maps.as_mut().expect("they asked for it");
+        maps.made(io, done);
     }
 
     /// Chunks that were served from mapped segments.

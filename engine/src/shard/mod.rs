@@ -235,6 +235,7 @@ impl<I: Io> Shard<I> {
                 self.on_trim_ended(io, ended);
             }
             tokens::COLD => self.on_cold(io, token, done),
+            tokens::MAP => self.reads.readers.on_mapped(io, done),
             tokens::GROW | tokens::REMOVE | tokens::SPACE => self.on_maintenance(io, token, done),
             owner => panic!("a completion for owner {owner}, which this shard does not know"),
         }

@@ -8,23 +8,36 @@ use super::{Output, Requester, Shard, tokens};
 use crate::buffer::Slice;
 use crate::error::{IoError, Refusal};
 use crate::io::{DiskDone, Io, Token};
-use crate::limits::{COLD_READS_IN_FLIGHT, COLD_READS_WAITING_MAX, EXTENTS_PER_REQUEST_MAX};
+use crate::limits::{
+    COLD_READS_BESIDE_COMMITS, COLD_READS_IN_FLIGHT, COLD_READS_WAITING_MAX, EXTENTS_PER_REQUEST_MAX,
+    READ_AHEAD_CHUNKS_MAX, READ_AHEADS, READ_CHUNK_BYTES,
+};
 use crate::log::Log;
 use crate::log::cold::{Cold, Outcome, Want};
 use crate::log::plan::{self, Chunk, Range};
 use crate::log::readers::Readers;
 use crate::log::table::LogIndex;
+use crate::time::Nanos;
 use crate::types::{LeaderEpoch, Offset, PartitionId};
 
-/// A cold read and who wants it.
+/// Commits are over when there was none for so long.
+const COMMITS_PAUSE: Nanos = Nanos::from_millis(10);
+
+/// A cold read and who wants it; nobody yet, if it reads ahead.
 struct Job {
     cold: Cold,
-    who: Requester,
+    who: Option<Requester>,
+}
+
+/// A chunk that was read before it was asked for.
+struct Ahead {
+    range: Range,
+    chunk: Chunk,
 }
 
 /// A cold read that waits for its turn.
 struct Queued {
-    who: Requester,
+    who: Option<Requester>,
     log: LogIndex,
     segment: Offset,
     want: Want,
@@ -35,12 +48,28 @@ pub(super) struct Reads {
     pub readers: Readers,
     jobs: Vec<Option<Job>>,
     queue: VecDeque<Queued>,
+    /// What nobody has asked for is dropped when more comes.
+    ahead: VecDeque<Ahead>,
 }
 
 impl Reads {
     /// None yet. `map_segments`: see [`crate::config::Config`].
     pub fn new(map_segments: bool) -> Reads {
-        Reads { readers: Readers::new(map_segments), jobs: Vec::new(), queue: VecDeque::new() }
+        Reads {
+            readers: Readers::new(map_segments.then(|| Token::new(tokens::MAP, 0))),
+            jobs: Vec::new(),
+            queue: VecDeque::new(),
+            ahead: VecDeque::new(),
+        }
+    }
+
+    fn under_way(&self) -> usize {
+        self.jobs.iter().flatten().count()
+    }
+
+    /// The job that reads this stretch ahead.
+    fn reading_ahead(&mut self, range: Range) -> Option<&mut Job> {
+        self.jobs.iter_mut().flatten().find(|job| job.who.is_none() && job.cold.want() == Want::Load(range))
     }
 }
 
@@ -74,7 +103,7 @@ impl<I: Io> Shard<I> {
                 let Some(segment) = segment else { return self.refuse(who, Refusal::ReadFailed) };
                 self.start_cold(
                     io,
-                    Queued { who, log: index, segment, want: Want::Batches { offset, max_bytes } },
+                    Queued { who: Some(who), log: index, segment, want: Want::Batches { offset, max_bytes } },
                 );
             }
         }
@@ -84,12 +113,43 @@ impl<I: Io> Shard<I> {
         let Some((index, log)) = self.log_for(range.partition) else {
             return self.refuse(who, Refusal::UnknownPartition);
         };
-        match plan::load_from_tail(log, range) {
-            Some(chunk) => self.reply_loaded(who, chunk),
-            None => {
-                let want = Want::Load(range);
-                self.start_cold(io, Queued { who, log: index, segment: range.segment, want });
+        if let Some(chunk) = plan::load_from_tail(log, range) {
+            return self.reply_loaded(who, chunk);
+        }
+        if let Some(at) = self.reads.ahead.iter().position(|ahead| ahead.range == range)
+            && let Some(ahead) = self.reads.ahead.remove(at)
+        {
+            self.read_ahead(io, index, ahead.chunk.1);
+            self.reply_loaded(who, ahead.chunk);
+        } else if let Some(job) = self.reads.reading_ahead(range) {
+            job.who = Some(who);
+        } else {
+            let want = Want::Load(range);
+            self.start_cold(io, Queued { who: Some(who), log: index, segment: range.segment, want });
+        }
+    }
+
+    /// Cold reads that may be under way: fewer while there are commits, for the disk serves one after the other, and a
+    /// commit's write would wait behind all of them.
+    fn cold_reads_max(&self, io: &I) -> usize {
+        let committing =
+            self.journal.is_in_flight() || io.now().since(self.journal.flushed_at()) < COMMITS_PAUSE;
+        if committing { COLD_READS_BESIDE_COMMITS } else { COLD_READS_IN_FLIGHT }
+    }
+
+    /// Reads what a reader will ask for next, while it is served what it has asked for; unless others wait for the disk.
+    fn read_ahead(&mut self, io: &mut I, index: LogIndex, mut rest: Option<Range>) {
+        for _ in 0..READ_AHEADS {
+            let Some(range) = rest else { return };
+            if !self.reads.queue.is_empty() || self.reads.under_way() >= self.cold_reads_max(io) {
+                return;
             }
+            let known = self.reads.ahead.iter().any(|ahead| ahead.range == range);
+            if !known && self.reads.reading_ahead(range).is_none() {
+                let want = Want::Load(range);
+                self.run_cold(io, Queued { who: None, log: index, segment: range.segment, want });
+            }
+            rest = range.after(range.len.min(READ_CHUNK_BYTES as u32));
         }
     }
 
@@ -150,7 +210,8 @@ impl<I: Io> Shard<I> {
         let tail_starts = log.tail.front().map(|front| front.segment);
         if let Some(segment) = cold.filter(|cold| tail_starts.is_none_or(|tail| cold.base <= tail)) {
             let segment = segment.base;
-            return self.start_cold(io, Queued { who, log: index, segment, want: Want::Time(timestamp) });
+            return self
+                .start_cold(io, Queued { who: Some(who), log: index, segment, want: Want::Time(timestamp) });
         }
         self.find_time_in_tail(who, index, timestamp);
     }
@@ -199,9 +260,9 @@ impl<I: Io> Shard<I> {
     }
 
     fn start_cold(&mut self, io: &mut I, queued: Queued) {
-        if self.reads.jobs.iter().flatten().count() >= COLD_READS_IN_FLIGHT {
+        if self.reads.under_way() >= self.cold_reads_max(io) {
             if self.reads.queue.len() >= COLD_READS_WAITING_MAX {
-                return self.refuse(queued.who, Refusal::Busy);
+                return self.refuse_read(queued.who, Refusal::Busy);
             }
             self.reads.queue.push_back(queued);
             return;
@@ -211,14 +272,14 @@ impl<I: Io> Shard<I> {
 
     fn run_cold(&mut self, io: &mut I, queued: Queued) {
         let Queued { who, log: index, segment, want } = queued;
-        let Some(log) = self.logs.get(index) else { return self.refuse(who, Refusal::UnknownPartition) };
+        let Some(log) = self.logs.get(index) else { return self.refuse_read(who, Refusal::UnknownPartition) };
         let slot = self.reads.jobs.iter().position(Option::is_none).unwrap_or_else(|| {
             self.reads.jobs.push(None);
             self.reads.jobs.len() - 1
         });
         let token = Token::new(tokens::COLD, slot as u64);
         match Cold::start(io, &mut self.reads.readers, log, index, segment, want, token) {
-            Err(refusal) => self.refuse(who, refusal),
+            Err(refusal) => self.refuse_read(who, refusal),
             Ok(mut cold) => {
                 let ready = if cold.is_ready() {
                     cold.go_on(io, &mut self.reads.readers, log, &self.pools.read, token)
@@ -242,7 +303,7 @@ impl<I: Io> Shard<I> {
             }
         };
         self.after_cold(io, slot, job, result);
-        while self.reads.jobs.iter().flatten().count() < COLD_READS_IN_FLIGHT
+        while self.reads.under_way() < self.cold_reads_max(io)
             && let Some(queued) = self.reads.queue.pop_front()
         {
             self.run_cold(io, queued);
@@ -251,18 +312,45 @@ impl<I: Io> Shard<I> {
 
     /// Keeps a cold read that goes on; answers for one that is over.
     fn after_cold(&mut self, io: &mut I, slot: usize, job: Job, result: Result<Option<Outcome>, Refusal>) {
-        let (who, index) = (job.who, job.cold.log());
+        let (index, want) = (job.cold.log(), job.cold.want());
         if let Ok(Some(Outcome::Chunk((bytes, _)))) = &result {
             self.observer.metrics.cold_reads.add(1);
             self.observer.metrics.cold_read_bytes.add(bytes_of(bytes));
         }
-        match (result, job.cold.want()) {
-            (Ok(None), _) => self.reads.jobs[slot] = Some(job),
-            (Err(refusal), _) => self.refuse(who, refusal),
-            (Ok(Some(Outcome::Chunk(chunk))), Want::Load(_)) => self.reply_loaded(who, chunk),
-            (Ok(Some(Outcome::Chunk(chunk))), _) => self.reply_read(who, index, chunk),
-            (Ok(Some(Outcome::Batch(batch))), _) => self.reply_found(who, index, batch),
-            (Ok(Some(Outcome::Passed)), want) => self.passed(io, who, index, job.cold.segment(), want),
+        let outcome = match result {
+            Ok(None) => {
+                self.reads.jobs[slot] = Some(job);
+                return;
+            }
+            Ok(Some(outcome)) => outcome,
+            Err(refusal) => return self.refuse_read(job.who, refusal),
+        };
+        let Some(who) = job.who else {
+            if let (Outcome::Chunk(chunk), Want::Load(range)) = (outcome, want) {
+                if self.reads.ahead.len() >= READ_AHEAD_CHUNKS_MAX {
+                    self.reads.ahead.pop_front();
+                }
+                self.reads.ahead.push_back(Ahead { range, chunk });
+            }
+            return;
+        };
+        match (outcome, want) {
+            (Outcome::Chunk(chunk), want) => {
+                self.read_ahead(io, index, chunk.1);
+                match want {
+                    Want::Load(_) => self.reply_loaded(who, chunk),
+                    Want::Batches { .. } | Want::Time(_) => self.reply_read(who, index, chunk),
+                }
+            }
+            (Outcome::Batch(batch), _) => self.reply_found(who, index, batch),
+            (Outcome::Passed, want) => self.passed(io, who, index, job.cold.segment(), want),
+        }
+    }
+
+    /// Refuses a read to whoever wants it. If nobody does yet, they will ask, and meet what is wrong.
+    fn refuse_read(&mut self, who: Option<Requester>, refusal: Refusal) {
+        if let Some(who) = who {
+            self.refuse(who, refusal);
         }
     }
 
@@ -277,7 +365,9 @@ impl<I: Io> Shard<I> {
                 let from = log.tail.front().map_or(offset, |front| offset.max(front.base));
                 match (plan::from_tail(log, from, max_bytes), next) {
                     (Some(chunk), _) => self.reply_read(who, index, chunk),
-                    (None, Some(segment)) => self.start_cold(io, Queued { who, log: index, segment, want }),
+                    (None, Some(segment)) => {
+                        self.start_cold(io, Queued { who: Some(who), log: index, segment, want });
+                    }
                     (None, None) => self.refuse(who, Refusal::ReadFailed),
                 }
             }

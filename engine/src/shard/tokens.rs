@@ -18,3 +18,5 @@ pub const METADATA: u8 = 7;
 pub const LISTEN: u8 = 8;
 /// A job of the host.
 pub const OFFLOAD: u8 = 9;
+/// A segment being mapped.
+pub const MAP: u8 = 10;

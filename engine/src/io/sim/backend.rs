@@ -54,8 +54,8 @@ impl SimIo {
         let kind = if then_flush { OpKind::Append } else { OpKind::Write };
         let len = bytes.len();
         self.state.borrow_mut().start_on_file(&self.port, token, kind, file, len, |disk, open| {
-            assert!(open.mode != OpenMode::Read, "{} is open for reading", open.path);
-            if open.mode == OpenMode::Direct {
+            assert!(open.mode.writes(), "{} is open for reading", open.path);
+            if open.mode.is_direct() {
                 check_alignment(&open.path, at, len, bytes.as_ptr());
             }
             Step::Write { effect: disk.start(Disk::write_effect(open.inode, at, bytes)), then_flush }
@@ -78,8 +78,7 @@ impl Io for SimIo {
 
     fn open(&mut self, token: Token, path: &str, mode: OpenMode) {
         self.start_on_path(token, OpKind::Open, path, |disk| {
-            let creates = mode != OpenMode::Read;
-            let effect = creates.then(|| disk.start(Effect::Create { path: path.to_owned() }));
+            let effect = mode.writes().then(|| disk.start(Effect::Create { path: path.to_owned() }));
             Step::Open { mode, effect }
         });
     }
@@ -106,7 +105,7 @@ impl Io for SimIo {
     fn read(&mut self, token: Token, file: FileId, at: u64, mut into: Block, len: usize) {
         assert!(len <= into.spare(), "a read of {len} bytes does not fit its block");
         self.state.borrow_mut().start_on_file(&self.port, token, OpKind::Read, file, len, |_, open| {
-            if open.mode == OpenMode::Direct {
+            if open.mode.is_direct() {
                 check_alignment(&open.path, at, len, into.spare_mut().as_ptr());
             }
             Step::Read { inode: open.inode, at, into, len }

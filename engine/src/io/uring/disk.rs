@@ -19,7 +19,7 @@ use super::slab::Slab;
 use crate::buffer::{Block, Slice};
 use crate::error::IoError;
 use crate::io::{DiskDone, Event, FileId, OpenMode, Token};
-use crate::limits::{BLOCK_BYTES, READ_AHEAD_BYTES, SLOW_LANE_IN_FLIGHT};
+use crate::limits::{BLOCK_BYTES, SLOW_LANE_IN_FLIGHT};
 
 /// The kernel transfers a little less than 2 GiB at a time; what is longer goes in several steps.
 const TRANSFER_BYTES_MAX: usize = 1 << 30;
@@ -129,7 +129,7 @@ impl Disk {
     }
 
     pub(super) fn open(&mut self, ring: &mut Ring, token: Token, path: &str, mode: OpenMode) {
-        let direct = mode == OpenMode::Direct && self.direct;
+        let direct = mode.is_direct() && self.direct;
         self.begin_naming(ring, Some(token), Naming::Open { path: c_path(path), mode, direct });
     }
 
@@ -258,25 +258,14 @@ impl Disk {
         let fd = Fd(file.file.as_raw_fd());
         let len = read.len.min(TRANSFER_BYTES_MAX) as u32;
         // What is cached is copied at once and needs no place in the slow lane. What is not the kernel reads, waiting for
-        // the pages without a worker where the file system can (ext4, XFS, Btrfs). A stream that has the disk to itself
-        // is read ahead of; where streams compete that would only make the commit's write wait behind it.
+        // the pages without a worker where the file system can (ext4, XFS, Btrfs).
         let flags = if read.cold { 0 } else { libc::RWF_NOWAIT };
         let entry = opcode::Read::new(fd, read.into.spare_mut().as_mut_ptr(), len)
             .offset(read.at)
             .rw_flags(flags)
             .build();
-        let alone = self.slow_in_flight == 1 && self.slow_queue.is_empty();
-        let ahead = (read.cold && !file.direct && alone).then(|| {
-            let start = read.at + u64::from(len);
-            let len = READ_AHEAD_BYTES as libc::off_t;
-            opcode::Fadvise::new(fd, len, libc::POSIX_FADV_WILLNEED).offset(start).build()
-        });
         // SAFETY: the block is owned by the operation, which stays in the table, untouched, until it has completed.
         unsafe { ring.push(Owner::Disk(index), entry) }
-        if let Some(ahead) = ahead {
-            // Advice points to no memory, and its success is of no interest.
-            ring.push_quiet(ahead);
-        }
     }
 
     pub(super) fn completed(
@@ -367,12 +356,9 @@ impl Disk {
                         *direct = false;
                         Step::Again
                     }
-                    Naming::Open { direct, mode, .. } if result >= 0 => {
+                    Naming::Open { direct, .. } if result >= 0 => {
                         // SAFETY: the kernel has just opened this descriptor for us.
                         let file = unsafe { File::from_raw_fd(result) };
-                        if *mode == OpenMode::Read {
-                            without_kernel_read_ahead(&file);
-                        }
                         let open = OpenFile { file, direct: *direct };
                         Step::Over(token, opened(&mut self.files, open))
                     }
@@ -436,13 +422,6 @@ impl Read {
     }
 }
 
-/// Turns the kernel's own read-ahead off. Its window is the device's, often megabytes: its pages are allocated within the
-/// submission, which holds the reactor for milliseconds, and its reads fill the disk's queue in front of the commit's.
-fn without_kernel_read_ahead(file: &File) {
-    // SAFETY: the descriptor is open, and no memory is passed. A refusal changes nothing but the speed.
-    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
-}
-
 fn opened(files: &mut Slab<OpenFile>, open: OpenFile) -> Result<DiskDone, IoError> {
     let len = open.file.metadata().map_err(|error| errors::of_std(&error))?.len();
     Ok(DiskDone::Opened(FileId(files.insert(|_, _| open)), len))
@@ -466,7 +445,7 @@ fn naming_entry(root: Fd, naming: &Naming) -> squeue::Entry {
         Naming::Open { path, mode, direct } => {
             let access = match mode {
                 OpenMode::Direct | OpenMode::Buffered => libc::O_RDWR | libc::O_CREAT,
-                OpenMode::Read => libc::O_RDONLY,
+                OpenMode::Read | OpenMode::ReadDirect => libc::O_RDONLY,
             };
             let past_cache = if *direct { libc::O_DIRECT } else { 0 };
             opcode::OpenAt::new(root, path.as_ptr())

@@ -84,6 +84,8 @@ pub struct Uring {
     jobs: Helpers,
     /// For calls on files that the ring has no operation for.
     calls: Helpers,
+    /// For maps, which may take a second each.
+    maps: Helpers,
     /// Events that did not come out of the ring.
     ready: Vec<Event>,
     /// The next poll returns at once.
@@ -124,6 +126,7 @@ impl Uring {
         Ok(Uring {
             jobs: helpers("job", HELPER_THREADS),
             calls: helpers("call", 1),
+            maps: helpers("map", 1),
             ring,
             held: ManuallyDrop::new(Held {
                 disk: Disk::new(OwnedFd::from(handle), direct),
@@ -212,12 +215,10 @@ impl Io for Uring {
 
     fn map(&mut self, token: Token, path: &str) {
         let path = self.root.join(path);
-        self.call(token, move || {
-            let file = File::open(path)?;
-            // SAFETY: the trait's contract is that the file is written no more, so the bytes do not change.
-            let map = unsafe { memmap2::Mmap::map(&file)? };
-            Ok(DiskDone::Mapped(Slice::from_map(map)))
-        });
+        self.maps.run(Box::new(move || {
+            let mapped = residence::map_resident(&path).map_err(|error| errors::of_std(&error));
+            Some(Event::Disk(token, mapped.map(|map| DiskDone::Mapped(Slice::from_map(map)))))
+        }));
     }
 
     fn is_resident(&mut self, mapped: &Slice) -> bool {
@@ -332,6 +333,7 @@ impl Io for Uring {
                     bell.rung(&mut self.ring);
                     self.jobs.collect(events);
                     self.calls.collect(events);
+                    self.maps.collect(events);
                 }
                 Owner::Disk(index) | Owner::Flush(index) => {
                     disk.completed(&mut self.ring, index, completion, events);
