@@ -152,7 +152,9 @@ mod tests {
         let mut others: Vec<_> = (0..7).map(|_| pool.block(256 << 10).unwrap()).collect();
         assert_eq!(pool.usage().free, 0);
         first.push_zeros(256 << 10);
-        others.iter_mut().for_each(|block| block.spare_mut().fill(1));
+        for block in &mut others {
+            block.spare_mut().fill(1);
+        }
         assert!(first.filled().iter().all(|byte| *byte == 0), "two slabs share a byte");
     }
 }
