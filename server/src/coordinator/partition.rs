@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -676,6 +676,15 @@ impl Partition {
             self.writer.push(Unit { records, then: Then::Nothing });
         }
         self.advance(env.now, out);
+    }
+
+    /// The topics that its groups have read.
+    pub fn topics(&self) -> BTreeSet<Arc<str>> {
+        self.groups
+            .values()
+            .flat_map(|entry| entry.offsets.topics())
+            .map(|(topic, _)| Arc::clone(topic))
+            .collect()
     }
 
     /// A topic is no more: nor is how far it has been read.

@@ -132,6 +132,16 @@ impl Coordinator {
         }
     }
 
+    /// Forgets how far topics were read that have been deleted since that was stored.
+    fn forget_missing(&mut self, index: u32, desk: &mut Desk<'_>) {
+        let metadata = Arc::clone(desk.out.metadata());
+        let read = self.partitions.get(&index).map(Partition::topics).unwrap_or_default();
+        let now = now(desk);
+        for topic in read.iter().filter(|topic| metadata.topic(topic).is_none()) {
+            self.with(index, desk, |partition, _, out| partition.forget_topic(topic, now, out));
+        }
+    }
+
     fn indexes(&self) -> Vec<u32> {
         self.partitions.keys().copied().collect()
     }
@@ -212,6 +222,7 @@ impl Coordinator {
                 self.with(index, desk, |partition, env, out| partition.loaded(reply, env, out));
                 if self.partitions.get(&index).is_some_and(Partition::is_loaded) {
                     self.loading -= 1;
+                    self.forget_missing(index, desk);
                     self.load_more(desk);
                 }
             }

@@ -99,6 +99,14 @@ impl Engine {
         self.metadata.by_id.get(&id).cloned().ok_or(Refusal::UnknownTopic(id))
     }
 
+    /// Deletes a topic behind the host's back.
+    pub fn delete(&mut self, name: &str) {
+        self.change(|metadata| {
+            let topic = metadata.topics.remove(name).unwrap();
+            metadata.by_id.remove(&topic.id);
+        });
+    }
+
     /// Watches that are registered.
     pub fn watches(&self) -> usize {
         self.watches.len()

@@ -1,14 +1,17 @@
 //! Consumer groups from bytes to bytes, in every version that is advertised.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use kafka_protocol::messages::{
-    ApiKey, DeleteGroupsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId, HeartbeatRequest,
-    JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest, OffsetCommitRequest,
-    OffsetDeleteRequest, OffsetFetchRequest, SyncGroupRequest, SyncGroupResponse, join_group_request,
-    leave_group_request, offset_commit_request, offset_delete_request, offset_fetch_request,
-    sync_group_request,
+    ApiKey, DeleteGroupsRequest, DeleteTopicsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId,
+    HeartbeatRequest, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, ListGroupsRequest,
+    OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, SyncGroupRequest, SyncGroupResponse,
+    join_group_request, leave_group_request, offset_commit_request, offset_delete_request,
+    offset_fetch_request, sync_group_request,
 };
 use kafka_protocol::protocol::{HeaderVersion, Request, StrBytes};
+use millstream::broker::Broker;
 use millstream::config::{GroupConfig, ServerConfig};
 use millstream_engine::io::ConnId;
 use millstream_engine::reactor::app::AppEvent;
@@ -31,9 +34,13 @@ const SUBSCRIBED: i16 = 86;
 /// A consumer's metadata that names the topic `t`.
 const SUBSCRIPTION: &[u8] = b"\0\x01\0\0\0\x01\0\x01t\xff\xff\xff\xff";
 
-fn node() -> Node {
+fn config() -> ServerConfig {
     let groups = GroupConfig { initial_delay_ms: 0, offsets_partitions: 5, ..GroupConfig::default() };
-    let mut node = Node::of_one_shard(ServerConfig { groups, ..ServerConfig::default() });
+    ServerConfig { groups, ..ServerConfig::default() }
+}
+
+fn node() -> Node {
+    let mut node = Node::of_one_shard(config());
     node.engine.create("t", 3);
     node
 }
@@ -379,6 +386,29 @@ fn clients_may_not_write_what_groups_are_kept_in() {
     let batch = crate::wire::batch(1, &["x"]);
     let response = ask(node, client.conn, 9, &produce(-1, "__consumer_offsets", &[(0, Some(batch))]));
     assert_eq!(response.responses[0].partition_responses[0].error_code, INVALID_TOPIC);
+}
+
+#[test]
+fn what_was_read_of_a_deleted_topic_is_forgotten_with_it_at_once_or_at_the_next_start() {
+    let mut node = node();
+    let node = &mut node;
+    let client = Client::new(node, 8);
+    client.find(node);
+    assert_eq!(client.commit(node, -1, &[0, 1]), [UNKNOWN_TOPIC, 0, 0]);
+    assert_eq!(client.offsets(node, true).len(), 2);
+    let delete = DeleteTopicsRequest::default().with_topic_names(vec![topic("t")]);
+    assert_eq!(ask(node, client.conn, 5, &delete).responses[0].error_code, 0);
+    assert!(client.offsets(node, true).is_empty());
+
+    node.engine.create("t", 3);
+    node.step(AppEvent::MetadataChanged);
+    assert_eq!(client.commit(node, -1, &[0]), [UNKNOWN_TOPIC, 0]);
+    node.engine.delete("t");
+    node.broker = Broker::new(Arc::new(config()));
+    node.step(AppEvent::Started);
+    let client = Client::new(node, 8);
+    assert!(client.offsets(node, true).is_empty());
+    assert!(client.list(node, None).iter().all(|(group, _)| group == "g"));
 }
 
 #[test]
