@@ -18,7 +18,8 @@ pub const JOURNAL_FILE_BYTES: u64 = 16 << 20;
 pub const JOURNALS_BYTES_DEFAULT_MAX: u64 = 1 << 30;
 /// A journal starts with this many files and grows in the background.
 pub const JOURNAL_FILES_MIN: usize = 2;
-/// A group stops accepting records at this size while nobody waits long.
+/// A group of this size is written as soon as the one before it is durable. A smaller one waits for what the turn brings:
+/// those who are answered in it may have more, and one commit for all is cheaper than two.
 pub const GROUP_TARGET_BYTES: usize = 256 << 10;
 /// A group never grows past this, header and padding included.
 pub const GROUP_BYTES_MAX: usize = 1 << 20;

@@ -148,6 +148,11 @@ impl Journal {
         self.in_flight.as_ref().map_or(Nanos::ZERO, |in_flight| in_flight.submitted_at)
     }
 
+    /// Whether the open group is so large that waiting for more would gain next to nothing.
+    pub fn is_group_large(&self) -> bool {
+        self.records > 0 && self.open.as_ref().is_some_and(|open| open.len() >= GROUP_TARGET_BYTES)
+    }
+
     /// The ring of files.
     pub fn files(&self) -> &Files {
         &self.files
@@ -170,9 +175,8 @@ impl Journal {
         bytes.div_ceil(PAYLOAD_BYTES_MAX).div_ceil(per_file) + 1 + self.reserve
     }
 
-    /// Whether a record with this payload may join the open group now. `hurry` lets the group grow to its full size:
-    /// somebody has waited longer than two flushes.
-    pub fn fits(&mut self, payload: usize, claim: Claim, hurry: bool) -> bool {
+    /// Whether a record with this payload may join the open group now.
+    pub fn fits(&mut self, payload: usize, claim: Claim) -> bool {
         assert!(payload <= PAYLOAD_BYTES_MAX, "a larger record is a chain of parts");
         let reserve = match claim {
             Claim::Client => self.reserve,
@@ -184,8 +188,7 @@ impl Journal {
         let needed = record_bytes(payload);
         if self.records > 0 {
             let open = self.open.as_ref().expect("an open group with records has a block");
-            let target = if hurry { GROUP_BYTES_MAX } else { GROUP_TARGET_BYTES };
-            return open.len() + needed <= target.min(open.capacity());
+            return open.len() + needed <= GROUP_BYTES_MAX.min(open.capacity());
         }
         // The first record of a group always fits, if not behind the groups before it then in a slab of its own.
         let enough =

@@ -328,7 +328,7 @@ fn carry(journal: &mut Journal, logs: &mut Logs, queue: &mut VecDeque<LogIndex>,
         if let Some(log) = logs.get_mut(index).filter(|log| log.wants_carry(upto))
             && let Some(rest) = remainder(log, upto)
         {
-            if !journal.fits(rest.bytes.len(), Claim::Internal, true) {
+            if !journal.fits(rest.bytes.len(), Claim::Internal) {
                 return false;
             }
             let header = RecordHeader {

@@ -189,13 +189,10 @@ impl<I: Io> Shard<I> {
                 return Attempt::Settled;
             }
         }
-        // With no group in flight this one goes out in this turn: what it had no room for would wait for a whole commit more.
-        let hurry = !self.journal.is_in_flight()
-            || io.now().since(waiting.since) > Nanos(self.journal.flush_time().0 * 2);
         if header.size > PAYLOAD_BYTES_MAX {
             return self.start_parts(io, index, waiting, now);
         }
-        if !self.journal.fits(header.size, Claim::Client, hurry) {
+        if !self.journal.fits(header.size, Claim::Client) {
             return Attempt::Later(Box::new(waiting));
         }
         let log = self.logs.get_mut(index).expect("found above");
@@ -236,7 +233,7 @@ impl<I: Io> Shard<I> {
             return Attempt::Later(Box::new(waiting));
         };
         // Nothing is placed before the first part has its room: until then others may still be served.
-        if !self.journal.fits(PAYLOAD_BYTES_MAX, Claim::Client, true) {
+        if !self.journal.fits(PAYLOAD_BYTES_MAX, Claim::Client) {
             return Attempt::Later(Box::new(waiting));
         }
         let log = self.logs.get_mut(index).expect("the caller found it");
@@ -272,7 +269,7 @@ impl<I: Io> Shard<I> {
         let mut last = chain.first_lsn;
         while chain.done < total {
             let len = (total - chain.done).min(PAYLOAD_BYTES_MAX);
-            if !self.journal.fits(len, Claim::Client, true) {
+            if !self.journal.fits(len, Claim::Client) {
                 return Attempt::Later(Box::new(waiting));
             }
             let log = self.logs.get(index).expect("found above");

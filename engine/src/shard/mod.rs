@@ -262,6 +262,10 @@ impl<I: Io> Shard<I> {
         }
         self.flying = flying;
         self.flying.clear();
+        // A large group goes out before those are answered whose answers bring more: the disk need not wait for that.
+        if self.journal.is_group_large() {
+            self.submit(io);
+        }
         self.release();
     }
 
@@ -395,7 +399,7 @@ impl<I: Io> Shard<I> {
 
     /// Moves a log's start, and tells `who` when that is durable.
     fn move_log_start(&mut self, index: LogIndex, start: Offset, who: Option<Requester>) -> bool {
-        if !self.journal.fits(0, Claim::Internal, true) {
+        if !self.journal.fits(0, Claim::Internal) {
             return false;
         }
         let log = self.logs.get_mut(index).expect("the caller found it");

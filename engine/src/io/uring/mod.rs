@@ -189,6 +189,8 @@ impl Io for Uring {
 
     fn append_durable(&mut self, token: Token, file: FileId, at: u64, bytes: Slice) {
         self.held.disk.append_durable(&mut self.ring, token, file, at, bytes);
+        // The rest of the turn would be lost to the disk.
+        self.ring.submit();
     }
 
     fn write(&mut self, token: Token, file: FileId, at: u64, bytes: Slice) {

@@ -224,7 +224,7 @@ impl Ring {
     }
 
     /// Submits what is queued, and has the kernel run what it has deferred. Costs nothing if there is neither.
-    fn submit(&mut self) {
+    pub(super) fn submit(&mut self) {
         let queue = self.uring.submission();
         let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
         drop(queue);
