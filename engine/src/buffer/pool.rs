@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::block::Block;
 use super::region::{Memory, Region};
-use crate::limits::{BLOCK_BYTES, HUGE_PAGE_BYTES};
+use crate::limits::BLOCK_BYTES;
 
 /// Slabs come in powers of two from one disk block up; what is larger than the top class is not kept for reuse.
 const CLASSES: usize = 12;
-/// Free slabs are kept up to a quarter of the pool's limit, and up to what a huge page has: the rest goes back to the system.
-const KEEP_SHARE: usize = 4;
+/// Of what has lain unused for a while, this share goes back to the system at a time.
+const GIVE_BACK_SHARE: usize = 4;
 
 /// Where slabs return to, from any thread.
 pub(super) struct Home {
@@ -22,6 +22,8 @@ pub(super) struct Home {
 #[derive(Default)]
 struct Free {
     bytes: usize,
+    /// The least that `bytes` has been since memory was last given back.
+    unused_bytes: usize,
     classes: [Vec<Memory>; CLASSES],
 }
 
@@ -64,6 +66,23 @@ impl Pool {
         Some(Block::new(Arc::new(Region::slab(memory, Arc::clone(&self.home)))))
     }
 
+    /// Gives a part of what nobody has needed since the last call back to the system. To be called every second or so: memory
+    /// that comes from the system anew is zeroed page by page, which costs more than to fill it.
+    pub fn give_back_unused(&self) {
+        let mut free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let keep = free.bytes - free.unused_bytes.div_ceil(GIVE_BACK_SHARE);
+        let mut gone = Vec::new();
+        for class in (0..CLASSES).rev() {
+            while free.bytes > keep
+                && let Some(memory) = free.classes.get_mut(class).and_then(Vec::pop)
+            {
+                free.bytes -= memory.len();
+                gone.push(memory);
+            }
+        }
+        free.unused_bytes = free.bytes;
+    }
+
     /// What is lent out and what is kept.
     pub fn usage(&self) -> PoolUse {
         let free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner).bytes;
@@ -80,6 +99,7 @@ impl Home {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let memory = free.classes.get_mut(Home::class(size))?.pop()?;
         free.bytes -= size;
+        free.unused_bytes = free.unused_bytes.min(free.bytes);
         Some(memory)
     }
 
@@ -89,13 +109,10 @@ impl Home {
         self.keep(memory);
     }
 
-    /// Keeps memory for reuse, up to its share.
+    /// Keeps memory for reuse.
     fn keep(&self, memory: Memory) {
         let size = memory.len();
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.bytes + size > (self.limit / KEEP_SHARE).max(HUGE_PAGE_BYTES.min(self.limit)) {
-            return;
-        }
         if let Some(class) = free.classes.get_mut(Home::class(size)) {
             class.push(memory);
             free.bytes += size;
@@ -134,11 +151,19 @@ mod tests {
     }
 
     #[test]
-    fn free_memory_is_kept_up_to_its_share_only() {
-        let pool = Pool::new(4 * (4 << 20));
-        let blocks: Vec<_> = (0..4).map(|_| pool.block(4 << 20).unwrap()).collect();
-        drop(blocks);
-        assert_eq!(pool.usage().free, 4 << 20);
+    fn what_nobody_needs_goes_back_bit_by_bit_and_what_is_needed_stays() {
+        let pool = Pool::new(16 * 8192);
+        let lend = |count: usize| (0..count).map(|_| pool.block(8192).unwrap()).collect::<Vec<_>>();
+        drop(lend(16));
+        pool.give_back_unused();
+        assert_eq!(pool.usage().free, 16 * 8192, "all of it was needed since the last time");
+        drop(lend(8));
+        pool.give_back_unused();
+        assert_eq!(pool.usage().free, 14 * 8192, "a quarter of the other half");
+        for _ in 0..40 {
+            pool.give_back_unused();
+        }
+        assert_eq!(pool.usage().free, 0);
     }
 
     #[test]

@@ -89,6 +89,11 @@ impl Pools {
             slow: Pool::new(pinned_bytes as usize),
         }
     }
+
+    /// Lets go of memory that a busier time has left; see [`Pool::give_back_unused`].
+    fn give_back_unused(&self) {
+        [&self.tail, &self.staging, &self.read, &self.slow].into_iter().for_each(Pool::give_back_unused);
+    }
 }
 
 /// A submitted group in the tail, for its eviction in order.
