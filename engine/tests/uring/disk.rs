@@ -140,7 +140,7 @@ fn what_is_not_there_is_not_found() {
 }
 
 #[test]
-fn what_was_written_past_the_page_cache_is_resident_once_it_was_read() {
+fn what_was_written_past_the_page_cache_is_resident_once_it_is_mapped() {
     let dir = Dir::new();
     let mut rig = Rig::new(&dir.0);
     let len = 1 << 20;
@@ -155,16 +155,32 @@ fn what_was_written_past_the_page_cache_is_resident_once_it_was_read() {
     };
     // Not from the start of a page to the end of one.
     let part = map.slice(1000..len - 1000);
-    if probe::probe(&dir.0).unwrap().direct {
-        assert!(!rig.io.is_resident(&part));
-    }
+    assert!(rig.io.is_resident(&part) && rig.io.is_resident(&map));
     let (file, _) = rig.open("sealed", OpenMode::Read);
     assert_eq!(rig.read(file, 0, len), map[..]);
-    assert!(rig.io.is_resident(&part) && rig.io.is_resident(&map));
     drop(part);
     rig.io.unmap(map);
     rig.io.free_bytes(TOKEN);
-    assert!(matches!(rig.disk(), Ok(DiskDone::Free(_))), "the helper thread goes on");
+    assert!(matches!(rig.disk(), Ok(DiskDone::Free(_))), "the helper threads go on");
+}
+
+#[test]
+fn blocks_are_read_past_the_page_cache_up_to_the_files_end() {
+    let dir = Dir::new();
+    let mut rig = Rig::new(&dir.0);
+    let bytes = aligned(3, 1 << 20);
+    let (file, _) = rig.open("sealed", OpenMode::Direct);
+    rig.io.write(TOKEN, file, 0, bytes.clone());
+    rig.done();
+    // A sealed file ends where its last batch does.
+    rig.io.set_len(TOKEN, file, (1 << 20) - 100);
+    rig.done();
+    rig.io.open(TOKEN, "nothing", OpenMode::ReadDirect);
+    assert!(matches!(rig.disk(), Err(IoError::NotFound)));
+    let (file, len) = rig.open("sealed", OpenMode::ReadDirect);
+    assert_eq!(len, (1 << 20) - 100);
+    assert_eq!(rig.read(file, 8192, 65_536), bytes[8192..73_728]);
+    assert_eq!(rig.read(file, 1 << 19, 1 << 19), bytes[1 << 19..(1 << 20) - 100]);
 }
 
 #[test]
