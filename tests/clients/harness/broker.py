@@ -76,12 +76,13 @@ class Millstream(Process):
 
 
 class Kafka(Process):
-    def __init__(self, folder):
+    def __init__(self, folder, *properties):
         super().__init__(folder)
         self.ports = [str(free_port()), str(free_port())]
+        self.properties = properties
 
     def start(self):
-        self._spawn([CLIENTS / "kafka" / "server", str(self.folder), *self.ports])
+        self._spawn([CLIENTS / "kafka" / "server", str(self.folder), *self.ports, *self.properties])
         self.address = f"127.0.0.1:{self.ports[0]}"
         end = time.monotonic() + START_S
         while time.monotonic() < end and self.process.poll() is None:

@@ -81,6 +81,12 @@ def alone(client, broker, folder, sent, codec, topic):
     client.run(folder / "log", "produce", broker.address, topic, sent.path, codec)
     if (ends := wire.ends(broker.address, topic, records.PARTITIONS)) != sent.ends:
         raise Failed(f"the log ends at {ends}, not at {sent.ends}")
+    received(client, broker, folder, sent, topic)
+    return f"{len(sent.records)} records"
+
+
+def received(client, broker, folder, sent, topic):
+    """Consumes a topic from its start: it must hold what was sent, each record once, in order."""
     client.run(folder / "log", "consume", broker.address, topic, folder / "out", len(sent.records))
     next_offsets = [0] * records.PARTITIONS
     for (partition, offset), record in records.read(folder / "out"):
@@ -90,7 +96,6 @@ def alone(client, broker, folder, sent, codec, topic):
         next_offsets[partition] += 1
     if next_offsets != sent.ends:
         raise Failed(f"received up to {next_offsets}, sent up to {sent.ends}")
-    return f"{len(sent.records)} records"
 
 
 def check(sent, place, record):
