@@ -4,9 +4,9 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
@@ -24,14 +24,15 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 fn main() -> Outcome {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [command, address, topic, file, last] = &args[..] else {
-        return Err("usage: client produce|consume|group ADDRESS TOPIC FILE CODEC|COUNT|GROUP".into());
+        return Err("usage: client produce|consume|group|stream ADDRESS TOPIC FILE CODEC|COUNT|GROUP|RATE".into());
     };
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", address);
+    config.set("bootstrap.servers", address).set("reconnect.backoff.max.ms", "500");
     match command.as_str() {
         "produce" => produce(config, topic, &std::fs::read(file)?, last),
         "consume" => consume(config, topic, File::create(file)?, last.parse()?),
         "group" => group(config, topic, File::create(file)?, last),
+        "stream" => stream(config, topic, File::create(file)?, last.parse()?),
         _ => Err(command.as_str().into()),
     }
 }
@@ -83,6 +84,65 @@ fn produce(mut config: ClientConfig, topic: &str, mut data: &[u8], codec: &str) 
     if producer.context().failed.load(Ordering::Relaxed) { Err("a message was refused".into()) } else { Ok(()) }
 }
 
+/// Notes what was acknowledged, a line each: partition, offset, number.
+struct Acknowledgements {
+    file: Mutex<File>,
+    failed: AtomicBool,
+}
+
+impl ClientContext for Acknowledgements {}
+
+impl ProducerContext for Acknowledgements {
+    type DeliveryOpaque = Box<u64>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: Box<u64>) {
+        let noted = match result {
+            Ok(message) => {
+                let line = format!("{} {} {number}\n", message.partition(), message.offset());
+                self.file.lock().is_ok_and(|mut file| file.write_all(line.as_bytes()).is_ok())
+            }
+            Err((error, _)) => {
+                eprintln!("{number} was not delivered: {error}");
+                false
+            }
+        };
+        self.failed.fetch_or(!noted, Ordering::Relaxed);
+    }
+}
+
+/// Sends numbered records at a rate, until SIGTERM, and gives none of them up: for `../kills`.
+fn stream(mut config: ClientConfig, topic: &str, file: File, per_second: u64) -> Outcome {
+    let stopped = stopped()?;
+    config.set("acks", "all").set("enable.idempotence", "true").set("message.timeout.ms", "0").set("linger.ms", "5");
+    let context = Acknowledgements { file: Mutex::new(file), failed: AtomicBool::new(false) };
+    let producer: BaseProducer<Acknowledgements> = config.create_with_context(context)?;
+    let start = Instant::now();
+    let mut number: u64 = 0;
+    while !stopped.load(Ordering::Relaxed) && !producer.context().failed.load(Ordering::Relaxed) {
+        producer.poll(Duration::from_millis(1));
+        while number < start.elapsed().as_millis() as u64 * per_second / 1000 {
+            let (key, value) = (number.to_string(), numbered(number));
+            let record = BaseRecord::with_opaque_to(topic, Box::new(number))
+                .partition((number % PARTITIONS as u64) as i32)
+                .key(&key)
+                .payload(&value);
+            match producer.send(record) {
+                Ok(()) => number += 1,
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => break,
+                Err((error, _)) => return Err(error.into()),
+            }
+        }
+    }
+    producer.flush(Duration::from_secs(60))?;
+    if producer.context().failed.load(Ordering::Relaxed) { Err("a message was given up".into()) } else { Ok(()) }
+}
+
+/// The value of a numbered record; `../kills` knows it, too. Now and then one that is larger than a batch usually is.
+fn numbered(number: u64) -> Vec<u8> {
+    let length = if number % 500 == 0 { 100_000 } else { number * 7919 % 1000 };
+    format!("{number} ").into_bytes().into_iter().cycle().take(length as usize).collect()
+}
+
 fn consume(mut config: ClientConfig, topic: &str, file: File, count: usize) -> Outcome {
     let consumer: BaseConsumer = config.set("group.id", "none").set("enable.auto.commit", "false").create()?;
     let mut assigned = TopicPartitionList::new();
@@ -99,8 +159,7 @@ fn consume(mut config: ClientConfig, topic: &str, file: File, count: usize) -> O
 }
 
 fn group(mut config: ClientConfig, topic: &str, file: File, name: &str) -> Outcome {
-    let stopped = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&stopped))?;
+    let stopped = stopped()?;
     let consumer: BaseConsumer = config
         .set("group.id", name)
         .set("auto.offset.reset", "earliest")
@@ -135,6 +194,13 @@ fn group(mut config: ClientConfig, topic: &str, file: File, name: &str) -> Outco
         Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => Ok(()),
         committed => Ok(committed?),
     }
+}
+
+/// Is set by SIGTERM.
+fn stopped() -> Outcome<Arc<AtomicBool>> {
+    let stopped = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&stopped))?;
+    Ok(stopped)
 }
 
 fn write(out: &mut impl Write, message: &BorrowedMessage<'_>) -> Outcome {
