@@ -185,7 +185,10 @@ fn group(mut config: ClientConfig, topic: &str, file: File, name: &str) -> Outco
         }
         if uncommitted >= 500 || (uncommitted > 0 && idle) {
             out.flush()?;
-            consumer.commit_consumer_state(CommitMode::Async)?;
+            // One at a time: a commit that is sent again after a lost connection would come behind newer ones.
+            if let Err(error) = consumer.commit_consumer_state(CommitMode::Sync) {
+                eprintln!("not committed: {error}");
+            }
             uncommitted = 0;
         }
     }
