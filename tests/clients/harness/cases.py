@@ -63,11 +63,12 @@ class Sent:
         for (partition, _), _ in self.records:
             self.ends[partition] += 1
 
-    def split(self, folder):
-        """Two files of half the records each, to send one after the other."""
-        half, paths = len(self.records) // 2, (folder / "first-half", folder / "second-half")
-        for path, part in zip(paths, (self.records[:half], self.records[half:])):
-            path.write_bytes(b"".join(record for _, record in part))
+    def split(self, folder, parts):
+        """Files of as many records each, to send one after the other."""
+        paths = [folder / f"part-{part}" for part in range(parts)]
+        for part, path in enumerate(paths):
+            start, end = (len(self.records) * at // parts for at in (part, part + 1))
+            path.write_bytes(b"".join(record for _, record in self.records[start:end]))
         return paths
 
 
@@ -113,7 +114,7 @@ def group(client, broker, folder, sent, codec, topic):
     try:
         until(lambda: wire.members(broker.address, topic) == ("Stable", MEMBERS), "four members", folder)
         seen = Seen(sent, outs)
-        for number, half in enumerate(sent.split(folder)):
+        for number, half in enumerate(sent.split(folder, 2)):
             client.run(folder / "log", "produce", broker.address, topic, half, codec)
             if number == 0:
                 until(lambda: seen.count() > len(sent.records) // 10, "a first share of the records", folder)
