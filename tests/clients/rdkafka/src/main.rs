@@ -4,8 +4,8 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -24,7 +24,9 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 fn main() -> Outcome {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [command, address, topic, file, last] = &args[..] else {
-        return Err("usage: client produce|consume|group|stream ADDRESS TOPIC FILE CODEC|COUNT|GROUP|RATE".into());
+        return Err(
+            "usage: client produce|consume|group|stream ADDRESS TOPIC FILE CODEC|COUNT|GROUP|RATE".into()
+        );
     };
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", address).set("reconnect.backoff.max.ms", "500");
@@ -57,7 +59,11 @@ impl ProducerContext for Deliveries {
 }
 
 fn produce(mut config: ClientConfig, topic: &str, mut data: &[u8], codec: &str) -> Outcome {
-    config.set("acks", "all").set("compression.type", codec).set("linger.ms", "20").set("enable.idempotence", "true");
+    config
+        .set("acks", "all")
+        .set("compression.type", codec)
+        .set("linger.ms", "20")
+        .set("enable.idempotence", "true");
     let producer: BaseProducer<Deliveries> = config.create_with_context(Deliveries::default())?;
     while !data.is_empty() {
         let line_end = data.iter().position(|byte| *byte == b'\n').ok_or("a line has no end")?;
@@ -81,7 +87,11 @@ fn produce(mut config: ClientConfig, topic: &str, mut data: &[u8], codec: &str) 
         producer.poll(Duration::ZERO);
     }
     producer.flush(Duration::from_secs(60))?;
-    if producer.context().failed.load(Ordering::Relaxed) { Err("a message was refused".into()) } else { Ok(()) }
+    if producer.context().failed.load(Ordering::Relaxed) {
+        Err("a message was refused".into())
+    } else {
+        Ok(())
+    }
 }
 
 /// Notes what was acknowledged, a line each: partition, offset, number.
@@ -113,7 +123,11 @@ impl ProducerContext for Acknowledgements {
 /// Sends numbered records at a rate, until SIGTERM, and gives none of them up: for `../kills`.
 fn stream(mut config: ClientConfig, topic: &str, file: File, per_second: u64) -> Outcome {
     let stopped = stopped()?;
-    config.set("acks", "all").set("enable.idempotence", "true").set("message.timeout.ms", "0").set("linger.ms", "5");
+    config
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("message.timeout.ms", "0")
+        .set("linger.ms", "5");
     let context = Acknowledgements { file: Mutex::new(file), failed: AtomicBool::new(false) };
     let producer: BaseProducer<Acknowledgements> = config.create_with_context(context)?;
     let start = Instant::now();
@@ -134,7 +148,11 @@ fn stream(mut config: ClientConfig, topic: &str, file: File, per_second: u64) ->
         }
     }
     producer.flush(Duration::from_secs(60))?;
-    if producer.context().failed.load(Ordering::Relaxed) { Err("a message was given up".into()) } else { Ok(()) }
+    if producer.context().failed.load(Ordering::Relaxed) {
+        Err("a message was given up".into())
+    } else {
+        Ok(())
+    }
 }
 
 /// The value of a numbered record; `../kills` knows it, too. Now and then one that is larger than a batch usually is.
@@ -144,7 +162,8 @@ fn numbered(number: u64) -> Vec<u8> {
 }
 
 fn consume(mut config: ClientConfig, topic: &str, file: File, count: usize) -> Outcome {
-    let consumer: BaseConsumer = config.set("group.id", "none").set("enable.auto.commit", "false").create()?;
+    let consumer: BaseConsumer =
+        config.set("group.id", "none").set("enable.auto.commit", "false").create()?;
     let mut assigned = TopicPartitionList::new();
     for partition in 0..PARTITIONS {
         assigned.add_partition_offset(topic, partition, Offset::Beginning)?;
@@ -226,7 +245,10 @@ fn write(out: &mut impl Write, message: &BorrowedMessage<'_>) -> Outcome {
 
 fn encode(message: &BorrowedMessage<'_>) -> String {
     let headers: Vec<String> = message.headers().map_or(Vec::new(), |headers| {
-        headers.iter().map(|header| format!("{}={}", header.key, hex(header.value.unwrap_or_default()))).collect()
+        headers
+            .iter()
+            .map(|header| format!("{}={}", header.key, hex(header.value.unwrap_or_default())))
+            .collect()
     });
     if headers.is_empty() { "-".to_owned() } else { headers.join(",") }
 }
@@ -241,7 +263,8 @@ fn hex(bytes: &[u8]) -> String {
 fn decode(text: &str) -> OwnedHeaders {
     let named = text.split(',').filter_map(|header| header.split_once('='));
     named.fold(OwnedHeaders::new(), |headers, (key, value)| {
-        let value: Vec<u8> = value.as_bytes().chunks(2).map(|pair| 16 * nibble(pair[0]) + nibble(pair[1])).collect();
+        let value: Vec<u8> =
+            value.as_bytes().chunks(2).map(|pair| 16 * nibble(pair[0]) + nibble(pair[1])).collect();
         headers.insert(Header { key, value: Some(&value) })
     })
 }
