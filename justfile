@@ -38,6 +38,16 @@ miri:
 loom:
     RUSTFLAGS="--cfg loom" cargo test -p millstream-engine --lib --release --target-dir target/loom loom_
 
+# Stock Kafka clients against a release build; `just clients --client java --codec zstd` is one of them.
+clients *args:
+    cargo build --release
+    tests/clients/run --broker target/release/millstream {{ args }}
+
+# Kills a release build under load, as often as is said.
+kills count="200":
+    cargo build --release
+    tests/clients/kills --broker target/release/millstream {{ count }}
+
 # What a change has to pass.
 ci:
     .ci/run

@@ -27,7 +27,7 @@ pub enum Command {
     Log(Log),
 }
 
-/// What to do with what is stored. PATH is a data directory, a partition's directory, a shard's, a journal's, or any
+/// What to do with what is stored. A PATH is a data directory, a partition's directory, a shard's, a journal's, or any
 /// one file of these.
 #[derive(Debug, Subcommand)]
 pub enum Log {
@@ -51,6 +51,18 @@ pub enum Log {
         /// Where to; new, or empty
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
+    },
+    /// Take over partitions of Apache Kafka: directories named TOPIC-NUMBER, copied from a broker that was stopped.
+    Import {
+        /// The directories, all of one topic: its partitions, or some of them
+        #[arg(required = true, value_name = "SOURCE")]
+        sources: Vec<PathBuf>,
+        /// The data directory to put them into; made if it is not there
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+        /// What the topic is to be called [default: as in Kafka]
+        #[arg(long, value_name = "NAME")]
+        topic: Option<String>,
     },
 }
 

@@ -1,10 +1,14 @@
-//! `millstream log`: the engine looks, this prints.
+//! `millstream log`: the engine looks, or takes over, and this prints.
 
 use std::io::{BufWriter, Write};
 
+use millstream_engine::config::Config;
+use millstream_engine::inspect::foreign::Copied;
 use millstream_engine::inspect::{Detail, Line, local};
+use millstream_engine::reactor::import::{self, Imported};
 
 use crate::cli::Log;
+use crate::config::ServerConfig;
 
 /// Runs the command. Fails if it cannot be carried out, and if `verify` or `dump` finds damage.
 pub fn run(log: Log) -> Result<(), String> {
@@ -23,6 +27,19 @@ pub fn run(log: Log) -> Result<(), String> {
             print(&format!(
                 "saved {batches} batches, {bytes} bytes, of {partitions} partitions; {lost} offsets left out"
             ));
+            return Ok(());
+        }
+        Log::Import { sources, data, topic } => {
+            let config = ServerConfig::default().engine;
+            let imported = import::local(Config { shards: 0, ..config }, &data, topic.as_deref(), &sources)
+                .map_err(|fatal| fatal.to_string())?;
+            for (name, Imported { copied, .. }) in imported {
+                let Copied { log_start, next_offset, batches, bytes, .. } = copied;
+                print(&format!(
+                    "{name}: {batches} batches, {bytes} bytes, offsets {log_start} up to {next_offset}"
+                ));
+            }
+            print(&"If the topic was made just now, it keeps its records until its retention is set");
             return Ok(());
         }
     };

@@ -8,6 +8,7 @@
 
 mod batches;
 mod cross;
+pub mod foreign;
 mod journal;
 pub mod local;
 mod pieces;

@@ -75,8 +75,7 @@ pub fn salvage<I: Io, J: Io>(
             saved: Salvaged { partitions: 1, ..Salvaged::default() },
         };
         copy.from_journal = copy.journal_batches(disk)?;
-        copy.run(disk, to, state.map(|state| state.next_offset), out)?;
-        let one = copy.saved;
+        let one = copy.run(disk, to, state.map(|state| state.next_offset), out)?;
         saved.partitions += 1;
         saved.batches += one.batches;
         saved.bytes += one.bytes;
@@ -245,12 +244,12 @@ impl<'a> Copy<'a> {
     }
 
     fn run<I: Io, J: Io>(
-        &mut self,
+        mut self,
         disk: &mut Blocking<'_, I>,
         to: &mut Blocking<'_, J>,
         end: Option<Offset>,
         out: &mut dyn FnMut(&str),
-    ) -> Result<(), Fatal> {
+    ) -> Result<Salvaged, Fatal> {
         if self.log_start > Offset(0) || end.is_some() {
             self.expected = Some(self.log_start);
         }
@@ -278,12 +277,12 @@ impl<'a> Copy<'a> {
         if let Some(end) = end {
             self.gap(end, out);
         }
-        self.writer.seal(to)?;
+        self.writer.finish(to)?;
         let Salvaged { batches, bytes, lost, .. } = self.saved;
         let name = &self.source.name;
         let span = self.expected.map_or_else(String::new, |next| format!(", up to offset {next}"));
         out(&format!("{name}: {batches} batches, {bytes} bytes saved{span}; {lost} offsets left out"));
-        Ok(())
+        Ok(self.saved)
     }
 
     /// Writes what the journal has before an offset.

@@ -76,6 +76,12 @@ pub(super) fn partition<I: Io>(
     wanted: &BTreeSet<String>,
     report: &mut Report<'_>,
 ) -> Result<(), Fatal> {
+    if directory.ends_with(COPY_SUFFIX) {
+        for path in wanted {
+            left_over(path, report);
+        }
+        return Ok(());
+    }
     let owner = owner(disk, directory)?.map(|(id, _)| id);
     let state = owner.and_then(|id| site.state(id));
     let mut bases = BTreeSet::new();
@@ -236,8 +242,9 @@ fn log<I: Io>(
                 batches += 1;
                 report.entry(|| format!("{}{}", judged.log.file, show::batch(at, &header)));
                 show::records(report, &header, reader.get(disk, at, header.size)?);
-                let follows = header.base_offset >= expected
-                    && (standing == Standing::Unknown || header.base_offset == expected);
+                // What is appended has no gaps. What was imported may, and a stored segment has sums that tell of loss.
+                let gapless = matches!(standing, Standing::Open(_));
+                let follows = header.base_offset == expected || header.base_offset > expected && !gapless;
                 if !follows && standing.vouches_for(at) {
                     let what =
                         format!("a batch with offset {} where {expected} comes next", header.base_offset);

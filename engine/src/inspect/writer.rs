@@ -4,11 +4,12 @@ use crate::buffer::Slice;
 use crate::config::TopicConfig;
 use crate::error::Fatal;
 use crate::format::batch::BatchHeader;
+use crate::format::checkpoint::SegmentState;
 use crate::format::partition::{METADATA_FILE, SegmentFile, encode_metadata};
 use crate::format::sum::{SumBuilder, Summed};
 use crate::io::{Blocking, FileId, Io, OpenMode};
 use crate::limits::SEGMENT_BYTES_MAX;
-use crate::log::index::SparseIndex;
+use crate::log::index::{OFFSET_ENTRY_BYTES, SparseIndex, TIME_ENTRY_BYTES};
 use crate::log::paths;
 use crate::types::{Offset, PartitionId};
 
@@ -20,7 +21,10 @@ pub(super) struct Writer {
     directory: String,
     id: PartitionId,
     index_interval_bytes: u32,
+    /// The old log's segment that is being copied.
+    source: Option<Offset>,
     open: Option<Open>,
+    complete: Vec<SegmentState>,
 }
 
 struct Open {
@@ -43,10 +47,10 @@ impl Writer {
         disk.make_dir(&directory)?;
         put(disk, &format!("{directory}/{METADATA_FILE}"), encode_metadata(id.topic).into_bytes())?;
         let index_interval_bytes = TopicConfig::default().index_interval_bytes;
-        Ok(Writer { directory, id, index_interval_bytes, open: None })
+        Ok(Writer { directory, id, index_interval_bytes, source: None, open: None, complete: Vec::new() })
     }
 
-    /// Appends a batch. Where the old log started a segment, so does the new one.
+    /// Appends a batch. Where the old log started a segment, so does the new one, and it has the same name.
     pub fn append<I: Io>(
         &mut self,
         disk: &mut Blocking<'_, I>,
@@ -54,14 +58,15 @@ impl Writer {
         header: &BatchHeader,
         batch: &[u8],
     ) -> Result<(), Fatal> {
+        let is_new = self.source.is_none_or(|source| source < segment);
         let full = self.open.as_ref().is_none_or(|open| {
-            open.base < segment
-                || open.size + batch.len() as u64 > SEGMENT_BYTES_MAX
+            open.size + batch.len() as u64 > SEGMENT_BYTES_MAX
                 || header.last_offset().0 - open.base.0 > i32::MAX as u64
         });
-        if full {
+        if is_new || full {
             self.seal(disk)?;
-            self.start(disk, header.base_offset)?;
+            self.source = Some(segment);
+            self.start(disk, if is_new { segment } else { header.base_offset })?;
         }
         let open = self.open.as_mut().expect("a segment was started");
         open.index.add(open.base, open.size as u32, header, self.index_interval_bytes);
@@ -86,8 +91,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Completes what is open.
-    pub fn seal<I: Io>(&mut self, disk: &mut Blocking<'_, I>) -> Result<(), Fatal> {
+    /// Completes what is open, and gives the segments that were written.
+    pub fn finish<I: Io>(mut self, disk: &mut Blocking<'_, I>) -> Result<Vec<SegmentState>, Fatal> {
+        self.seal(disk)?;
+        disk.sync_dir(&self.directory)?;
+        Ok(self.complete)
+    }
+
+    fn seal<I: Io>(&mut self, disk: &mut Blocking<'_, I>) -> Result<(), Fatal> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
         open.write(disk)?;
         disk.flush(open.file, &open.name)?;
@@ -96,11 +107,21 @@ impl Writer {
         let (entries, times) = open.index.storable(u32::MAX);
         open.sum.feed(Summed::Index, &entries);
         open.sum.feed(Summed::TimeIndex, &times);
+        let size = open.size as u32;
+        self.complete.push(SegmentState {
+            base: open.base,
+            size,
+            flushed: size,
+            index_entries: (entries.len() / OFFSET_ENTRY_BYTES) as u32,
+            time_entries: (times.len() / TIME_ENTRY_BYTES) as u32,
+            max_timestamp: open.index.max_timestamp(),
+            created_ms: disk.io().wall_ms().0,
+            stored: true,
+        });
         let name = |file| paths::segment(&self.directory, open.base, file);
         put(disk, &name(SegmentFile::Index), entries)?;
         put(disk, &name(SegmentFile::TimeIndex), times)?;
-        put(disk, &name(SegmentFile::Sum), open.sum.finish().encode())?;
-        disk.sync_dir(&self.directory)
+        put(disk, &name(SegmentFile::Sum), open.sum.finish().encode())
     }
 }
 

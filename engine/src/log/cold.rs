@@ -108,7 +108,7 @@ impl Cold {
             _ => held.flushed,
         };
         let relative = match want {
-            Want::Batches { offset, .. } => Some((offset.0 - segment.0) as u32),
+            Want::Batches { offset, .. } => Some(offset.0.saturating_sub(segment.0) as u32),
             Want::Load(_) => None,
             Want::Time(timestamp) => held.index.recent_time_floor(timestamp),
         };

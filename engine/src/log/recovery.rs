@@ -471,6 +471,8 @@ pub fn remove_deleted<I: Io>(
                 }
                 _ => {}
             },
+            // An import that did not get as far as giving the directory its name.
+            None if entry.name.ends_with(COPY_SUFFIX) => disk.remove_tree(&path)?,
             None => {}
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod boot;
+pub mod import;
 pub mod node;
 pub mod reshard;
 mod slow;

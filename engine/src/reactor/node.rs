@@ -30,7 +30,7 @@ use crate::types::ShardId;
 /// Memory of a shard for bytes that come in from connections.
 const RECEIVE_BYTES: usize = 64 << 20;
 /// Memory of the boot's own reads.
-const BOOT_BYTES: usize = 256 << 20;
+pub(super) const BOOT_BYTES: usize = 256 << 20;
 /// How long an orderly end may take before what is left is given up.
 const STOP_BOUND: Nanos = Nanos::from_millis(10_000);
 
@@ -316,7 +316,7 @@ impl Setup {
 }
 
 /// Fills in what the configuration leaves to the machine.
-fn fit_to_machine(config: &mut Config) {
+pub(super) fn fit_to_machine(config: &mut Config) {
     if config.shards == 0 {
         // This counts the process's affinity and its control group's quota.
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -327,7 +327,7 @@ fn fit_to_machine(config: &mut Config) {
     }
 }
 
-fn boot_io(root: &Path, direct: bool) -> Result<Uring, Fatal> {
+pub(super) fn boot_io(root: &Path, direct: bool) -> Result<Uring, Fatal> {
     Uring::new(UringOptions {
         shard: CONTROLLER,
         root: root.to_owned(),
@@ -339,7 +339,7 @@ fn boot_io(root: &Path, direct: bool) -> Result<Uring, Fatal> {
 
 /// Takes the data directory for this process, for as long as the file stays open.
 #[expect(clippy::disallowed_methods, reason = "the lock is the process's, and taken before there is any Io")]
-fn lock(root: &Path) -> Result<File, Fatal> {
+pub(super) fn lock(root: &Path) -> Result<File, Fatal> {
     let path = root.join("LOCK");
     let refused =
         |error: &dyn std::fmt::Display| Fatal::Refused(format!("locking {}: {error}", path.display()));

@@ -169,6 +169,46 @@ pub fn load<I: Io>(disk: &mut Blocking<'_, I>, base: Metadata, config: &Config) 
     Ok(metadata)
 }
 
+/// Makes a topic in a directory that nobody serves: durable, and in the metadata given back, when this returns.
+pub fn add_topic<I: Io>(
+    disk: &mut Blocking<'_, I>,
+    metadata: &Metadata,
+    record: &MetadataRecord,
+    config: &Config,
+) -> Result<Metadata, Fatal> {
+    let mut next = metadata.clone();
+    next.epoch = MetadataEpoch(metadata.epoch.0 + 1);
+    apply(&mut next, record, &config.topic);
+    let (frame, _) = encode_frame(next.epoch, 0, &snapshot_records(&next));
+    disk.replace(SNAPSHOT, &frame)?;
+    Ok(next)
+}
+
+/// The record of a new topic, if it may be.
+pub fn new_topic<I: Io>(
+    io: &mut I,
+    metadata: &Metadata,
+    defaults: &TopicConfig,
+    name: String,
+    partitions: u32,
+    settings: Vec<(String, String)>,
+) -> Result<(TopicId, MetadataRecord), Refusal> {
+    if !is_topic_name(&name) {
+        return Err(Refusal::InvalidTopicName);
+    }
+    if let Some(topic) = metadata.topic(&name) {
+        return Err(Refusal::TopicExists(topic.id));
+    }
+    if partitions == 0 || partitions > PARTITIONS_PER_TOPIC_MAX {
+        return Err(Refusal::InvalidPartitions);
+    }
+    check_room(metadata, partitions)?;
+    configured(defaults, &settings).map_err(Refusal::InvalidConfig)?;
+    let id = new_topic_id(io);
+    let slots = least_loaded(metadata, partitions);
+    Ok((id, MetadataRecord::TopicCreated { id, name, config: settings, slots }))
+}
+
 fn apply(metadata: &mut Metadata, record: &MetadataRecord, defaults: &TopicConfig) {
     match record {
         MetadataRecord::TopicCreated { id, name, config: pairs, slots } => {
@@ -326,21 +366,8 @@ impl Controller {
     fn prepare<I: Io>(&mut self, io: &mut I, change: Change) -> Result<Prepared, Refusal> {
         match change {
             Change::CreateTopic { name, partitions, settings } => {
-                if !is_topic_name(&name) {
-                    return Err(Refusal::InvalidTopicName);
-                }
-                if let Some(topic) = self.metadata.topic(&name) {
-                    return Err(Refusal::TopicExists(topic.id));
-                }
                 let partitions = partitions.unwrap_or(self.partitions_default);
-                if partitions == 0 || partitions > PARTITIONS_PER_TOPIC_MAX {
-                    return Err(Refusal::InvalidPartitions);
-                }
-                self.check_room(partitions)?;
-                configured(&self.defaults, &settings).map_err(Refusal::InvalidConfig)?;
-                let id = new_topic_id(io);
-                let slots = self.least_loaded(partitions);
-                let record = MetadataRecord::TopicCreated { id, name, config: settings, slots };
+                let (id, record) = new_topic(io, &self.metadata, &self.defaults, name, partitions, settings)?;
                 Ok(Prepared::Write(record, Reply::TopicCreated(id)))
             }
             Change::DeleteTopic(id) => {
@@ -352,8 +379,8 @@ impl Controller {
                 if count <= before || count > PARTITIONS_PER_TOPIC_MAX {
                     return Err(Refusal::InvalidPartitions);
                 }
-                self.check_room(count - before)?;
-                let slots = self.least_loaded(count - before);
+                check_room(&self.metadata, count - before)?;
+                let slots = least_loaded(&self.metadata, count - before);
                 Ok(Prepared::Write(MetadataRecord::PartitionsAdded { id, slots }, Reply::Done))
             }
             Change::ConfigureTopic { topic: id, changes, replace } => {
@@ -382,32 +409,8 @@ impl Controller {
         }
     }
 
-    /// Whether the node may have so many partitions more.
-    fn check_room(&self, more: u32) -> Result<(), Refusal> {
-        let now: usize = self.metadata.by_id.values().map(|topic| topic.slots.len()).sum();
-        let fits = now + more as usize <= PARTITIONS_PER_NODE_MAX as usize;
-        if fits { Ok(()) } else { Err(Refusal::TooManyPartitions) }
-    }
-
     fn topic(&self, id: TopicId) -> Result<&Arc<Topic>, Refusal> {
         self.metadata.by_id.get(&id).ok_or(Refusal::UnknownTopic(id))
-    }
-
-    /// Slots for new partitions: each time the one with the fewest so far, the lowest of them.
-    fn least_loaded(&self, partitions: u32) -> Vec<Slot> {
-        let mut load: BTreeMap<u32, u32> = (0..SLOTS).map(|slot| (slot, 0)).collect();
-        for slot in self.metadata.by_id.values().flat_map(|topic| &topic.slots) {
-            *load.entry(slot.0).or_default() += 1;
-        }
-        let mut order: std::collections::BTreeSet<(u32, u32)> =
-            load.into_iter().map(|(slot, count)| (count, slot)).collect();
-        (0..partitions)
-            .map(|_| {
-                let (count, slot) = order.pop_first().expect("there are slots");
-                order.insert((count + 1, slot));
-                Slot(slot)
-            })
-            .collect()
     }
 
     fn write<I: Io>(
@@ -431,6 +434,30 @@ impl Controller {
         let bytes = frame.len() as u64;
         self.state = State::Writing(Pending { who, next: Arc::new(next), reply, crc, bytes });
     }
+}
+
+/// Whether the node may have so many partitions more.
+fn check_room(metadata: &Metadata, more: u32) -> Result<(), Refusal> {
+    let now: usize = metadata.by_id.values().map(|topic| topic.slots.len()).sum();
+    let fits = now + more as usize <= PARTITIONS_PER_NODE_MAX as usize;
+    if fits { Ok(()) } else { Err(Refusal::TooManyPartitions) }
+}
+
+/// Slots for new partitions: each time the one with the fewest so far, the lowest of them.
+fn least_loaded(metadata: &Metadata, partitions: u32) -> Vec<Slot> {
+    let mut load: BTreeMap<u32, u32> = (0..SLOTS).map(|slot| (slot, 0)).collect();
+    for slot in metadata.by_id.values().flat_map(|topic| &topic.slots) {
+        *load.entry(slot.0).or_default() += 1;
+    }
+    let mut order: std::collections::BTreeSet<(u32, u32)> =
+        load.into_iter().map(|(slot, count)| (count, slot)).collect();
+    (0..partitions)
+        .map(|_| {
+            let (count, slot) = order.pop_first().expect("there are slots");
+            order.insert((count + 1, slot));
+            Slot(slot)
+        })
+        .collect()
 }
 
 /// A random id: RFC 9562, version 4; never all zeros, which clients take for "none".

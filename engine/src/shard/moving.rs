@@ -6,7 +6,7 @@ use crate::format::checkpoint::PartitionState;
 use crate::io::{Event, Io, Wait};
 use crate::log::segment::Segment;
 use crate::log::table::LogIndex;
-use crate::types::Lsn;
+use crate::types::{Lsn, Offset, PartitionId};
 
 impl<I: Io> Shard<I> {
     /// Seals every segment and moves it to its file. Gives the logs' states: nothing of them is in this shard's journal
@@ -53,7 +53,13 @@ impl<I: Io> Shard<I> {
         Ok(self.logs.iter().map(|(_, log)| state(log)).collect())
     }
 
-    /// Closes what a shard that has moved out has open.
+    /// Whether nothing was ever appended to a partition of this shard.
+    pub fn is_untouched(&self, partition: PartitionId) -> bool {
+        let log = self.logs.find(partition).and_then(|index| self.logs.get(index));
+        log.is_some_and(|log| log.next_offset == Offset(0) && log.segments.is_empty())
+    }
+
+    /// Closes what a shard that is not served has open.
     pub fn close(self, io: &mut I) {
         for slot in self.journal.files().slots() {
             io.close(slot.file);

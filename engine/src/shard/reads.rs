@@ -361,14 +361,19 @@ impl<I: Io> Shard<I> {
         match want {
             Want::Load(_) => self.refuse(who, Refusal::ReadFailed),
             Want::Batches { offset, max_bytes } => {
-                // Batches are contiguous, so the tail has the one that a file does not hold any more of.
-                let from = log.tail.front().map_or(offset, |front| offset.max(front.base));
-                match (plan::from_tail(log, from, max_bytes), next) {
+                // What follows is in the tail, unless it starts behind the next segment's start. A log that was
+                // imported may also have a gap here, and so nothing before the next segment, or before its end.
+                let in_tail = log
+                    .tail
+                    .front()
+                    .filter(|front| next.is_none_or(|next| (front.segment, front.position) <= (next, 0)));
+                let from = in_tail.map(|front| offset.max(front.base));
+                match (from.and_then(|from| plan::from_tail(log, from, max_bytes)), next) {
                     (Some(chunk), _) => self.reply_read(who, index, chunk),
                     (None, Some(segment)) => {
                         self.start_cold(io, Queued { who: Some(who), log: index, segment, want });
                     }
-                    (None, None) => self.refuse(who, Refusal::ReadFailed),
+                    (None, None) => self.reply_read(who, index, (Vec::new(), None)),
                 }
             }
             Want::Time(timestamp) => match next {
