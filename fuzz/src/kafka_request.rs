@@ -9,9 +9,12 @@ use kafka_protocol::messages::{ApiKey, FetchRequest, ListOffsetsRequest, Produce
 use millstream::config::ServerConfig;
 use millstream::dispatch::{Dispatch, Pending};
 use millstream::kafka::{APIS, Api, Context, Work, read_request};
+use millstream::metrics::BrokerMetrics;
 use millstream_engine::buffer::Slice;
+use millstream_engine::config::TopicConfig;
 use millstream_engine::format::batch::BatchHeader;
 use millstream_engine::io::ConnId;
+use millstream_engine::metrics::Meter;
 use millstream_engine::reactor::app::{Outbox, Output};
 use millstream_engine::shard::metadata::{Metadata, Topic};
 use millstream_engine::shard::request::{Request, Target};
@@ -110,7 +113,7 @@ fn metadata<'a>(names: impl Iterator<Item = &'a str>) -> Metadata {
         id[..4].copy_from_slice(&number.to_be_bytes());
         let slots = vec![Slot(0); PARTITIONS as usize];
         let topic =
-            Arc::new(Topic { id: TopicId(id), name: name.to_owned(), config: Default::default(), slots });
+            Arc::new(Topic::new(TopicId(id), name.to_owned(), Vec::new(), slots, &TopicConfig::default()));
         if metadata.topics.insert(name.to_owned(), Arc::clone(&topic)).is_none() {
             metadata.by_id.insert(TopicId(id), topic);
         }
@@ -130,7 +133,8 @@ fn asked(version: i16, mut work: Work, frame: &Slice, metadata: Metadata) -> Vec
     assert_eq!(header.version, version);
     let engine = Dispatch::new(&mut out, &mut pending, ConnId(1), 0);
     let local = SocketAddr::from(([127, 0, 0, 1], 9092));
-    let mut context = Context { config: &config, local, header, engine };
+    let meter = Meter::<BrokerMetrics>::default();
+    let mut context = Context { config: &config, metrics: &meter, peer: local, local, header, engine };
     work.start(&mut context);
     let request = |output| match output {
         Output::Engine { request, .. } => Some(request),

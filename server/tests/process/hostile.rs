@@ -63,10 +63,9 @@ fn open_files(pid: u32) -> usize {
 /// Raises the number of files that this process and those it starts may have open.
 fn allow_files(files: usize) -> bool {
     let limit = format!("--nofile={files}:{files}");
-    let raised = Command::new("prlimit")
-        .args(["--pid", &process::id().to_string(), &limit])
-        .stderr(process::Stdio::null());
-    raised.status().is_ok_and(|status| status.success())
+    let mut command = Command::new("prlimit");
+    command.args(["--pid", &process::id().to_string(), &limit]).stderr(process::Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 #[test]
