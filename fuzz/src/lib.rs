@@ -4,11 +4,14 @@
 //! here, a line in [`TARGETS`], and its binary in `Cargo.toml` and under `targets/`; `tests/replay.rs` checks that none
 //! of the three is forgotten.
 
+pub mod alloc;
 pub mod canary;
 pub mod checkpoint;
 pub mod index;
 pub mod journal;
 pub mod journal_recovery;
+pub mod kafka_frame;
+pub mod kafka_request;
 pub mod manifest;
 pub mod metadata;
 pub mod partition;
@@ -39,6 +42,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "checkpoint", run: checkpoint::run },
     Target { name: "journal_recovery", run: journal_recovery::run },
     Target { name: "segment_recovery", run: segment_recovery::run },
+    Target { name: "kafka_frame", run: kafka_frame::run },
+    Target { name: "kafka_request", run: kafka_request::run },
 ];
 
 /// Overwrites bytes at a position, as far as there are any: how a body repairs a checksum or a length that chance would

@@ -57,6 +57,16 @@ impl Broker {
         self.pending.len()
     }
 
+    /// Bytes of memory that hold requests and answers of each connection.
+    pub fn held_bytes(&self) -> impl Iterator<Item = usize> {
+        self.connections.values().map(Connection::held_bytes)
+    }
+
+    /// Bytes of memory that hold requests which have arrived in part.
+    pub fn partial_bytes(&self) -> usize {
+        self.partial_bytes
+    }
+
     /// Connections that are not over.
     pub fn connections(&self) -> usize {
         self.connections.len()

@@ -3,6 +3,7 @@
 pub mod crash;
 pub mod golden_data;
 pub mod image;
+pub mod kafka;
 pub mod replay;
 pub mod scheduler;
 pub mod sim;

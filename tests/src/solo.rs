@@ -17,6 +17,7 @@ use millstream_engine::io::{Blocking, ConnId};
 use millstream_engine::metrics::{Reader, ShardMetrics};
 use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox};
 use millstream_engine::reactor::boot::{Boot, boot, finish};
+use millstream_engine::reactor::reshard::reshard;
 use millstream_engine::reactor::{Reactor, Shared, Turn};
 use millstream_engine::shard::Shard;
 use millstream_engine::shard::controller::Controller;
@@ -93,7 +94,8 @@ impl Solo {
     pub fn start(world: &World, config: Config) -> Result<Solo, Fatal> {
         let config = Arc::new(config);
         let mut io = world.io(SHARD);
-        let boot = boot(&mut Blocking::new(&mut io, Pool::new(BOOT_BYTES)), &config)?;
+        let found = boot(&mut Blocking::new(&mut io, Pool::new(BOOT_BYTES)), &config)?;
+        let boot = reshard(&mut io, found, &config, &Pool::new(BOOT_BYTES))?;
         let metadata = Arc::clone(&boot.metadata);
         let (shard, _) =
             Shard::recover(&mut io, SHARD, &boot.manifest, Arc::clone(&config), Arc::clone(&metadata))?;
@@ -110,10 +112,18 @@ impl Solo {
 
     /// Asks one thing, and waits for the answer.
     pub fn ask(&mut self, request: Request) -> Reply {
+        self.try_ask(request).expect("the machine runs")
+    }
+
+    /// Asks one thing, and waits for the answer; `None` if the machine dies before it comes.
+    pub fn try_ask(&mut self, request: Request) -> Option<Reply> {
         self.wire.borrow_mut().requests.push_back(request);
         for _ in 0..PATIENCE {
+            if self.world.halted() {
+                return None;
+            }
             if let Some(reply) = self.wire.borrow_mut().replies.pop_front() {
-                return reply;
+                return Some(reply);
             }
             self.reactor.turn(true);
         }
@@ -123,7 +133,7 @@ impl Solo {
     /// Lets time pass.
     pub fn pass(&mut self, span: Nanos) {
         let until = self.world.now() + span;
-        while self.world.now() < until {
+        while self.world.now() < until && !self.world.halted() {
             self.reactor.turn(true);
         }
     }
@@ -193,11 +203,16 @@ impl Solo {
 
     /// Stores one record, durably.
     pub fn append(&mut self, partition: PartitionId, value: &[u8]) -> Offset {
+        self.try_append(partition, value).expect("the machine runs")
+    }
+
+    /// The same; `None` if the machine dies before it is answered.
+    pub fn try_append(&mut self, partition: PartitionId, value: &[u8]) -> Option<Offset> {
         let timestamp = 1_700_000_000_000 + (self.world.now().0 / 1_000_000) as i64;
         let batch = BatchBuilder::new(timestamp).push(None, Some(value)).build();
         let batch = Slice::from(batch);
-        match self.ask(Request::Append { partition, batch, durability: Durability::Durable }) {
-            Reply::Appended(appended) => appended.base_offset,
+        match self.try_ask(Request::Append { partition, batch, durability: Durability::Durable })? {
+            Reply::Appended(appended) => Some(appended.base_offset),
             other => panic!("{other:?}"),
         }
     }

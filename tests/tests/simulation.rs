@@ -34,13 +34,14 @@ fn check(seeds: impl Iterator<Item = u64>) {
         let scenario = Scenario::of(seed);
         let outcomes = scenario.run();
         println!(
-            "seed {seed} {:?}: {} appends, refused {:?}",
-            scenario.theme, outcomes.acked, outcomes.refused
+            "seed {seed} {:?}: {} appends, moved, stopped, rotted {:?}, refused {:?}",
+            scenario.theme, outcomes.acked, outcomes.between, outcomes.refused
         );
         if let Some(verdict) = verdict(&scenario, &outcomes) {
             if verdicts.is_empty() {
                 println!("{}", outcomes.trace);
             }
+            println!("{verdict}");
             verdicts.push(verdict);
         }
     }
@@ -105,6 +106,11 @@ fn a_deletion_that_happens_again_is_noticed() {
 #[test]
 fn a_flush_that_lies_is_noticed() {
     check_caught(Canary::LyingFlush, Theme::Plain, 10);
+}
+
+#[test]
+fn rot_passed_off_as_data_is_noticed() {
+    check_caught(Canary::SumsMissing, Theme::Plain, 20);
 }
 
 #[test]

@@ -131,9 +131,9 @@ impl Cold {
             verified: None,
             reading: (0, 0),
         };
-        match want {
-            Want::Load(_) => cold.find_sums(io, readers, log, token),
-            Want::Batches { .. } | Want::Time(_) => cold.seek(io, readers, log, token),
+        cold.find_sums(io, readers, log, token);
+        if cold.is_ready() {
+            cold.seek(io, readers, log, token);
         }
         Ok(cold)
     }
@@ -153,9 +153,13 @@ impl Cold {
         self.segment
     }
 
-    /// Finds the position to start at: by the entries in memory, else by the index files.
+    /// Finds the position to start at, if it is not planned: by the entries in memory, else by the index files. Those of a
+    /// stored segment are believed by its sums only, which are at hand by now.
     fn seek<I: Io>(&mut self, io: &mut I, readers: &mut Readers, log: &Log, token: Token) {
-        let Some(held) = log.segment(self.segment) else { return self.find_sums(io, readers, log, token) };
+        self.step = Step::Ready;
+        let Some(held) = log.segment(self.segment).filter(|_| !matches!(self.want, Want::Load(_))) else {
+            return;
+        };
         let relative = match (self.relative, self.want) {
             (Some(relative), _) => relative,
             (None, Want::Time(timestamp)) => {
@@ -175,7 +179,6 @@ impl Cold {
                 None => return self.open_index(io, log, SegmentFile::Index, token),
             },
         };
-        self.find_sums(io, readers, log, token);
     }
 
     fn open_index<I: Io>(&mut self, io: &mut I, log: &Log, kind: SegmentFile, token: Token) {
@@ -278,7 +281,7 @@ impl Cold {
                     "a stored segment has no checksum file"
                 );
                 self.stored = false;
-                return self.go_on(io, readers, log, pool, token);
+                return self.seek_on(io, readers, log, pool, token);
             }
             Err(error) => {
                 tracing::error!(directory = log.directory, segment = self.segment.0, %error, "a cold read failed");
@@ -332,7 +335,7 @@ impl Cold {
                 let verified = Rc::new(RefCell::new(Verified::new(sum)));
                 readers.verified.insert((self.log, self.segment, SegmentFile::Sum), Rc::clone(&verified), 1);
                 self.verified = Some(verified);
-                self.go_on(io, readers, log, pool, token)
+                self.seek_on(io, readers, log, pool, token)
             }
             (Step::Read, DiskDone::Read(block)) => {
                 let bytes = self.checked(log, block.freeze())?;
@@ -356,11 +359,39 @@ impl Cold {
         bytes: Slice,
     ) -> Result<Option<Outcome>, Refusal> {
         if let Step::OpenIndex(kind) | Step::ReadIndex(kind) = self.step {
+            let bytes = self.believed(log, kind, bytes);
             let cost = bytes.len();
             readers.indexes.insert((self.log, self.segment, kind), bytes, cost);
         }
+        self.seek_on(io, readers, log, pool, token)
+    }
+
+    /// Finds the position, and reads there as soon as it is known.
+    fn seek_on<I: Io>(
+        &mut self,
+        io: &mut I,
+        readers: &mut Readers,
+        log: &Log,
+        pool: &Pool,
+        token: Token,
+    ) -> Result<Option<Outcome>, Refusal> {
         self.seek(io, readers, log, token);
         if self.is_ready() { self.go_on(io, readers, log, pool, token) } else { Ok(None) }
+    }
+
+    /// An index file's bytes, if they are what was sealed. Without an index the walk starts at the segment's first batch.
+    fn believed(&self, log: &Log, kind: SegmentFile, bytes: Slice) -> Slice {
+        let sound = self.verified.as_ref().is_none_or(|verified| verified.borrow().holds(kind, &bytes));
+        if sound {
+            return bytes;
+        }
+        tracing::error!(
+            directory = log.directory,
+            segment = self.segment.0,
+            ?kind,
+            "an index fails its checksum: it is not used"
+        );
+        Slice::from(Vec::new())
     }
 
     /// Closes what is open and what was just opened, when nobody wants the outcome any more.

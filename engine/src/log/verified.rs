@@ -1,6 +1,7 @@
 //! Which blocks of a stored segment have been checked against its sums since it was opened: each is checked before it
 //! is first served.
 
+use crate::format::partition::SegmentFile;
 use crate::format::sum::{Sum, Summed};
 use crate::limits::SUM_BLOCK_BYTES;
 
@@ -24,6 +25,14 @@ impl Verified {
     /// Whether all blocks have been checked.
     pub fn is_complete(&self) -> bool {
         self.unchecked == 0
+    }
+
+    /// Whether `bytes` are the whole of an index file, as it was sealed.
+    pub fn holds(&self, index: SegmentFile, bytes: &[u8]) -> bool {
+        let file = if index == SegmentFile::TimeIndex { Summed::TimeIndex } else { Summed::Index };
+        let mut blocks = bytes.chunks(SUM_BLOCK_BYTES).zip(0..);
+        bytes.len() == self.sum.len(file) as usize
+            && blocks.all(|(block, number)| self.sum.verify_block(file, number, block))
     }
 
     /// What must be read so that `len` bytes at `position` can be trusted: themselves, or the whole blocks around them
@@ -85,6 +94,19 @@ mod tests {
         assert_eq!(verified.check(65_536, &bytes[65_536..131_072]), Ok(()));
         assert_eq!(verified.to_read(70_000, 10), (70_000, 10));
         assert_eq!(verified.to_read(131_000, 200), (65_536, 150_000 - 65_536));
+    }
+
+    #[test]
+    fn an_index_holds_whole_and_unchanged_only() {
+        let index: Vec<u8> = (0..100_000_u32).map(|at| (at % 13) as u8).collect();
+        let mut builder = SumBuilder::new(PartitionId { topic: TopicId([1; 16]), index: 0 }, Offset(0));
+        builder.feed(Summed::Index, &index);
+        let verified = Verified::new(builder.finish());
+        assert!(verified.holds(SegmentFile::Index, &index) && verified.holds(SegmentFile::TimeIndex, &[]));
+        assert!(!verified.holds(SegmentFile::Index, &index[..65_536]));
+        let mut rotten = index.clone();
+        rotten[99_999] ^= 1;
+        assert!(!verified.holds(SegmentFile::Index, &rotten));
     }
 
     #[test]

@@ -114,6 +114,11 @@ impl Connection {
         self.frames.partial_bytes()
     }
 
+    /// Bytes of memory that hold its requests and its answers.
+    pub fn held_bytes(&self) -> usize {
+        self.partial_bytes() + self.request_bytes + self.answered_bytes + self.queue.held_bytes()
+    }
+
     /// Closes the connection if its peer has neither sent nor taken anything since `since`, although it is its turn.
     pub fn close_if_idle(&mut self, since: Nanos, shared: &mut Shared<'_>) {
         let ours = self.requests.iter().any(|request| matches!(request.state, State::Working(_)));

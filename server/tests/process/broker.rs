@@ -76,12 +76,27 @@ pub struct Broker {
 impl Broker {
     /// Starts the command and waits until it says that it serves.
     pub fn start(command: &mut Command) -> Broker {
-        Broker::start_with_log(command, Stdio::inherit())
+        Broker::until_ready(command.stderr(Stdio::inherit()).env("MILLSTREAM_LOG", "warn"))
     }
 
     /// The same; its log goes elsewhere.
     pub fn start_with_log(command: &mut Command, log: impl Into<Stdio>) -> Broker {
-        let child = command.stdout(Stdio::piped()).stderr(log).env("MILLSTREAM_LOG", "warn").spawn();
+        Broker::until_ready(command.stderr(log).env("MILLSTREAM_LOG", "warn"))
+    }
+
+    /// The same, with everything that an operator would be told in a file.
+    pub fn start_logged(command: &mut Command, log: &Path) -> Broker {
+        let file = fs::File::create(log).unwrap();
+        Broker::until_ready(command.stderr(file).env("MILLSTREAM_LOG", "info"))
+    }
+
+    /// The process's number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn until_ready(command: &mut Command) -> Broker {
+        let child = command.stdout(Stdio::piped()).spawn();
         // Owned from here on, so that it is killed whatever comes.
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut broker = Broker { child: child.unwrap(), address: nowhere, http: nowhere };

@@ -112,12 +112,18 @@ impl Client {
         self.send(PRODUCE, &request)
     }
 
-    /// The next batch that was sent is acknowledged: its offset.
-    pub fn acknowledged(&mut self) -> io::Result<i64> {
+    /// The next batch that was sent is answered: the error code, and the offset.
+    pub fn produced(&mut self) -> io::Result<(i16, i64)> {
         let response = self.receive::<kafka_protocol::messages::ProduceResponse>(PRODUCE)?;
         let partition = &response.responses[0].partition_responses[0];
-        assert_eq!(partition.error_code, 0);
-        Ok(partition.base_offset)
+        Ok((partition.error_code, partition.base_offset))
+    }
+
+    /// The next batch that was sent is acknowledged: its offset.
+    pub fn acknowledged(&mut self) -> io::Result<i64> {
+        let (error, offset) = self.produced()?;
+        assert_eq!(error, 0);
+        Ok(offset)
     }
 
     /// The next batch that was sent is not acknowledged: the error's code.

@@ -8,6 +8,7 @@ mod broker;
 mod client;
 mod exposition;
 mod groups;
+mod hostile;
 mod inspection;
 mod kill;
 mod management;

@@ -99,6 +99,7 @@ impl Workload {
                         moved && offset < start.0 && end.0 >= told || self.model.is_going(partition.topic)
                     }
                     Refusal::Busy => true,
+                    Refusal::CorruptData => self.model.rotten_at(partition, offset).is_some(),
                     Refusal::ReadFailed => {
                         moved || self.demand.bad_reads || self.model.is_going(partition.topic)
                     }

@@ -1,6 +1,7 @@
 //! Reading everything back when nothing else goes on, and looking things up in it.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use millstream_engine::error::Refusal;
 use millstream_engine::reactor::app::AppToken;
@@ -10,7 +11,7 @@ use millstream_engine::types::{LeaderEpoch, Offset, PartitionId, ShardId};
 
 use super::model::Model;
 use super::node::SimNode;
-use super::partition::Stored;
+use super::partition::{Rotten, Stored};
 
 /// Steps after which an answer is given up.
 const PATIENCE: u32 = 200_000;
@@ -76,6 +77,7 @@ fn audit_one(
     let mut offset = start;
     let mut high_watermark;
     let mut turn = 0;
+    let mut refused = BTreeSet::new();
     loop {
         let max_bytes = [300_000, 1, 20_000][turn % 3];
         turn += 1;
@@ -88,6 +90,11 @@ fn audit_one(
                 // Retention went on meanwhile: begin anew.
                 return audit_one(node, model, from, owner, partition);
             }
+            Reply::Refused(Refusal::CorruptData) if model.rotten_at(partition, offset).is_some() => {
+                // Whoever wants the rest goes on behind the damage.
+                offset = skip(model, partition, offset, &mut refused);
+                continue;
+            }
             other => {
                 model.violated(format!("{partition}: a read at {offset} was answered {other:?}"));
                 return Ok(());
@@ -96,11 +103,16 @@ fn audit_one(
         high_watermark = read.high_watermark.0;
         let mut bytes: Vec<u8> = read.bytes.iter().flat_map(|slice| slice.to_vec()).collect();
         let mut rest = read.rest;
+        let mut partial = false;
         while let Some(range) = rest {
             match ask(node, from, owner, Request::Load(range))? {
                 Reply::Loaded(more, left) => {
                     bytes.extend(more.iter().flat_map(|slice| slice.iter()));
                     rest = left;
+                }
+                Reply::Refused(Refusal::CorruptData) if model.rotten_at(partition, offset).is_some() => {
+                    partial = true;
+                    break;
                 }
                 other => {
                     model.violated(format!("{partition}: {range:?} was answered {other:?}"));
@@ -108,7 +120,12 @@ fn audit_one(
                 }
             }
         }
-        let stored = model.read(partition, offset, &bytes, high_watermark, false);
+        let stored = model.read(partition, offset, &bytes, high_watermark, partial);
+        if partial {
+            content.extend(stored);
+            offset = skip(model, partition, offset, &mut refused);
+            continue;
+        }
         let Some(last) = stored.last() else { break };
         offset = last.next;
         content.extend(stored);
@@ -117,9 +134,10 @@ fn audit_one(
     if latest != high_watermark {
         model.violated(format!("{partition}: the latest offset is {latest}, not {high_watermark}"));
     }
+    unnoticed(model, partition, start..high_watermark, &refused);
     let poisoned = node.shard(owner).is_poisoned();
     model.audited(partition, (start, high_watermark), &content, poisoned);
-    if !retention && !poisoned {
+    if !retention && !poisoned && refused.is_empty() {
         check_epochs(node, model, from, owner, partition, high_watermark, &content)?;
     }
     look_up(node, model, from, owner, partition, start, &content)
@@ -148,6 +166,27 @@ fn check_epochs(
     Ok(())
 }
 
+/// The offset behind the damaged segment that a read was refused for.
+fn skip(model: &Model, partition: PartitionId, offset: u64, refused: &mut BTreeSet<u64>) -> u64 {
+    let rotten = model.rotten_at(partition, offset).expect("the caller has looked");
+    refused.insert(rotten.from);
+    rotten.to
+}
+
+/// Everything was read, so that every damage had to be met.
+fn unnoticed(model: &mut Model, partition: PartitionId, read: Range<u64>, refused: &BTreeSet<u64>) {
+    let Some(known) = model.partitions.get(&partition) else { return };
+    let missed: Vec<Rotten> = known
+        .unreadable()
+        .filter(|rotten| {
+            read.start <= rotten.from && rotten.to <= read.end && !refused.contains(&rotten.from)
+        })
+        .collect();
+    for rotten in missed {
+        model.violated(format!("{partition}: {rotten:?} was passed off as data"));
+    }
+}
+
 /// Looks for a few timestamps, and compares what is found with what was read.
 fn look_up(
     node: &mut SimNode,
@@ -160,6 +199,11 @@ fn look_up(
 ) -> Result<(), Cut> {
     let times: Vec<i64> = content.iter().map(|stored| stored.max_timestamp).collect();
     let Some(largest) = times.iter().max().copied() else { return Ok(()) };
+    let unreadable =
+        model.partitions.get(&partition).is_some_and(|known| known.unreadable().next().is_some());
+    if unreadable {
+        return Ok(());
+    }
     let middle = times[times.len() / 2];
     let targets = [
         (Target::Timestamp(WallMs(0)), 0),

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use millstream_engine::buffer::{Block, Slice};
+use millstream_engine::error::IoError;
 use millstream_engine::io::sim::SimIo;
 use millstream_engine::io::{Bell, ConnId, DiskDone, Event, FileId, Io, Job, OpenMode, Socket, Token, Wait};
 use millstream_engine::shard::tokens;
@@ -32,6 +33,8 @@ pub enum Canary {
     DeletionReplayed,
     /// Flushes report success and do nothing, now and then.
     LyingFlush,
+    /// The checksums of stored segments are gone, so that nothing tells what rots there.
+    SumsMissing,
     /// A bit of a journal flips while the machine is off: taken for a torn tail, it would cost what was acknowledged.
     JournalRots,
 }
@@ -183,6 +186,9 @@ impl Io for CanaryIo {
         self.io.random()
     }
     fn open(&mut self, token: Token, path: &str, mode: OpenMode) {
+        if self.is(Canary::SumsMissing) && path.ends_with(".sum") && mode == OpenMode::Read {
+            return self.made_up.push_back(Event::Disk(token, Err(IoError::NotFound)));
+        }
         self.io.open(token, path, mode);
     }
     fn close(&mut self, file: FileId) {

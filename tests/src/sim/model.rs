@@ -7,7 +7,7 @@ use millstream_engine::buffer::Slice;
 use millstream_engine::io::sim::Crash;
 use millstream_engine::types::{Durability, PartitionId, TopicId};
 
-use super::partition::{Partition, Stored, parse, unstamped};
+use super::partition::{Partition, Rotten, Stored, parse, unstamped};
 
 /// What became of a batch that was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +67,18 @@ impl Model {
     /// Takes note of a broken promise.
     pub fn violated(&mut self, what: impl Into<String>) {
         self.violations.push(what.into());
+    }
+
+    /// A bit of a stored segment has flipped.
+    pub fn rotted(&mut self, of: PartitionId, rotten: Rotten) {
+        if let Some(partition) = self.partitions.get_mut(&of) {
+            partition.rotten.push(rotten);
+        }
+    }
+
+    /// The damaged segment that a read at this offset may be refused for.
+    pub fn rotten_at(&self, of: PartitionId, offset: u64) -> Option<Rotten> {
+        self.partitions.get(&of)?.rotten_at(offset)
     }
 
     /// Whether a topic's deletion was asked for.
@@ -167,6 +179,18 @@ impl Model {
         }
     }
 
+    /// The node stopped in good order: what was acknowledged at any level is durable, what was not answered is open.
+    pub fn stopped(&mut self) {
+        for sent in self.sent.values_mut() {
+            sent.outcome = match sent.outcome {
+                Outcome::Pending => Outcome::Unknown,
+                Outcome::Acked(base, _) => Outcome::Acked(base, Durability::Durable),
+                other => other,
+            };
+            sent.maybe |= sent.outcome == Outcome::Unknown;
+        }
+    }
+
     /// A partition was read from its start to its end when nothing else went on: `content` is all of it. A `poisoned` shard
     /// gives readers nothing that is not durable.
     pub fn audited(
@@ -190,13 +214,14 @@ impl Model {
                 partition.high_watermark
             ));
         }
-        let end = content.last().map_or(start, |last| last.next);
+        let read = content.last().map_or(start, |last| last.next);
+        let end = partition.unreadable().map(|rotten| rotten.to.min(high_watermark)).fold(read, u64::max);
         if end != high_watermark {
             wrong.push(format!("the log can be read up to {end}, not {high_watermark}"));
         }
         let found: BTreeMap<u64, &Stored> = content.iter().map(|stored| (stored.base, stored)).collect();
         for (base, seen) in partition.seen.range(start..) {
-            if found.get(base) != Some(&seen) {
+            if found.get(base) != Some(&seen) && partition.rotten_at(*base).is_none() {
                 wrong.push(format!("{seen:?} was given to a reader, and is {:?} now", found.get(base)));
             }
         }
@@ -214,12 +239,18 @@ impl Model {
             match sent.outcome {
                 Outcome::Acked(base, durability)
                     if base >= start
+                        && partition.rotten_at(base).is_none()
                         && present.get(id) != Some(&base)
                         && (durability == Durability::Durable || !poisoned) =>
                 {
                     wrong.push(format!("batch {id}, acknowledged {durability:?} at {base}, is not there"));
                 }
-                Outcome::Unknown if start == 0 && !poisoned && !present.contains_key(id) => {
+                Outcome::Unknown
+                    if start == 0
+                        && !poisoned
+                        && partition.unreadable().next().is_none()
+                        && !present.contains_key(id) =>
+                {
                     sent.outcome = Outcome::Lost;
                 }
                 _ => {}

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,9 +14,9 @@ use millstream_engine::io::random::Random;
 use millstream_engine::io::sim::World;
 use millstream_engine::log::Log;
 use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox};
-use millstream_engine::reactor::boot::boot;
+use millstream_engine::reactor::boot::{Boot, boot, finish};
 use millstream_engine::reactor::reshard::reshard;
-use millstream_engine::reactor::{Reactor, Shared};
+use millstream_engine::reactor::{Reactor, Shared, Turn};
 use millstream_engine::shard::Shard;
 use millstream_engine::shard::controller::{CONTROLLER, Controller};
 use millstream_engine::shard::mailbox::{mesh, slots};
@@ -30,6 +31,9 @@ use super::canary::{Cage, CanaryIo};
 const LOOK: Nanos = Nanos::from_micros(200);
 const LOOK_IDLE: Nanos = Nanos::from_millis(100);
 
+/// How long an end in good order may take.
+const STOP_BOUND: Nanos = Nanos::from_millis(10_000);
+
 /// What a test and one shard's host tell each other.
 #[derive(Default)]
 pub struct Wire {
@@ -42,7 +46,7 @@ pub struct Wire {
 }
 
 /// A host that asks what it is told to, and passes the answers on.
-struct Host {
+pub struct Host {
     wire: Rc<RefCell<Wire>>,
 }
 
@@ -64,19 +68,41 @@ impl App for Host {
 }
 
 /// A node that serves. Dropping it is what a crash does to the process; the world is crashed by the test.
-pub struct SimNode {
+pub struct SimNode<A: App = Host> {
     world: World,
-    reactors: Vec<Reactor<CanaryIo, Host>>,
-    /// One per shard.
+    reactors: Vec<Reactor<CanaryIo, A>>,
+    /// One per shard, if they are [`Host`]s.
     pub wires: Vec<Rc<RefCell<Wire>>>,
     busy: Rc<Cell<bool>>,
     random: Random,
+    shared: Arc<Shared>,
+    boot: Boot,
 }
 
 impl SimNode {
     /// Boots a node on what the world's disk holds, as a real one starts. `Err` if it refuses to, or if the machine dies
     /// meanwhile.
     pub fn start(world: &World, config: &Config, cage: &Cage, seed: u64) -> Result<SimNode, Fatal> {
+        let mut wires = Vec::new();
+        let mut node = SimNode::start_with(world, config, cage, seed, |_| {
+            let wire = Rc::new(RefCell::new(Wire::default()));
+            wires.push(Rc::clone(&wire));
+            Host { wire }
+        })?;
+        node.wires = wires;
+        Ok(node)
+    }
+}
+
+impl<A: App> SimNode<A> {
+    /// The same with hosts of any kind: `make_app` makes one for each shard.
+    pub fn start_with(
+        world: &World,
+        config: &Config,
+        cage: &Cage,
+        seed: u64,
+        mut make_app: impl FnMut(ShardId) -> A,
+    ) -> Result<SimNode<A>, Fatal> {
         let config = Arc::new(config.clone());
         let pool = Pool::new(64 << 20);
         world.hold_time(false);
@@ -87,7 +113,6 @@ impl SimNode {
         let boot = reshard(&mut boot_io, found, &config, &pool)?;
         let shared = Arc::new(Shared::new(config.shards));
         let mut reactors = Vec::new();
-        let mut wires = Vec::new();
         for (id, post) in mesh(config.shards, slots(config.shards)).into_iter().enumerate() {
             let id = ShardId(id as u16);
             let mut io = io(id);
@@ -100,19 +125,63 @@ impl SimNode {
             } else {
                 None
             };
-            let wire = Rc::new(RefCell::new(Wire::default()));
-            let host = Host { wire: Rc::clone(&wire) };
-            reactors.push(Reactor::new(io, shard, controller, host, post, Arc::clone(&shared)));
-            wires.push(wire);
+            reactors.push(Reactor::new(io, shard, controller, make_app(id), post, Arc::clone(&shared)));
         }
         world.hold_time(true);
         let random = Random::stream(seed, "turns");
-        Ok(SimNode { world: world.clone(), reactors, wires, busy, random })
+        Ok(SimNode { world: world.clone(), reactors, wires: Vec::new(), busy, random, shared, boot })
+    }
+
+    /// Ends in good order, as a real node does. `Err` if it cannot, or if the machine dies meanwhile.
+    pub fn stop(&mut self) -> Result<(), Fatal> {
+        self.shared.stop();
+        let since = self.world.now();
+        let mut going: Vec<bool> = vec![true; self.reactors.len()];
+        while going.contains(&true) {
+            self.busy.set(false);
+            for (reactor, going) in self.reactors.iter_mut().zip(&mut going).filter(|(_, going)| **going) {
+                *going = reactor.turn(true) == Turn::Going;
+                if self.world.halted() {
+                    return Err(Fatal::Refused("the machine has died".to_owned()));
+                }
+            }
+            if self.world.now().since(since) > STOP_BOUND {
+                return Err(Fatal::Refused("it does not end".to_owned()));
+            }
+            if !self.busy.get()
+                && let Some(next) = self.world.next_event_at()
+            {
+                self.world.advance_to(next);
+            }
+        }
+        if self.reactors.iter().any(|reactor| reactor.shard().is_poisoned()) {
+            return Err(Fatal::Refused("a shard had failed to flush its journal".to_owned()));
+        }
+        self.world.hold_time(false);
+        let mut io = self.world.io(CONTROLLER);
+        finish(&mut Blocking::new(&mut io, Pool::new(64 << 20)), &self.boot.manifest)
     }
 
     /// How many shards serve.
     pub fn shards(&self) -> u16 {
         self.reactors.len() as u16
+    }
+
+    /// Has shard 0 listen, and gives the address.
+    pub fn listen(&mut self) -> SocketAddr {
+        let controller = &mut self.reactors[usize::from(CONTROLLER.0)];
+        controller.listen(SocketAddr::from(([127, 0, 0, 1], 9092)));
+        loop {
+            self.step();
+            if let Some(address) = self.reactors[usize::from(CONTROLLER.0)].listening() {
+                return *address.as_ref().expect("every port is free");
+            }
+        }
+    }
+
+    /// A shard's host.
+    pub fn app(&self, id: ShardId) -> &A {
+        self.reactors[usize::from(id.0)].app()
     }
 
     /// A shard, for checkers.

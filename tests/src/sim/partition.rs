@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use millstream_engine::checksum::crc32c;
 use millstream_engine::config::TopicConfig;
 use millstream_engine::format::batch::{self, BatchHeader};
+use millstream_engine::format::partition::SegmentFile;
 
 /// A batch as a reader was given it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,6 +22,17 @@ pub struct Stored {
     pub crc: u32,
     /// Its largest timestamp.
     pub max_timestamp: i64,
+}
+
+/// A stored segment of which a bit has flipped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rotten {
+    /// The segment's first offset.
+    pub from: u64,
+    /// One past its last.
+    pub to: u64,
+    /// In which of its files.
+    pub file: SegmentFile,
 }
 
 /// What is known of a partition.
@@ -40,6 +52,8 @@ pub struct Partition {
     pub retention: bool,
     /// Whether the broker stamps the batches.
     pub stamped: bool,
+    /// Segments that are damaged.
+    pub rotten: Vec<Rotten>,
 }
 
 impl Partition {
@@ -99,6 +113,19 @@ pub fn unstamped(batch: &[u8], stamped: bool) -> Vec<u8> {
 }
 
 impl Partition {
+    /// The damaged segment that holds an offset, if its records may be refused for that.
+    pub fn rotten_at(&self, offset: u64) -> Option<Rotten> {
+        self.unreadable().find(|rotten| rotten.from <= offset && offset < rotten.to)
+    }
+
+    /// Segments of which something cannot be read. An index that rots costs time, and no record.
+    pub fn unreadable(&self) -> impl Iterator<Item = Rotten> {
+        self.rotten
+            .iter()
+            .copied()
+            .filter(|rotten| matches!(rotten.file, SegmentFile::Log | SegmentFile::Sum))
+    }
+
     /// Takes note that batch `id` lies at `base`; says if it was elsewhere before.
     pub fn place(&mut self, id: u64, base: u64) -> Result<(), String> {
         match self.places.insert(id, base) {

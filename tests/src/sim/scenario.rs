@@ -1,14 +1,15 @@
 //! A seed's story: what node it is, what is asked of it, what goes wrong, and how each of its lives ends.
 
 use millstream_engine::config::{Config, TopicConfig};
-use millstream_engine::error::IoError;
+use millstream_engine::error::{Fatal, IoError};
 use millstream_engine::io::fault::{Faults, Injection, OpKind, Outcome};
 use millstream_engine::io::random::Random;
 use millstream_engine::io::sim::{Crash, Survivors, World};
 use millstream_engine::time::{Nanos, WallMs};
-use millstream_engine::types::ShardId;
+use millstream_engine::types::{LeaderEpoch, ShardId};
 
 use super::audit::{Cut, audit};
+use super::between::Between;
 use super::canary::{Cage, Canary};
 use super::node::SimNode;
 use super::workload::{Demand, Workload};
@@ -62,6 +63,8 @@ pub struct Outcomes {
     pub acked: u64,
     /// Refusals, by what they say.
     pub refused: Vec<(String, u64)>,
+    /// How often it was moved to other shards, stopped in good order, and had a stored bit flipped.
+    pub between: [u32; 3],
     /// A digest of all that happened.
     pub digest: u32,
 }
@@ -81,7 +84,7 @@ impl Scenario {
         let mut run = Run::new(self);
         // An assertion of the engine that fails is a finding like any other, and must name its seed.
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.lives())).err();
-        let Run { workload, world, .. } = run;
+        let Run { workload, world, between, .. } = run;
         let mut violations = workload.model.violations;
         violations.extend(panicked.map(|panic| format!("a panic: {}", message(&*panic))));
         Outcomes {
@@ -89,6 +92,7 @@ impl Scenario {
             trace: world.trace(),
             acked: workload.acked,
             refused: workload.refused.into_iter().collect(),
+            between: between.happened,
             digest: world.digest(),
         }
     }
@@ -107,6 +111,11 @@ struct Run<'a> {
     faults: Faults,
     workload: Workload,
     cage: Cage,
+    between: Between,
+    /// The boot epoch of the last life, and whether that ended in good order; nobody knows if it died in its last step.
+    last: Option<(LeaderEpoch, Option<bool>)>,
+    /// Starts that a fault left over from the life before may cost.
+    excused: u32,
     /// How far the wall clock was set forward, in ms.
     jumped_ms: i64,
 }
@@ -141,6 +150,9 @@ impl<'a> Run<'a> {
             faults,
             workload: Workload::new(scenario.seed, demand),
             cage: Cage::new(scenario.canary),
+            between: Between::of(scenario.seed, scenario.canary),
+            last: None,
+            excused: if matches!(theme, Theme::Poison | Theme::BadSegments) { 10 } else { 0 },
             random,
             jumped_ms: 0,
         }
@@ -154,6 +166,7 @@ impl<'a> Run<'a> {
         for life in 0..=self.scenario.lives {
             let last = life == self.scenario.lives;
             let Some(mut node) = self.start(life > 0 && !last) else { return };
+            self.between.rot(&self.world, &node, &mut self.workload.model);
             self.workload.restarted(&node);
             match audit(&mut node, &mut self.workload.model) {
                 Err(Cut::Violated) => return,
@@ -167,7 +180,10 @@ impl<'a> Run<'a> {
             if self.is_broken() {
                 return;
             }
-            self.die();
+            self.stop_or_die(&mut node);
+            if self.is_broken() {
+                return;
+            }
             drop(node);
         }
     }
@@ -176,7 +192,9 @@ impl<'a> Run<'a> {
     fn start(&mut self, may_die: bool) -> Option<SimNode> {
         self.world.set_faults(self.faults.clone());
         let mut deaths = if may_die { self.random.below(4) } else { 0 };
+        let dies = deaths > 0;
         loop {
+            self.config.shards = self.between.shards(self.config.shards);
             if deaths > 0 {
                 self.world.halt_after(self.world.disk_ops() + 1 + self.random.below(30));
             }
@@ -189,8 +207,14 @@ impl<'a> Run<'a> {
                         self.world.halt();
                         deaths = 1;
                     } else {
+                        self.check_epoch(&node, dies);
                         return Some(node);
                     }
+                }
+                // Moving to other shards drains, and meets what the last life was spared.
+                Err(Fatal::Io { .. } | Fatal::Refused(_)) if self.excused > 0 => {
+                    self.excused -= 1;
+                    deaths += 1;
                 }
                 Err(fatal) => {
                     self.workload.model.violated(format!("the node does not start: {fatal}"));
@@ -199,21 +223,73 @@ impl<'a> Run<'a> {
             }
             deaths -= 1;
             self.die();
+            self.last = None;
+        }
+    }
+
+    /// The leader epoch rises with every start after an end that was not in good order, and only then.
+    fn check_epoch(&mut self, node: &SimNode, died: bool) {
+        let epoch = node.metadata(ShardId(0)).leader_epoch;
+        if let Some((before, clean)) = self.last.take() {
+            let right = match clean {
+                Some(true) if !died => epoch == before,
+                Some(false) => epoch > before,
+                _ => epoch >= before,
+            };
+            if !right {
+                self.workload
+                    .model
+                    .violated(format!("epoch {epoch:?} comes after {before:?}, clean: {clean:?}"));
+            }
+        }
+    }
+
+    /// The life ends: in good order if it is to, and can.
+    fn stop_or_die(&mut self, node: &mut SimNode) {
+        let epoch = node.metadata(ShardId(0)).leader_epoch;
+        if self.world.halted() || !self.between.stops_now() {
+            self.last = Some((epoch, Some(false)));
+            return self.die();
+        }
+        self.world.set_faults(self.faults.clone());
+        let stopped = node.stop();
+        self.workload.absorb(node);
+        let failing = self.scenario.theme == Theme::Poison || self.scenario.theme == Theme::BadSegments;
+        match stopped {
+            Ok(()) => {
+                self.last = Some((epoch, Some(true)));
+                self.workload.stopped();
+                let crash = self.random_crash();
+                self.world.crash(crash);
+            }
+            Err(_) if self.world.halted() => {
+                self.last = Some((epoch, None));
+                self.die();
+            }
+            Err(_) if failing => {
+                self.last = Some((epoch, None));
+                self.die();
+            }
+            Err(fatal) => self.workload.model.violated(format!("the node does not stop: {fatal}")),
         }
     }
 
     fn die(&mut self) {
-        let power = self.scenario.power.unwrap_or_else(|| self.random.chance(0.6));
-        let crash = match self.random.below(4) {
-            _ if !power => Crash::Kill,
-            0 => Crash::Power(Survivors::None),
-            1 => Crash::Power(Survivors::All),
-            _ => Crash::Power(Survivors::Some),
-        };
+        let crash = self.random_crash();
         self.world.crash(crash);
         self.workload.crashed(crash);
         if self.scenario.canary == Canary::JournalRots {
             self.rot();
+        }
+    }
+
+    fn random_crash(&mut self) -> Crash {
+        let power = self.scenario.power.unwrap_or_else(|| self.random.chance(0.6));
+        match self.random.below(4) {
+            _ if !power => Crash::Kill,
+            0 => Crash::Power(Survivors::None),
+            1 => Crash::Power(Survivors::All),
+            _ => Crash::Power(Survivors::Some),
         }
     }
 

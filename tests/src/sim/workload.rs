@@ -399,14 +399,24 @@ impl Workload {
 
     /// The node died: what was under way has no answer.
     pub fn crashed(&mut self, crash: Crash) {
+        self.gone();
+        self.model.crashed(crash);
+    }
+
+    fn gone(&mut self) {
         self.life += 1;
         self.pending.clear();
         self.poisoned.clear();
-        self.model.crashed(crash);
         for producer in &mut self.producers {
             producer.stalled = true;
             producer.under_way = 0;
         }
+    }
+
+    /// The node has stopped in good order: what it was asked last may have had no answer.
+    pub fn stopped(&mut self) {
+        self.gone();
+        self.model.stopped();
     }
 
     /// The node is back: its topics are those that were promised, and perhaps the last ones asked for.
