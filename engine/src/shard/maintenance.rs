@@ -115,6 +115,7 @@ impl<I: Io> Shard<I> {
         }
         self.maintenance.next_tick = now + TICK;
         self.pools.give_back_unused();
+        self.reads.forget_ahead(now);
         self.look_around(now, self.maintenance.free_bytes);
         self.roll_old_segments(io);
         if now >= self.maintenance.next_retention {

@@ -23,6 +23,9 @@ use crate::types::{LeaderEpoch, Offset, PartitionId};
 /// Commits are over when there was none for so long.
 const COMMITS_PAUSE: Nanos = Nanos::from_millis(10);
 
+/// How long a chunk waits for the reader that it was read ahead of.
+const AHEAD_KEPT: Nanos = Nanos::from_millis(500);
+
 /// A cold read and who wants it; nobody yet, if it reads ahead.
 struct Job {
     cold: Cold,
@@ -33,6 +36,7 @@ struct Job {
 struct Ahead {
     range: Range,
     chunk: Chunk,
+    since: Nanos,
 }
 
 /// A cold read that waits for its turn.
@@ -48,7 +52,7 @@ pub(super) struct Reads {
     pub readers: Readers,
     jobs: Vec<Option<Job>>,
     queue: VecDeque<Queued>,
-    /// What nobody has asked for is dropped when more comes.
+    /// What nobody has asked for goes after a while, or when more comes.
     ahead: VecDeque<Ahead>,
 }
 
@@ -61,6 +65,11 @@ impl Reads {
             queue: VecDeque::new(),
             ahead: VecDeque::new(),
         }
+    }
+
+    /// Lets go of what was read ahead of readers that did not go on.
+    pub fn forget_ahead(&mut self, now: Nanos) {
+        while self.ahead.pop_front_if(|ahead| now.since(ahead.since) > AHEAD_KEPT).is_some() {}
     }
 
     fn under_way(&self) -> usize {
@@ -330,7 +339,7 @@ impl<I: Io> Shard<I> {
                 if self.reads.ahead.len() >= READ_AHEAD_CHUNKS_MAX {
                     self.reads.ahead.pop_front();
                 }
-                self.reads.ahead.push_back(Ahead { range, chunk });
+                self.reads.ahead.push_back(Ahead { range, chunk, since: io.now() });
             }
             return;
         };
