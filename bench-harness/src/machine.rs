@@ -1,12 +1,13 @@
 //! What a run was made on: without it, a figure means nothing.
 
-use std::fs::read_to_string;
+use std::fs::{read_dir, read_to_string};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::measure::Problem;
 use crate::raw;
 
 /// The machine, as far as figures depend on it. What cannot be found out is empty.
@@ -44,6 +45,18 @@ impl Machine {
 /// A figure of `/proc/meminfo`, in KiB.
 pub fn memory_kib(name: &str) -> Option<u64> {
     field("/proc/meminfo", name)?.split_whitespace().next()?.parse().ok()
+}
+
+/// A process's resident memory, in KiB.
+pub fn rss_kib(process: u32) -> Result<f64, Problem> {
+    let rss = field(&format!("/proc/{process}/status"), "VmRSS");
+    let kib = rss.as_deref().and_then(|rss| rss.split_whitespace().next()).ok_or("the child has no VmRSS")?;
+    Ok(kib.parse()?)
+}
+
+/// A process's open descriptors.
+pub fn descriptors(process: u32) -> Result<f64, Problem> {
+    Ok(read_dir(format!("/proc/{process}/fd"))?.count() as f64)
 }
 
 /// A field of a `/proc` file of lines `name: value`.

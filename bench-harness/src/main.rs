@@ -1,6 +1,7 @@
 //! `millbench`: measures Millstream beside the machine's limits and its peers.
 
 mod engine;
+mod kafka;
 mod limits;
 mod machine;
 mod measure;
@@ -36,8 +37,12 @@ enum Command {
     Limits(limits::Limits),
     /// The embedded engine beside the machine's limits
     Engine(engine::Engine),
+    /// The broker through its Kafka socket beside the embedded engine
+    Kafka(kafka::Kafka),
     #[command(hide = true)]
     Hold(engine::hold::Hold),
+    #[command(hide = true)]
+    Broker(kafka::server::Broker),
 }
 
 impl Cli {
@@ -45,7 +50,9 @@ impl Cli {
         match &self.command {
             Command::Limits(limits) => self.keep(&limits.run()?),
             Command::Engine(engine) => engine.run()?.map_or(Ok(()), |run| self.keep(&run)),
+            Command::Kafka(kafka) => kafka.run()?.map_or(Ok(()), |run| self.keep(&run)),
             Command::Hold(hold) => hold.run(),
+            Command::Broker(broker) => broker.run(),
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::net::TcpStream;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -81,6 +82,68 @@ fn cpu_time(clock: Clock) -> Duration {
     let done = unsafe { libc::clock_gettime(id, &raw mut time) };
     assert!(done == 0, "Linux has both clocks");
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Processor time that a process has used so far: all its threads, its kernel workers included.
+pub fn process_cpu(process: u32) -> io::Result<Duration> {
+    let mut clock = 0;
+    // SAFETY: `clock` is valid for writes.
+    match unsafe { libc::clock_getcpuclockid(process as libc::pid_t, &raw mut clock) } {
+        0 => {}
+        errno => return Err(io::Error::from_raw_os_error(errno)),
+    }
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is valid for writes.
+    check(i64::from(unsafe { libc::clock_gettime(clock, &raw mut time) }))?;
+    Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+}
+
+/// Lets this process and its children have as many descriptors as the system allows, and says how many those are.
+pub fn raise_descriptors() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid for writes.
+    check(i64::from(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }))?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is valid for reads.
+    check(i64::from(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }))?;
+    Ok(limit.rlim_cur)
+}
+
+/// Says which of many connections have something to read.
+pub struct Readable {
+    epoll: OwnedFd,
+    events: Vec<libc::epoll_event>,
+}
+
+impl Readable {
+    /// Of no connection yet.
+    pub fn new() -> io::Result<Readable> {
+        // SAFETY: no memory is passed.
+        let fd = check(i64::from(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }))?;
+        // SAFETY: the descriptor was just made and is owned by nobody else.
+        let epoll = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+        Ok(Readable { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; 256] })
+    }
+
+    /// Of this one too, under a number. It is forgotten when it is closed.
+    pub fn add(&mut self, connection: &TcpStream, number: usize) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: number as u64 };
+        let (epoll, fd) = (self.epoll.as_raw_fd(), connection.as_raw_fd());
+        // SAFETY: `event` is valid for reads.
+        check(i64::from(unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) })).map(drop)
+    }
+
+    /// Waits for some, or for so long, and gives their numbers.
+    pub fn wait(&mut self, for_ms: i32) -> io::Result<impl Iterator<Item = usize> + '_> {
+        let (epoll, room) = (self.epoll.as_raw_fd(), self.events.len() as i32);
+        // SAFETY: `events` is valid for writes of as many events as are asked for.
+        let came = unsafe { libc::epoll_wait(epoll, self.events.as_mut_ptr(), room, for_ms) };
+        let came = match check(i64::from(came)) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => 0,
+            came => came? as usize,
+        };
+        Ok(self.events.iter().take(came).map(|event| event.u64 as usize))
+    }
 }
 
 /// Sleeps until `word` is no longer `expected`, or [`futex_wake`] is called, or for no reason.

@@ -13,7 +13,7 @@ use millstream_engine::types::{Durability, ShardId};
 use super::host::Host;
 use super::load::{self, Append, Load, Pace, Stored, Until};
 use crate::limits::pinned;
-use crate::measure::{Case, Outcome, Problem, mb_per_second};
+use crate::measure::{Case, Outcome, Problem, cpu_ms_per_gb, mb_per_second};
 use crate::raw::{self, Clock, CpuTimer};
 
 /// Which shards do what for a span.
@@ -32,6 +32,8 @@ pub struct LoadCase<'a> {
 pub const LONGEST_TURN: &str = "ms longest turn";
 /// The unit of processor time per operation, kernel workers and all threads of the process included.
 pub const CPU_PER_OPERATION: &str = "CPU us";
+/// The unit of processor time per byte, likewise.
+pub const CPU_PER_GB: &str = "CPU ms/GB";
 /// The unit of operations per second.
 pub const RATE: &str = "ops/s";
 
@@ -132,6 +134,7 @@ impl Case for SinkCase<'_> {
             pinned(1)?;
             let mut stream = TcpStream::connect(address)?;
             let mut bytes = vec![0; millstream_engine::limits::READ_CHUNK_BYTES];
+            let (all, own) = (CpuTimer::start(Clock::Process), CpuTimer::start(Clock::Thread));
             let started = Instant::now();
             let mut came = 0;
             while started.elapsed() < span {
@@ -140,7 +143,10 @@ impl Case for SinkCase<'_> {
                     n => came += n as u64,
                 }
             }
-            Ok(Outcome::default().with("MB/s", mb_per_second(came, started.elapsed())))
+            let (took, cpu) = (started.elapsed(), all.elapsed().saturating_sub(own.elapsed()));
+            Ok(Outcome::default()
+                .with("MB/s", mb_per_second(came, took))
+                .with(CPU_PER_GB, cpu_ms_per_gb(cpu, came)))
         };
         std::thread::scope(|scope| scope.spawn(client).join()).map_err(|_| "the client panicked")?
     }
@@ -157,6 +163,11 @@ impl Batch {
     /// `records` records in at most `bytes` bytes.
     pub fn of(records: usize, bytes: usize) -> Batch {
         Batch { bytes: Slice::from(load::batch(records, bytes)), records }
+    }
+
+    /// The batch itself.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// What a topic holds that was filled with it.

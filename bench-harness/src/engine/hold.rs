@@ -1,6 +1,5 @@
 //! A node in a process of its own, to be looked at from outside and to be killed.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +11,6 @@ use millstream_engine::config::TopicConfig;
 use super::host::Host;
 use super::node::Spec;
 use super::rows::fill;
-use crate::machine;
 use crate::measure::Problem;
 
 /// The line that the child prints when it serves.
@@ -97,17 +95,9 @@ impl Held {
         Ok(held)
     }
 
-    /// Its resident memory.
-    pub fn rss_kib(&self) -> Result<f64, Problem> {
-        let rss = machine::field(&format!("/proc/{}/status", self.child.id()), "VmRSS");
-        let kib =
-            rss.as_deref().and_then(|rss| rss.split_whitespace().next()).ok_or("the child has no VmRSS")?;
-        Ok(kib.parse()?)
-    }
-
-    /// Its open descriptors.
-    pub fn descriptors(&self) -> Result<f64, Problem> {
-        Ok(fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count() as f64)
+    /// Its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
 }
 

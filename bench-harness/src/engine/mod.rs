@@ -1,11 +1,11 @@
 //! `millbench engine`: the embedded engine beside the machine's limits, in the same run.
 
 mod alone;
-mod case;
+pub mod case;
 pub mod hold;
-mod host;
-mod load;
-mod node;
+pub mod host;
+pub mod load;
+pub mod node;
 mod rows;
 
 use std::cell::Cell;
@@ -22,9 +22,9 @@ use crate::measure::Problem;
 use crate::raw::Memory;
 use crate::results::Run;
 use crate::{machine, report};
-use rows::{BENCHMARKS, Bench};
+use rows::BENCHMARKS;
 
-pub use rows::Benchmark;
+pub use rows::{Bench, Benchmark, fill};
 
 /// What `millbench engine` is told.
 #[derive(Args)]

@@ -7,6 +7,7 @@ mod admin_configs;
 mod admin_hostile;
 mod admin_node;
 mod admin_topics;
+mod allocations;
 mod api_table;
 mod api_versions;
 mod engine;

@@ -41,6 +41,8 @@ pub struct Node {
     pub hold: bool,
     /// Whether sends complete at once.
     pub hold_sends: bool,
+    /// How often the broker has taken memory.
+    pub allocations: u64,
     out: Outbox,
     jobs: usize,
     steps: u64,
@@ -72,6 +74,7 @@ impl Node {
             held: VecDeque::new(),
             hold: false,
             hold_sends: false,
+            allocations: 0,
             out,
             jobs: 0,
             steps: 0,
@@ -169,8 +172,11 @@ impl Node {
         self.out.set_clocks(self.now, WallMs(1_700_000_000_000));
         self.steps += 1;
         self.out.set_random(Random::new(self.steps));
-        self.broker.step(event, &mut self.out);
-        for output in self.out.take() {
+        let (broker, out) = (&mut self.broker, &mut self.out);
+        let counted = allocation_counter::measure(|| broker.step(event, out)).count_total;
+        let outputs = self.out.take();
+        self.allocations += counted - growths(outputs.capacity());
+        for output in outputs {
             self.carry_out(output);
         }
     }
@@ -216,4 +222,10 @@ impl Node {
             }
         }
     }
+}
+
+/// How often a vector of outputs took memory on the way to a capacity. The reactor keeps its outbox, which does not grow for
+/// long; here every step has a new one.
+fn growths(capacity: usize) -> u64 {
+    if capacity == 0 { 0 } else { u64::from((capacity / 4).ilog2()) + 1 }
 }

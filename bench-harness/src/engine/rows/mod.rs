@@ -156,18 +156,18 @@ pub struct Bench {
 
 impl Bench {
     /// A directory that no other node of this run has.
-    fn fresh_dir(&self) -> PathBuf {
+    pub fn fresh_dir(&self) -> PathBuf {
         self.nodes.set(self.nodes.get() + 1);
         self.dir.join(format!("node-{}-{}", std::process::id(), self.nodes.get()))
     }
 
     /// A new node.
-    fn host(&self, spec: Spec) -> Result<Host, Problem> {
+    pub fn host(&self, spec: Spec) -> Result<Host, Problem> {
         Host::start(spec, &self.fresh_dir())
     }
 
     /// Runs cases in turns. That one failed fails the benchmark: a ratio needs them all.
-    fn measure<const N: usize>(
+    pub fn measure<const N: usize>(
         &self,
         mut cases: [Box<dyn Case + '_>; N],
         span: Duration,

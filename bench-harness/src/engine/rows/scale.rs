@@ -13,6 +13,7 @@ use crate::engine::hold::{Content, Held};
 use crate::engine::host::Host;
 use crate::engine::load::{Load, Pace, Until};
 use crate::engine::node::Spec;
+use crate::machine;
 use crate::measure::{Measured, Of, Problem};
 use crate::results::{Bar, Row, rows};
 
@@ -93,9 +94,15 @@ pub(super) fn idle(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Pro
         let (empty, full) = (Scratch(bench.fresh_dir()), Scratch(bench.fresh_dir()));
         let (empty, full) = (Held::start(&empty.0, Content::default())?, Held::start(&full.0, idle)?);
         std::thread::sleep(Duration::from_secs(1));
-        let (rss, per) = (empty.rss_kib()?, f64::from(IDLE_PARTITIONS));
-        let (files, files_full) = (empty.descriptors()?, full.descriptors()?);
-        let new = [rss / 1024.0, files, (files_full - files) / per, (full.rss_kib()? - rss) / per];
+        let (rss, per) = (machine::rss_kib(empty.process())?, f64::from(IDLE_PARTITIONS));
+        let (files, files_full) =
+            (machine::descriptors(empty.process())?, machine::descriptors(full.process())?);
+        let new = [
+            rss / 1024.0,
+            files,
+            (files_full - files) / per,
+            (machine::rss_kib(full.process())? - rss) / per,
+        ];
         for (series, figure) in figures.iter_mut().zip(new) {
             series.push(figure);
         }
