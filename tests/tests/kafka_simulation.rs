@@ -57,11 +57,11 @@ fn one_seed_gives_one_history() {
 fn a_group_whose_members_come_and_go_reads_everything_and_shares_nothing() {
     let first = number("MILLSTREAM_SEED").unwrap_or(0);
     for seed in first..first + number("MILLSTREAM_SEEDS").unwrap_or(GROUPS) {
-        let unrest = Nanos::from_millis(60_000);
+        let unrest = Nanos::from_millis(30_000);
         let story = GroupStory { seed, members: 50, partitions: 200, batches: 6, unrest };
         let outcomes = story.run();
         println!("seed {seed}: {outcomes:?}");
         assert!(outcomes.violations.is_empty(), "seed {seed}: {:?}", outcomes.violations);
-        assert!(outcomes.generations > 3 && outcomes.died > 0, "seed {seed}: nothing happened");
+        assert!(outcomes.generations > 2 && outcomes.died > 0, "seed {seed}: nothing happened");
     }
 }
