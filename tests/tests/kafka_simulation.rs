@@ -6,10 +6,14 @@
 
 use std::env;
 
+use millstream_engine::time::Nanos;
+use millstream_tests::kafka::group::GroupStory;
 use millstream_tests::kafka::story::Story;
 
 /// Seeds that every run of the tests goes through.
 const SEEDS: u64 = 10;
+/// Groups, likewise.
+const GROUPS: u64 = 1;
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok()?.parse().ok()
@@ -26,8 +30,8 @@ fn sound_clients_are_served_beside_hostile_ones() {
         let outcomes = Story::of(seed).run();
         totals = (totals.0 + outcomes.acked, totals.1 + outcomes.fetched, totals.2 + outcomes.guests);
         println!(
-            "seed {seed}: {} batches acknowledged, {} fetches, {} hostile clients, at most {:?} bytes held",
-            outcomes.acked, outcomes.fetched, outcomes.guests, outcomes.held
+            "seed {seed}: {} batches acknowledged, {} fetches, {} to come again, {} hostile clients, at most {:?} bytes held",
+            outcomes.acked, outcomes.fetched, outcomes.busy, outcomes.guests, outcomes.held
         );
         if let Some(broken) = outcomes.violations.first() {
             if verdicts.is_empty() {
@@ -47,4 +51,17 @@ fn sound_clients_are_served_beside_hostile_ones() {
 fn one_seed_gives_one_history() {
     let digest = || Story { steps: 300, ..Story::of(3) }.run().digest;
     assert_eq!(digest(), digest());
+}
+
+#[test]
+fn a_group_whose_members_come_and_go_reads_everything_and_shares_nothing() {
+    let first = number("MILLSTREAM_SEED").unwrap_or(0);
+    for seed in first..first + number("MILLSTREAM_SEEDS").unwrap_or(GROUPS) {
+        let unrest = Nanos::from_millis(30_000);
+        let story = GroupStory { seed, members: 50, partitions: 200, batches: 6, unrest };
+        let outcomes = story.run();
+        println!("seed {seed}: {outcomes:?}");
+        assert!(outcomes.violations.is_empty(), "seed {seed}: {:?}", outcomes.violations);
+        assert!(outcomes.generations > 2 && outcomes.died > 0, "seed {seed}: nothing happened");
+    }
 }
