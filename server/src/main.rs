@@ -35,6 +35,11 @@ fn start_log(config: &ServerConfig) -> Result<(), String> {
         Err(_) => ("log.level", config.log_level.clone()),
     };
     let filter = EnvFilter::try_new(filter).map_err(|error| format!("`{source}`: {error}"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // Telling of a line that cannot be written panics, on the very stderr that takes none: a full disk is no reason to end.
+        .log_internal_errors(false)
+        .init();
     Ok(())
 }

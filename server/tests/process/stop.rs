@@ -1,6 +1,7 @@
 //! The good end, and guests that behave badly.
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +18,15 @@ fn sigterm_ends_it_well_though_a_fetch_waits_and_a_connection_idles() {
     waiting.send_fetch("t", 0, 0, 600_000);
     // Time for the fetch to arrive. If it did not, the test is weaker, not wrong.
     thread::sleep(Duration::from_millis(200));
+    assert_eq!(broker.terminate().code(), Some(0));
+}
+
+#[test]
+fn a_log_that_takes_nothing_any_more_does_not_end_it() {
+    let dir = TempDir::new();
+    // Where a log lies that has filled its disk: every write fails.
+    let broker = Broker::start_logged(&mut serve(&dir), Path::new("/dev/full"));
+    Client::connect(broker.address).create("t");
     assert_eq!(broker.terminate().code(), Some(0));
 }
 
