@@ -318,9 +318,8 @@ impl Fetch {
         let mut cuts = Vec::with_capacity(parts.len());
         self.topics.write(&mut writer, |writer, part| {
             let error = part.partition.err().unwrap_or_default();
-            context.note_error(error);
             writer.i32(part.index);
-            writer.i16(error.code());
+            writer.error(error);
             writer.i64(part.high_watermark);
             if version >= 4 {
                 // Without transactions the last stable offset is the high watermark, and none has been aborted.
@@ -339,6 +338,7 @@ impl Fetch {
             cuts.push(writer.len());
         });
         writer.tags();
+        let errors = writer.errors();
         let head = writer.finish_with(stored);
         let mut pieces = Vec::with_capacity(2 * cuts.len() + 1);
         let mut start = 0;
@@ -355,7 +355,7 @@ impl Fetch {
             start = cut;
         }
         pieces.push(Piece::Bytes(head.slice(start..head.len())));
-        Done::Answer(Response::pieces(pieces))
+        Done::Answer(Response::pieces(pieces), errors)
     }
 }
 
@@ -386,14 +386,13 @@ fn write_head(writer: &mut Writer, version: i16, error: ErrorCode) {
         writer.i32(0);
     }
     if version >= 7 {
-        writer.i16(error.code());
+        writer.error(error);
         // No session: the next request names all its partitions again.
         writer.i32(0);
     }
 }
 
 fn answer_error(context: &Context<'_>, error: ErrorCode) -> Done {
-    context.note_error(error);
     let mut writer = context.response(16);
     write_head(&mut writer, context.header.version, error);
     writer.count(0);

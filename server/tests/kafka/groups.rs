@@ -13,6 +13,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{HeaderVersion, Request, StrBytes};
 use millstream::broker::Broker;
 use millstream::config::{GroupConfig, ServerConfig};
+use millstream::kafka::APIS;
 use millstream_engine::io::ConnId;
 use millstream_engine::reactor::app::AppEvent;
 use millstream_engine::time::Nanos;
@@ -464,4 +465,23 @@ fn a_node_that_stops_waits_for_no_generation() {
     let response = c.response::<JoinGroupRequest>(node).expect("an answer");
     assert_eq!(response.error_code, NOT_AVAILABLE);
     assert!(node.socket(c.conn).closed);
+}
+
+#[test]
+fn errors_are_counted_by_api() {
+    let mut node = node();
+    let node = &mut node;
+    let client = Client::new(node, 9);
+    client.find(node);
+    assert_eq!(client.heartbeat(node), UNKNOWN_MEMBER);
+    assert_eq!(client.delete(node), NOT_FOUND);
+    assert_eq!(client.commit(node, 1, &[0, 1]).len(), 3);
+    let unknown = DeleteTopicsRequest::default().with_topic_names(vec![topic("x"), topic("y")]);
+    ask(node, client.conn, 5, &unknown);
+    let errors = |api| {
+        let place = APIS.iter().position(|each| each.name == api).unwrap();
+        node.broker.metrics().get(|metrics| metrics.errors.at(place).get())
+    };
+    let counted = ["Heartbeat", "DeleteGroups", "OffsetCommit", "DeleteTopics", "FindCoordinator"];
+    assert_eq!(counted.map(errors), [1, 1, 3, 2, 0]);
 }

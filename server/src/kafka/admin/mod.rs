@@ -52,7 +52,7 @@ fn write_outcome<T>(writer: &mut Writer, outcome: &Result<T, Failure>) {
 /// Writes how a part ended, where there is no room for words.
 fn write_error<T>(writer: &mut Writer, outcome: &Result<T, Failure>) {
     let error = outcome.as_ref().err().map_or(ErrorCode::None, |failure| failure.error);
-    writer.i16(error.code());
+    writer.error(error);
 }
 
 /// What holds until the engine has answered.

@@ -66,7 +66,7 @@ impl GroupApi for DescribeGroups {
                     members: Vec::new(),
                 },
             };
-            writer.i16(error.code());
+            writer.error(error);
             writer.string(group);
             writer.string(described.state);
             writer.string(&described.protocol_type);

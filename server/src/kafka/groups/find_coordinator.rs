@@ -73,7 +73,7 @@ impl FindCoordinator {
             writer.i32(0);
         }
         if version < SEVERAL_FROM {
-            writer.i16(self.error.code());
+            writer.error(self.error);
             if version >= 1 {
                 writer.nullable_string(None);
             }
@@ -83,7 +83,7 @@ impl FindCoordinator {
             for key in &self.keys {
                 writer.string(key);
                 self.write_node(&mut writer, context);
-                writer.i16(self.error.code());
+                writer.error(self.error);
                 writer.nullable_string(None);
                 writer.tags();
             }

@@ -35,7 +35,7 @@ impl GroupApi for Heartbeat {
         if context.header.version >= 1 {
             writer.i32(0);
         }
-        writer.i16(code_of(&only(answers)).code());
+        writer.error(code_of(&only(answers)));
         writer.tags();
         Done::answer(writer)
     }

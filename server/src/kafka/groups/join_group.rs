@@ -86,7 +86,7 @@ impl GroupApi for JoinGroup {
         if version >= 2 {
             writer.i32(0);
         }
-        writer.i16(error.code());
+        writer.error(error);
         writer.i32(joined.generation);
         if version >= 7 {
             writer.nullable_string(joined.protocol_type.as_deref());

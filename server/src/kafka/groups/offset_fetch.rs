@@ -86,7 +86,7 @@ impl GroupApi for OffsetFetch {
             let error = code_of(&answer);
             write_topics(&mut writer, version, &found(answer, self.0.first()), error);
             if version >= 2 {
-                writer.i16(error.code());
+                writer.error(error);
             }
         } else {
             writer.count(self.0.len());
@@ -94,7 +94,7 @@ impl GroupApi for OffsetFetch {
                 let error = code_of(&answer);
                 writer.string(&asked.group);
                 write_topics(&mut writer, version, &found(answer, None), ErrorCode::None);
-                writer.i16(error.code());
+                writer.error(error);
                 writer.tags();
             }
         }
@@ -132,7 +132,7 @@ fn write_topics(writer: &mut Writer, version: i16, topics: &Found, error: ErrorC
                 writer.i32(committed.as_ref().map_or(-1, |committed| committed.leader_epoch));
             }
             writer.nullable_string(Some(committed.as_ref().map_or("", |committed| &committed.metadata)));
-            writer.i16(error.code());
+            writer.error(error);
             writer.tags();
         }
         writer.tags();

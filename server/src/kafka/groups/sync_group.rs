@@ -65,7 +65,7 @@ impl GroupApi for SyncGroup {
         if version >= 1 {
             writer.i32(0);
         }
-        writer.i16(error.code());
+        writer.error(error);
         if version >= 5 {
             writer.nullable_string(synced.protocol_type.as_deref());
             writer.nullable_string(synced.protocol.as_deref());
