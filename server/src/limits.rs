@@ -58,6 +58,8 @@ pub const GROUPS_PER_SHARD_MAX: usize = 100_000;
 pub const MEMBERS_PER_GROUP_MAX: usize = 10_000;
 /// Bytes that one member may bring: what its ways to assign want to know of it.
 pub const MEMBER_BYTES_MAX: usize = 1 << 20;
+/// Ways to assign that one member may know.
+pub const PROTOCOLS_PER_MEMBER_MAX: usize = 100;
 /// Bytes that the members of one group may bring and be given, all together.
 pub const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Bytes that the members of all groups of a shard may bring and be given before no more join.

@@ -485,3 +485,15 @@ fn errors_are_counted_by_api() {
     let counted = ["Heartbeat", "DeleteGroups", "OffsetCommit", "DeleteTopics", "FindCoordinator"];
     assert_eq!(counted.map(errors), [1, 1, 3, 2, 0]);
 }
+
+#[test]
+fn a_member_that_knows_too_many_ways_to_assign_is_cut_off() {
+    let mut node = node();
+    let node = &mut node;
+    let client = Client::new(node, 9);
+    client.find(node);
+    let mut join = client.join();
+    join.protocols = vec![join.protocols[0].clone(); 101];
+    client.send(node, &join);
+    assert!(node.socket(client.conn).closed);
+}
