@@ -28,6 +28,8 @@ pub const TOPICS_PER_REQUEST_MAX: usize = 10_000;
 /// Topics that one metadata request may create. The others are answered "no leader yet", and come with the retry.
 pub const CREATIONS_PER_REQUEST_MAX: usize = 64;
 
+/// Bytes that one fetch gives, whatever the client would take; one batch may come with them. Kafka's `fetch.max.bytes`.
+pub const FETCH_BYTES_MAX: u64 = 55 << 20;
 /// Bytes of one fetch that may be in memory before it is sent: the first chunk of each partition's answer. At this many
 /// the partitions further back get nothing this time.
 pub const FETCH_BYTES_HELD_MAX: usize = 4 << 20;
@@ -102,6 +104,10 @@ const _: () = assert!(
     GROUP_BYTES_MAX + MEMBERS_PER_GROUP_MAX * (4 * CLIENT_NAME_BYTES_MAX + 256)
         < millstream_engine::limits::BATCH_BYTES_MAX,
     "a group's state is stored in one batch"
+);
+const _: () = assert!(
+    FETCH_BYTES_MAX as usize + millstream_engine::limits::BATCH_BYTES_MAX < i32::MAX as usize / 2,
+    "an answer's length is a signed 32-bit number"
 );
 const _: () = assert!(SEND_SLICES_MAX <= 1024, "the kernel takes at most 1024 slices at once");
 const _: () = assert!(
