@@ -497,3 +497,27 @@ fn a_member_that_knows_too_many_ways_to_assign_is_cut_off() {
     client.send(node, &join);
     assert!(node.socket(client.conn).closed);
 }
+
+fn fetch_offsets(groups: &[&str]) -> OffsetFetchRequest {
+    let group = |name: &&str| {
+        offset_fetch_request::OffsetFetchRequestGroup::default()
+            .with_group_id(GroupId(text(name)))
+            .with_topics(None)
+    };
+    OffsetFetchRequest::default().with_groups(groups.iter().map(group).collect())
+}
+
+#[test]
+fn a_group_is_told_of_once_however_often_it_is_named() {
+    let mut node = node();
+    let node = &mut node;
+    let client = Client::new(node, 9);
+    client.find(node);
+    let names = ["g", "h", "g"].map(|name| GroupId(text(name))).to_vec();
+    let described = client.ask(node, &DescribeGroupsRequest::default().with_groups(names.clone()));
+    assert_eq!(described.groups.iter().map(|group| &*group.group_id.0).collect::<Vec<_>>(), ["g", "h"]);
+    let deleted = client.ask(node, &DeleteGroupsRequest::default().with_groups_names(names));
+    assert_eq!(deleted.results.len(), 2);
+    client.send(node, &fetch_offsets(&["g", "h", "g"]));
+    assert!(node.socket(client.conn).closed);
+}

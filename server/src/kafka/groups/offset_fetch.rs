@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use super::{Exchange, GroupApi, GroupWork, code_of, only, topic_count, unexpected};
+use super::{Exchange, GroupApi, GroupWork, Names, code_of, only, topic_count, unexpected};
 use crate::coordinator::offsets::Committed;
 use crate::coordinator::question::{ByTopic, Offsets};
 use crate::coordinator::{Answer, Outcome, Question};
 use crate::kafka::codec::{Malformed, Reader, Writer};
 use crate::kafka::{Context, Done, ErrorCode, Work};
-use crate::limits::{GROUPS_PER_REQUEST_MAX, PARTITIONS_PER_REQUEST_MAX};
+use crate::limits::PARTITIONS_PER_REQUEST_MAX;
 
 /// The first version that asks for several groups.
 const SEVERAL_FROM: i16 = 8;
@@ -30,11 +30,10 @@ impl OffsetFetch {
             let topics = read_topics(&mut reader, version, &mut room)?;
             groups.push(Offsets { group, topics });
         } else {
+            let mut names = Names::default();
             for _ in 0..reader.count(2)? {
-                if groups.len() >= GROUPS_PER_REQUEST_MAX {
-                    return Err(Malformed("the request names too many groups"));
-                }
-                let group = reader.string()?.into();
+                let group = names.add(reader.string()?)?;
+                let group = group.ok_or(Malformed("the request names a group twice"))?;
                 let topics = read_topics(&mut reader, version, &mut room)?;
                 reader.tags()?;
                 groups.push(Offsets { group, topics });
