@@ -22,7 +22,9 @@ use crate::node::Node;
 use crate::wire::{ask, decode, frame, metadata, produce, served, text, topic};
 
 const UNKNOWN_TOPIC: i16 = 3;
+const LOADING: i16 = 14;
 const NOT_AVAILABLE: i16 = 15;
+const NOT_COORDINATOR: i16 = 16;
 const INVALID_TOPIC: i16 = 17;
 const ILLEGAL_GENERATION: i16 = 22;
 const UNKNOWN_MEMBER: i16 = 25;
@@ -520,4 +522,35 @@ fn a_group_is_told_of_once_however_often_it_is_named() {
     assert_eq!(deleted.results.len(), 2);
     client.send(node, &fetch_offsets(&["g", "h", "g"]));
     assert!(node.socket(client.conn).closed);
+}
+
+#[test]
+fn while_groups_are_read_nobody_gets_a_code_that_clients_do_not_expect() {
+    let mut node = node();
+    let node = &mut node;
+    let (a, _) = two(node, 9);
+    node.broker = Broker::new(Arc::new(config()));
+    node.hold = true;
+    node.step(AppEvent::Started);
+    let a = Client { conn: node.connect(), ..a };
+    assert_eq!(a.heartbeat(node), 0);
+    a.send_sync(node, &[]);
+    assert_eq!(a.synced(node).unwrap().error_code, REBALANCE);
+    assert_eq!(a.ask(node, &a.join()).error_code, LOADING);
+    assert_eq!(a.ask(node, &fetch_offsets(&["g"])).groups[0].error_code, LOADING);
+    assert_eq!(a.ask(node, &ListGroupsRequest::default()).error_code, LOADING);
+    assert_eq!(a.delete(node), LOADING);
+    node.release_all();
+    assert_eq!(a.heartbeat(node), UNKNOWN_MEMBER, "nothing had been stored of it");
+}
+
+#[test]
+fn who_asks_for_offsets_without_a_coordinator_is_sent_to_look_for_one() {
+    let mut node = node();
+    let node = &mut node;
+    let client = Client::new(node, 9);
+    assert_eq!(client.ask(node, &fetch_offsets(&["g"])).groups[0].error_code, NOT_COORDINATOR);
+    let client = Client::new(node, 7);
+    let request = OffsetFetchRequest::default().with_group_id(group()).with_topics(None);
+    assert_eq!(client.ask(node, &request).error_code, NOT_COORDINATOR);
 }

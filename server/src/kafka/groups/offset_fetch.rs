@@ -82,7 +82,7 @@ impl GroupApi for OffsetFetch {
         }
         if version < SEVERAL_FROM {
             let answer = only(answers);
-            let error = code_of(&answer);
+            let error = error_of(&answer);
             write_topics(&mut writer, version, &found(answer, self.0.first()), error);
             if version >= 2 {
                 writer.error(error);
@@ -90,7 +90,7 @@ impl GroupApi for OffsetFetch {
         } else {
             writer.count(self.0.len());
             for (asked, answer) in self.0.iter().zip(answers) {
-                let error = code_of(&answer);
+                let error = error_of(&answer);
                 writer.string(&asked.group);
                 write_topics(&mut writer, version, &found(answer, None), ErrorCode::None);
                 writer.error(error);
@@ -99,6 +99,15 @@ impl GroupApi for OffsetFetch {
         }
         writer.tags();
         Done::answer(writer)
+    }
+}
+
+/// The code of an answer. Consumers older than Kafka's 3.9 do not expect "not available" here and give up; "another
+/// coordinator" has them look for it once more, as with Kafka.
+fn error_of(answer: &Answer) -> ErrorCode {
+    match code_of(answer) {
+        ErrorCode::CoordinatorNotAvailable => ErrorCode::NotCoordinator,
+        code => code,
     }
 }
 
