@@ -29,6 +29,7 @@ const INVALID_TOPIC: i16 = 17;
 const ILLEGAL_GENERATION: i16 = 22;
 const UNKNOWN_MEMBER: i16 = 25;
 const REBALANCE: i16 = 27;
+const NO_TRANSACTIONS: i16 = 53;
 const NON_EMPTY: i16 = 68;
 const NOT_FOUND: i16 = 69;
 const ID_REQUIRED: i16 = 79;
@@ -553,4 +554,22 @@ fn who_asks_for_offsets_without_a_coordinator_is_sent_to_look_for_one() {
     let client = Client::new(node, 7);
     let request = OffsetFetchRequest::default().with_group_id(group()).with_topics(None);
     assert_eq!(client.ask(node, &request).error_code, NOT_COORDINATOR);
+}
+
+#[test]
+fn whoever_looks_for_a_coordinator_of_transactions_is_told_that_there_is_none() {
+    for age in 1..=9 {
+        let mut node = node();
+        let client = Client::new(&mut node, age);
+        let request = FindCoordinatorRequest::default().with_key_type(1);
+        let (error, message) = if version(ApiKey::FindCoordinator, age) >= 4 {
+            let request = request.with_coordinator_keys(vec![text("tx")]);
+            let first = client.ask(&mut node, &request).coordinators.remove(0);
+            (first.error_code, first.error_message)
+        } else {
+            let response = client.ask(&mut node, &request.with_key(text("tx")));
+            (response.error_code, response.error_message)
+        };
+        assert_eq!((error, message.as_deref()), (NO_TRANSACTIONS, Some("transactions are not served yet")));
+    }
 }
