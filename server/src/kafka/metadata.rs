@@ -57,11 +57,15 @@ impl MetadataRequest {
             }
             Some(count) => {
                 let mut topics = Vec::with_capacity(count);
+                // Each is told of once, as in Kafka, however often it is named: the answer may be large.
+                let mut named = BTreeSet::new();
                 for _ in 0..count {
                     let id = if version >= 10 { reader.uuid()? } else { TopicId::default() };
                     let name = if version >= 10 { reader.nullable_string()? } else { Some(reader.string()?) };
                     reader.tags()?;
-                    topics.push(Wanted::new(id, name, version));
+                    if named.insert((id, name)) {
+                        topics.push(Wanted::new(id, name, version));
+                    }
                 }
                 Some(topics)
             }
