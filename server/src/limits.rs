@@ -25,6 +25,8 @@ pub const SEND_SLICES_MAX: usize = 512;
 pub const PARTITIONS_PER_REQUEST_MAX: usize = 20_000;
 /// Topics that one request may name.
 pub const TOPICS_PER_REQUEST_MAX: usize = 10_000;
+/// Settings that one request may name, over all its topics.
+pub const SETTINGS_PER_REQUEST_MAX: usize = 100_000;
 /// Topics that one metadata request may create. The others are answered "no leader yet", and come with the retry.
 pub const CREATIONS_PER_REQUEST_MAX: usize = 64;
 

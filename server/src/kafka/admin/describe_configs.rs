@@ -4,7 +4,7 @@ use super::super::codec::{Malformed, Reader, Writer};
 use super::super::{Context, Done, ErrorCode, Failure};
 use super::settings::{Resource, Row, find, rows};
 use super::topic_settings::Source;
-use super::{Admin, write_outcome};
+use super::{Admin, Room, write_outcome};
 use crate::limits::TOPICS_PER_REQUEST_MAX;
 
 /// The first version that may want documentation, and tells what kind of value a setting has.
@@ -34,12 +34,14 @@ impl DescribeConfigs {
             return Err(Malformed("the request names too many resources"));
         }
         let mut resources = Vec::with_capacity(count);
+        let mut room = Room::new();
         for _ in 0..count {
             let kind = reader.i8()?;
             let name = reader.string()?.to_owned();
             let keys = match reader.nullable_count(1)? {
                 None => None,
                 Some(keys) => {
+                    let keys = room.take(keys)?;
                     Some((0..keys).map(|_| Ok(reader.string()?.to_owned())).collect::<Result<_, _>>()?)
                 }
             };
