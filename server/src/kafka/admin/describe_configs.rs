@@ -1,5 +1,7 @@
 //! `DescribeConfigs`: every setting of a topic or of the node, what it is, and who says so.
 
+use std::collections::BTreeSet;
+
 use super::super::codec::{Malformed, Reader, Writer};
 use super::super::{Context, Done, ErrorCode, Failure};
 use super::settings::{Resource, Row, find, rows};
@@ -85,12 +87,18 @@ impl Admin for DescribeConfigs {
         let mut writer = context.response(4096 * self.resources.len().min(64));
         writer.i32(0);
         writer.count(self.resources.len());
+        let mut told = BTreeSet::new();
         for wanted in &self.resources {
-            let found = find(wanted.kind, &wanted.name, &metadata).map(|resource| match resource {
-                // What is set for the whole cluster, which is nothing.
-                Resource::EveryNode => Vec::new(),
-                resource => rows(&resource, context.config, &metadata),
-            });
+            let found = if told.insert((wanted.kind, &wanted.name)) {
+                find(wanted.kind, &wanted.name, &metadata).map(|resource| match resource {
+                    // What is set for the whole cluster, which is nothing.
+                    Resource::EveryNode => Vec::new(),
+                    resource => rows(&resource, context.config, &metadata),
+                })
+            } else {
+                let message = "the request names the resource more than once";
+                Err(Failure::new(ErrorCode::InvalidRequest, message))
+            };
             write_outcome(&mut writer, &found);
             writer.i8(wanted.kind);
             writer.string(&wanted.name);
