@@ -183,7 +183,7 @@ fn a_connection_per_request_leaves_nothing_behind() {
         }
         thread::sleep(Duration::from_millis(10));
     }
-    assert!(open_files(broker.pid()) <= before, "{} files were open", before);
+    assert!(open_files(broker.pid()) <= before, "{before} files were open");
     other.create("t");
     assert_eq!(broker.terminate().code(), Some(0));
 }
