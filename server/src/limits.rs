@@ -25,9 +25,13 @@ pub const SEND_SLICES_MAX: usize = 512;
 pub const PARTITIONS_PER_REQUEST_MAX: usize = 20_000;
 /// Topics that one request may name.
 pub const TOPICS_PER_REQUEST_MAX: usize = 10_000;
+/// Settings that one request may name, over all its topics.
+pub const SETTINGS_PER_REQUEST_MAX: usize = 100_000;
 /// Topics that one metadata request may create. The others are answered "no leader yet", and come with the retry.
 pub const CREATIONS_PER_REQUEST_MAX: usize = 64;
 
+/// Bytes that one fetch gives, whatever the client would take; one batch may come with them. Kafka's `fetch.max.bytes`.
+pub const FETCH_BYTES_MAX: u64 = 55 << 20;
 /// Bytes of one fetch that may be in memory before it is sent: the first chunk of each partition's answer. At this many
 /// the partitions further back get nothing this time.
 pub const FETCH_BYTES_HELD_MAX: usize = 4 << 20;
@@ -58,6 +62,8 @@ pub const GROUPS_PER_SHARD_MAX: usize = 100_000;
 pub const MEMBERS_PER_GROUP_MAX: usize = 10_000;
 /// Bytes that one member may bring: what its ways to assign want to know of it.
 pub const MEMBER_BYTES_MAX: usize = 1 << 20;
+/// Ways to assign that one member may know.
+pub const PROTOCOLS_PER_MEMBER_MAX: usize = 100;
 /// Bytes that the members of one group may bring and be given, all together.
 pub const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Bytes that the members of all groups of a shard may bring and be given before no more join.
@@ -100,6 +106,10 @@ const _: () = assert!(
     GROUP_BYTES_MAX + MEMBERS_PER_GROUP_MAX * (4 * CLIENT_NAME_BYTES_MAX + 256)
         < millstream_engine::limits::BATCH_BYTES_MAX,
     "a group's state is stored in one batch"
+);
+const _: () = assert!(
+    FETCH_BYTES_MAX as usize + millstream_engine::limits::BATCH_BYTES_MAX < i32::MAX as usize / 2,
+    "an answer's length is a signed 32-bit number"
 );
 const _: () = assert!(SEND_SLICES_MAX <= 1024, "the kernel takes at most 1024 slices at once");
 const _: () = assert!(

@@ -1,6 +1,6 @@
 //! Who waits for the journal, and who waits for a log to grow.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Requester;
 use super::request::{Appended, WatchId};
@@ -61,14 +61,15 @@ pub struct Watch {
 #[derive(Default)]
 pub struct Watches {
     by_key: BTreeMap<WatchKey, Watch>,
-    by_log: BTreeMap<LogIndex, Vec<WatchKey>>,
+    /// However many watch a log, and however often one of them names it, it is taken out in a few steps.
+    by_log: BTreeMap<LogIndex, BTreeSet<WatchKey>>,
 }
 
 impl Watches {
     /// Waits for `missing` bytes to be added to any of the logs.
     pub fn add(&mut self, key: WatchKey, watch: Watch) {
         for log in &watch.logs {
-            self.by_log.entry(*log).or_default().push(key);
+            self.by_log.entry(*log).or_default().insert(key);
         }
         self.by_key.insert(key, watch);
     }
@@ -78,7 +79,7 @@ impl Watches {
         let watch = self.by_key.remove(&key)?;
         for log in &watch.logs {
             if let Some(keys) = self.by_log.get_mut(log) {
-                keys.retain(|known| *known != key);
+                keys.remove(&key);
                 if keys.is_empty() {
                     self.by_log.remove(log);
                 }
@@ -104,5 +105,26 @@ impl Watches {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_key.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::request::AppToken;
+
+    #[test]
+    fn what_comes_counts_once_however_often_its_log_is_named() {
+        let who = Requester { shard: ShardId(0), token: AppToken(1) };
+        let (first, second) = ((ShardId(0), WatchId(1)), (ShardId(0), WatchId(2)));
+        let mut watches = Watches::default();
+        watches.add(first, Watch { who, logs: vec![LogIndex(3); 5], missing: 10 });
+        watches.add(second, Watch { who, logs: vec![LogIndex(3), LogIndex(4)], missing: 4 });
+        let over: Vec<_> = watches.grown(LogIndex(3), 4).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(over, [second]);
+        let over: Vec<_> = watches.grown(LogIndex(3), 6).into_iter().map(|(key, _)| key).collect();
+        assert_eq!(over, [first]);
+        assert!(watches.grown(LogIndex(4), 1).is_empty());
+        assert_eq!((watches.len(), watches.by_log.len()), (0, 0));
     }
 }

@@ -648,7 +648,8 @@ impl Partition {
     /// Forgets offsets of a group that have outlived their use, and the group if nothing is left of it: see
     /// `offsets.retention.minutes`.
     pub fn expire(&mut self, name: &Arc<str>, retention_ms: i64, env: Env<'_>, out: &mut Vec<Output>) {
-        let Some(entry) = self.groups.get(name) else { return };
+        // What has been read so far may not be the last word.
+        let Some(entry) = self.groups.get(name).filter(|_| self.is_loaded()) else { return };
         if entry.group.is_dead() || entry.committing > 0 || !env.may_store {
             return;
         }

@@ -46,8 +46,7 @@ pub fn answer_too_new(context: &Context<'_>) -> Done {
 fn write(context: &Context<'_>, version: i16, error: ErrorCode, table: bool) -> Done {
     let flexible = version >= CLIENT_SOFTWARE_FROM;
     let mut writer = Writer::response(context.header.correlation_id, false, flexible, 16 + 7 * APIS.len());
-    context.note_error(error);
-    writer.i16(error.code());
+    writer.error(error);
     let apis = if table { APIS } else { &[] };
     writer.count(apis.len());
     for api in apis {

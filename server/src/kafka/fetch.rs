@@ -1,8 +1,11 @@
 //! `Fetch`: reads whole batches from several partitions, and waits for news if there is too little.
 //!
-//! Partitions are read in the order of the request, each with what is left of the request's budget. If the sum falls
-//! short, what was read is let go, one watch per shard is registered, and the first to wake (or the deadline) has
+//! Partitions are read in the order of the request, each with what is left of the request's budget. A batch that is larger
+//! than its partition's share is only sent if it is the first of the answer (KIP-74). Of partitions that are passed over
+//! it is told where they stand, as of the others: clients measure by it how far they lag behind. If the sum falls short, what was read is let go, one watch per shard is registered, and the first to wake (or the deadline) has
 //! everything read once more. Sessions (KIP-227) are never granted.
+
+use std::collections::BTreeMap;
 
 use millstream_engine::buffer::Slice;
 use millstream_engine::limits::READ_CHUNK_BYTES;
@@ -15,11 +18,13 @@ use super::tally::Tally;
 use super::topics::Topics;
 use super::{Context, Done, ErrorCode, api, check_leader_epoch, code, find_partition, wire_offset};
 use crate::dispatch::Watch;
-use crate::limits::{FETCH_BYTES_HELD_MAX, FETCH_READS_IN_FLIGHT_MAX};
+use crate::limits::{FETCH_BYTES_HELD_MAX, FETCH_BYTES_MAX, FETCH_READS_IN_FLIGHT_MAX};
 use crate::net::{Piece, Response};
 
 /// Stands for a watch where a read would give its partition's place.
 const WATCH: u32 = u32::MAX;
+/// Stands for a question where partitions stand.
+const EXTENTS: u32 = u32::MAX - 1;
 /// What an unknown offset is on the wire.
 const NO_OFFSET: i64 = -1;
 
@@ -41,8 +46,10 @@ pub struct Fetch {
     /// The place of the next partition to read, and how many reads are under way.
     next: usize,
     reading: usize,
-    /// Whether a partition was passed over because the budget was used up.
+    /// Whether a partition got less than it has because the budget was used up.
     cut: bool,
+    /// Shards that have not said where the partitions stand that were passed over.
+    asked: usize,
 }
 
 #[derive(Debug)]
@@ -64,7 +71,7 @@ struct Part {
     max_bytes: u32,
     /// Which partition it is; an error code if it cannot be read.
     partition: Result<PartitionId, ErrorCode>,
-    /// What the read under way has reserved.
+    /// What it may have of the budget: more is sent only if nothing else is.
     reserved: u64,
     high_watermark: i64,
     log_start: i64,
@@ -130,7 +137,7 @@ impl Fetch {
         Ok(Fetch {
             max_wait: Nanos::from_millis(bytes(max_wait_ms)),
             min_bytes: bytes(min_bytes),
-            max_bytes: bytes(max_bytes),
+            max_bytes: bytes(max_bytes).min(FETCH_BYTES_MAX),
             read_committed,
             session_id,
             topics,
@@ -141,6 +148,7 @@ impl Fetch {
             next: 0,
             reading: 0,
             cut: false,
+            asked: 0,
         })
     }
 
@@ -212,13 +220,62 @@ impl Fetch {
         if self.reading > 0 {
             return None;
         }
+        self.drop_excess();
+        if self.cut {
+            let missed = |part: &Part| part.partition.ok().filter(|_| part.high_watermark == NO_OFFSET);
+            let missed: Vec<_> = self.topics.partitions().iter().filter_map(missed).collect();
+            self.asked = context.engine.extents(EXTENTS, &missed);
+            if self.asked > 0 {
+                return None;
+            }
+        }
         self.read_all(context)
+    }
+
+    /// Lets go of batches that are larger than their partitions' shares, but for the first of the answer.
+    fn drop_excess(&mut self) {
+        let mut found = 0;
+        for part in self.topics.partitions_mut() {
+            if part.found() as u64 > part.reserved && found > 0 {
+                part.bytes = Vec::new();
+                part.rest = None;
+                self.cut = true;
+            }
+            found += part.found() as u64;
+        }
+        self.found = found;
+    }
+
+    /// Takes a shard's word where partitions stand that were passed over. One that is gone meanwhile is not told of.
+    fn on_extents(&mut self, reply: Reply, context: &mut Context<'_>) -> Option<Done> {
+        match reply {
+            Reply::Extents(extents) => {
+                let extents: BTreeMap<_, _> =
+                    extents.into_iter().map(|extent| (extent.partition, extent)).collect();
+                for part in self.topics.partitions_mut() {
+                    if let Some(extent) = part.partition.ok().and_then(|partition| extents.get(&partition))
+                        && part.high_watermark == NO_OFFSET
+                    {
+                        part.high_watermark = wire_offset(extent.high_watermark);
+                        part.log_start = wire_offset(extent.log_start);
+                    }
+                }
+            }
+            // They are told of the next time.
+            Reply::Refused(_) => {}
+            other => panic!("extents were answered {other:?}"),
+        }
+        self.asked -= 1;
+        if self.asked > 0 { None } else { self.read_all(context) }
     }
 
     /// Takes a shard's answer: to a read, or to a watch.
     pub fn on_reply(&mut self, place: u32, reply: Reply, context: &mut Context<'_>) -> Option<Done> {
         if place == WATCH {
             return self.on_watch(&reply, context);
+        }
+        if place == EXTENTS {
+            return self.on_extents(reply, context);
         }
         let part = self.topics.partition_mut(place);
         self.reading -= 1;
@@ -241,7 +298,8 @@ impl Fetch {
 
     /// Everything has been read: answers, or waits for more.
     fn read_all(&mut self, context: &mut Context<'_>) -> Option<Done> {
-        let enough = self.found >= self.min_bytes.min(self.max_bytes)
+        let wanted = self.min_bytes.min(self.max_bytes);
+        let enough = self.found >= wanted
             || self.cut
             || self.max_wait == Nanos::ZERO
             || matches!(self.phase, Phase::Last)
@@ -250,7 +308,7 @@ impl Fetch {
         if enough {
             return Some(self.answer(context));
         }
-        let missing = u32::try_from(self.min_bytes - self.found).unwrap_or(u32::MAX);
+        let missing = u32::try_from(wanted - self.found).unwrap_or(u32::MAX);
         let seen = self.topics.partitions().iter().filter_map(|part| {
             let seen = u64::try_from(part.high_watermark).ok()?;
             Some((part.partition.ok()?, Offset(seen)))
@@ -318,9 +376,8 @@ impl Fetch {
         let mut cuts = Vec::with_capacity(parts.len());
         self.topics.write(&mut writer, |writer, part| {
             let error = part.partition.err().unwrap_or_default();
-            context.note_error(error);
             writer.i32(part.index);
-            writer.i16(error.code());
+            writer.error(error);
             writer.i64(part.high_watermark);
             if version >= 4 {
                 // Without transactions the last stable offset is the high watermark, and none has been aborted.
@@ -339,6 +396,7 @@ impl Fetch {
             cuts.push(writer.len());
         });
         writer.tags();
+        let errors = writer.errors();
         let head = writer.finish_with(stored);
         let mut pieces = Vec::with_capacity(2 * cuts.len() + 1);
         let mut start = 0;
@@ -355,7 +413,7 @@ impl Fetch {
             start = cut;
         }
         pieces.push(Piece::Bytes(head.slice(start..head.len())));
-        Done::Answer(Response::pieces(pieces))
+        Done::Answer(Response::pieces(pieces), errors)
     }
 }
 
@@ -386,14 +444,13 @@ fn write_head(writer: &mut Writer, version: i16, error: ErrorCode) {
         writer.i32(0);
     }
     if version >= 7 {
-        writer.i16(error.code());
+        writer.error(error);
         // No session: the next request names all its partitions again.
         writer.i32(0);
     }
 }
 
 fn answer_error(context: &Context<'_>, error: ErrorCode) -> Done {
-    context.note_error(error);
     let mut writer = context.response(16);
     write_head(&mut writer, context.header.version, error);
     writer.count(0);

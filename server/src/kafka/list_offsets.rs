@@ -152,8 +152,7 @@ impl ListOffsets {
                 Err(error) => (error, none),
             };
             writer.i32(part.index);
-            context.note_error(error);
-            writer.i16(error.code());
+            writer.error(error);
             if version == 0 {
                 writer.count(0);
             } else {

@@ -57,11 +57,15 @@ impl MetadataRequest {
             }
             Some(count) => {
                 let mut topics = Vec::with_capacity(count);
+                // Each is told of once, as in Kafka, however often it is named: the answer may be large.
+                let mut named = BTreeSet::new();
                 for _ in 0..count {
                     let id = if version >= 10 { reader.uuid()? } else { TopicId::default() };
                     let name = if version >= 10 { reader.nullable_string()? } else { Some(reader.string()?) };
                     reader.tags()?;
-                    topics.push(Wanted::new(id, name, version));
+                    if named.insert((id, name)) {
+                        topics.push(Wanted::new(id, name, version));
+                    }
                 }
                 Some(topics)
             }
@@ -144,10 +148,7 @@ impl MetadataRequest {
                 for wanted in topics {
                     match wanted.find(&metadata) {
                         Some(topic) => write_topic(&mut writer, version, &metadata, topic, operations),
-                        None => {
-                            context.note_error(wanted.missing);
-                            wanted.write_missing(&mut writer, version);
-                        }
+                        None => wanted.write_missing(&mut writer, version),
                     }
                 }
             }
@@ -190,7 +191,7 @@ impl Wanted {
     }
 
     fn write_missing(&self, writer: &mut Writer, version: i16) {
-        writer.i16(self.missing.code());
+        writer.error(self.missing);
         if version >= BY_ID_FROM {
             writer.nullable_string(self.name.as_deref());
         } else {
@@ -235,7 +236,7 @@ fn write_node(writer: &mut Writer, version: i16, context: &Context<'_>, metadata
 
 fn write_topic(writer: &mut Writer, version: i16, metadata: &Metadata, topic: &Topic, operations: i32) {
     let node_id = metadata.node_id as i32;
-    writer.i16(ErrorCode::None.code());
+    writer.error(ErrorCode::None);
     writer.string(&topic.name);
     if version >= 10 {
         writer.uuid(topic.id);
@@ -245,7 +246,7 @@ fn write_topic(writer: &mut Writer, version: i16, metadata: &Metadata, topic: &T
     }
     writer.count(topic.slots.len());
     for index in 0..topic.slots.len() {
-        writer.i16(ErrorCode::None.code());
+        writer.error(ErrorCode::None);
         writer.i32(index as i32);
         writer.i32(node_id);
         if version >= 7 {
@@ -272,9 +273,8 @@ pub fn answer_too_new(context: &Context<'_>) -> Done {
     let mut writer = context.response(64);
     let version = context.header.version;
     write_node(&mut writer, version, context, &context.engine.metadata());
-    context.note_error(ErrorCode::UnsupportedVersion);
     writer.count(0);
-    writer.i16(ErrorCode::UnsupportedVersion.code());
+    writer.error(ErrorCode::UnsupportedVersion);
     writer.tags();
     Done::answer(writer)
 }

@@ -66,13 +66,6 @@ impl Context<'_> {
         }
     }
 
-    /// Counts an error code that the answer holds; "none" is no error.
-    fn note_error(&self, error: ErrorCode) {
-        if let Some(place) = api::place(self.header.api_key).filter(|_| error != ErrorCode::None) {
-            self.metrics.errors.at(place).add(1);
-        }
-    }
-
     /// A response to this request, with room for about `capacity` bytes.
     fn response(&self, capacity: usize) -> Writer {
         let RequestHeader { api_key, version, correlation_id } = self.header;
@@ -101,15 +94,16 @@ pub enum Input {
 /// How a request ended.
 #[derive(Debug)]
 pub enum Done {
-    /// With this.
-    Answer(Response),
+    /// With this, in which there are so many errors.
+    Answer(Response, u64),
     /// In a way that only closing the connection can tell the client.
     HangUp(String),
 }
 
 impl Done {
     fn answer(writer: Writer) -> Done {
-        Done::Answer(writer.finish().into())
+        let errors = writer.errors();
+        Done::Answer(writer.finish().into(), errors)
     }
 }
 
@@ -215,10 +209,18 @@ fn is_internal(topic: &str) -> bool {
     INTERNAL_TOPICS.contains(&topic)
 }
 
-/// Counts an answer, and how long it took.
-pub fn note_answer(metrics: &BrokerMetrics, header: RequestHeader, took: Nanos) {
+/// Counts an answer, the errors in it, and how long it took.
+pub fn note_answer(metrics: &BrokerMetrics, header: RequestHeader, errors: u64, took: Nanos) {
     if let Some(place) = api::place(header.api_key) {
         metrics.request.at(place).record(took.0);
+        metrics.errors.at(place).add(errors);
+    }
+}
+
+/// Counts an error that only closing the connection tells of.
+pub fn note_hang_up(metrics: &BrokerMetrics, header: RequestHeader) {
+    if let Some(place) = api::place(header.api_key) {
+        metrics.errors.at(place).add(1);
     }
 }
 

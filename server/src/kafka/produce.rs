@@ -127,11 +127,8 @@ impl Produce {
         // No response is expected, so that the only way to tell of an error is to close the connection.
         let failure = self.topics.partitions().iter().find_map(|part| part.outcome.as_ref().err());
         Some(match failure {
-            None => Done::Answer(Response::silent()),
-            Some(failure) => {
-                context.note_error(failure.error);
-                Done::HangUp(format!("a produce request with acks=0: {}", failure.message))
-            }
+            None => Done::Answer(Response::silent(), 0),
+            Some(failure) => Done::HangUp(format!("a produce request with acks=0: {}", failure.message)),
         })
     }
 
@@ -145,9 +142,8 @@ impl Produce {
                 Err(failure) => (None, Some(failure)),
             };
             let error = failure.map_or(ErrorCode::None, |failure| failure.error);
-            context.note_error(error);
             writer.i32(part.index);
-            writer.i16(error.code());
+            writer.error(error);
             writer.i64(appended.map_or(-1, |appended| wire_offset(appended.base_offset)));
             if version >= 2 {
                 writer.i64(appended.and_then(|appended| appended.append_time).map_or(-1, |time| time.0));

@@ -272,7 +272,7 @@ impl Connection {
     fn progress(&mut self, number: u64, done: Option<Done>, shared: &mut Shared<'_>) {
         match done {
             None => self.arm(number, shared),
-            Some(Done::Answer(mut response)) => {
+            Some(Done::Answer(mut response, errors)) => {
                 if self.queue.is_slow() {
                     response.loosen();
                 }
@@ -280,9 +280,13 @@ impl Connection {
                 let request = self.request(number).expect("it has just been worked on");
                 request.state = State::Answered(response);
                 let (header, took) = (request.header, shared.out.now().since(request.began));
-                kafka::note_answer(shared.metrics, header, took);
+                kafka::note_answer(shared.metrics, header, errors, took);
             }
-            Some(Done::HangUp(reason)) => self.hang_up(&reason, shared),
+            Some(Done::HangUp(reason)) => {
+                let request = self.request(number).expect("it has just been worked on");
+                kafka::note_hang_up(shared.metrics, request.header);
+                self.hang_up(&reason, shared);
+            }
         }
     }
 

@@ -109,6 +109,16 @@ fn only_what_is_asked_for_is_told() {
 }
 
 #[test]
+fn a_resource_is_told_of_once() {
+    let (mut node, conn) = node();
+    let mut request = describe(TOPIC, "t", None);
+    request.resources.push(request.resources[0].clone());
+    let results = ask(&mut node, conn, 4, &request).results;
+    assert_eq!(results.iter().map(|result| result.error_code).collect::<Vec<_>>(), [0, 42]);
+    assert!(!results[0].configs.is_empty() && results[1].configs.is_empty());
+}
+
+#[test]
 fn a_node_tells_its_configuration_and_what_tools_look_for() {
     let (mut node, conn) = node();
     let result = described(&mut node, conn, 4, &describe(BROKER, "1", None));

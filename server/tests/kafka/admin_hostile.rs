@@ -155,3 +155,30 @@ fn any_byte_may_be_any_other() {
         }
     }
 }
+
+#[test]
+fn a_request_that_names_too_many_settings_is_cut_off() {
+    let keys = vec![text("a"); 50_001];
+    let resource = |name| {
+        DescribeConfigsResource::default()
+            .with_resource_type(2)
+            .with_resource_name(text(name))
+            .with_configuration_keys(Some(keys.clone()))
+    };
+    let describe = |resources| frame(4, 1, &DescribeConfigsRequest::default().with_resources(resources));
+    let config = alter::AlterableConfig::default().with_name(text("a")).with_value(None);
+    let altered = alter::AlterConfigsResource::default().with_configs(vec![config; 100_001]);
+    let config = CreatableTopicConfig::default().with_name(text("a"));
+    let new = CreatableTopic::default().with_name(topic("n")).with_configs(vec![config; 100_001]);
+    for (request, cut_off) in [
+        (describe(vec![resource("t")]), false),
+        (describe(vec![resource("t"), resource("u")]), true),
+        (frame(2, 1, &AlterConfigsRequest::default().with_resources(vec![altered])), true),
+        (frame(7, 1, &CreateTopicsRequest::default().with_topics(vec![new])), true),
+    ] {
+        let mut node = node();
+        let conn = node.connect();
+        node.receive(conn, &request);
+        assert_eq!(node.socket(conn).closed, cut_off);
+    }
+}

@@ -183,7 +183,38 @@ fn an_empty_partition_gives_its_share_to_the_next() {
     let request = fetch("t", 0, 1, &[(3, 0), (2, 0), (1, 0), (0, 0)]).with_max_bytes(1);
     let response = ask(&mut node, conn, 11, &request);
     assert_eq!(lens(&response), [0, 0, one, 0]);
-    assert_eq!(parts(&response)[3].high_watermark, -1, "it was not looked at");
+    let last = &parts(&response)[3];
+    assert_eq!((last.high_watermark, last.last_stable_offset, last.log_start_offset), (2, 2, 0));
+}
+
+#[test]
+fn a_batch_larger_than_its_share_comes_first_or_not_at_all() {
+    let (mut node, conn) = node(2);
+    let one = node.engine.log("t", 0).len();
+    let mut request = fetch("t", 0, 1, &[(2, 0), (1, 0), (0, 0), (1, 0), (0, 0)]);
+    for partition in &mut request.topics[0].partitions {
+        partition.partition_max_bytes = 1;
+    }
+    request.topics[0].partitions[4].partition_max_bytes = 1 << 20;
+    let response = ask(&mut node, conn, 11, &request);
+    assert_eq!(lens(&response), [0, one, 0, 0, one]);
+    let stand: Vec<_> = parts(&response).iter().map(|part| part.high_watermark).collect();
+    assert_eq!(stand, [0, 2, 2, 2, 2]);
+}
+
+#[test]
+fn an_answer_has_a_limit_whatever_the_client_would_take() {
+    let (mut node, conn) = node(0);
+    let value = "x".repeat(15 << 20);
+    for index in 0..4 {
+        ask(&mut node, conn, 9, &produce(-1, "t", &[(index, Some(batch(1000, &[&value])))]));
+    }
+    let mut request = fetch("t", 0, 1, &[(0, 0), (1, 0), (2, 0), (3, 0)]).with_max_bytes(i32::MAX);
+    for partition in &mut request.topics[0].partitions {
+        partition.partition_max_bytes = i32::MAX;
+    }
+    let found: usize = lens(&ask(&mut node, conn, 11, &request)).iter().sum();
+    assert!((45 << 20..=55 << 20).contains(&found), "{found}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{HeaderVersion, Request, StrBytes};
 use millstream::broker::Broker;
 use millstream::config::{GroupConfig, ServerConfig};
+use millstream::kafka::APIS;
 use millstream_engine::io::ConnId;
 use millstream_engine::reactor::app::AppEvent;
 use millstream_engine::time::Nanos;
@@ -21,11 +22,14 @@ use crate::node::Node;
 use crate::wire::{ask, decode, frame, metadata, produce, served, text, topic};
 
 const UNKNOWN_TOPIC: i16 = 3;
+const LOADING: i16 = 14;
 const NOT_AVAILABLE: i16 = 15;
+const NOT_COORDINATOR: i16 = 16;
 const INVALID_TOPIC: i16 = 17;
 const ILLEGAL_GENERATION: i16 = 22;
 const UNKNOWN_MEMBER: i16 = 25;
 const REBALANCE: i16 = 27;
+const NO_TRANSACTIONS: i16 = 53;
 const NON_EMPTY: i16 = 68;
 const NOT_FOUND: i16 = 69;
 const ID_REQUIRED: i16 = 79;
@@ -464,4 +468,108 @@ fn a_node_that_stops_waits_for_no_generation() {
     let response = c.response::<JoinGroupRequest>(node).expect("an answer");
     assert_eq!(response.error_code, NOT_AVAILABLE);
     assert!(node.socket(c.conn).closed);
+}
+
+#[test]
+fn errors_are_counted_by_api() {
+    let mut node = node();
+    let node = &mut node;
+    let client = Client::new(node, 9);
+    client.find(node);
+    assert_eq!(client.heartbeat(node), UNKNOWN_MEMBER);
+    assert_eq!(client.delete(node), NOT_FOUND);
+    assert_eq!(client.commit(node, 1, &[0, 1]).len(), 3);
+    let unknown = DeleteTopicsRequest::default().with_topic_names(vec![topic("x"), topic("y")]);
+    ask(node, client.conn, 5, &unknown);
+    let errors = |api| {
+        let place = APIS.iter().position(|each| each.name == api).unwrap();
+        node.broker.metrics().get(|metrics| metrics.errors.at(place).get())
+    };
+    let counted = ["Heartbeat", "DeleteGroups", "OffsetCommit", "DeleteTopics", "FindCoordinator"];
+    assert_eq!(counted.map(errors), [1, 1, 3, 2, 0]);
+}
+
+#[test]
+fn a_member_that_knows_too_many_ways_to_assign_is_cut_off() {
+    let mut node = node();
+    let node = &mut node;
+    let client = Client::new(node, 9);
+    client.find(node);
+    let mut join = client.join();
+    join.protocols = vec![join.protocols[0].clone(); 101];
+    client.send(node, &join);
+    assert!(node.socket(client.conn).closed);
+}
+
+fn fetch_offsets(groups: &[&str]) -> OffsetFetchRequest {
+    let group = |name: &&str| {
+        offset_fetch_request::OffsetFetchRequestGroup::default()
+            .with_group_id(GroupId(text(name)))
+            .with_topics(None)
+    };
+    OffsetFetchRequest::default().with_groups(groups.iter().map(group).collect())
+}
+
+#[test]
+fn a_group_is_told_of_once_however_often_it_is_named() {
+    let mut node = node();
+    let node = &mut node;
+    let client = Client::new(node, 9);
+    client.find(node);
+    let names = ["g", "h", "g"].map(|name| GroupId(text(name))).to_vec();
+    let described = client.ask(node, &DescribeGroupsRequest::default().with_groups(names.clone()));
+    assert_eq!(described.groups.iter().map(|group| &*group.group_id.0).collect::<Vec<_>>(), ["g", "h"]);
+    let deleted = client.ask(node, &DeleteGroupsRequest::default().with_groups_names(names));
+    assert_eq!(deleted.results.len(), 2);
+    client.send(node, &fetch_offsets(&["g", "h", "g"]));
+    assert!(node.socket(client.conn).closed);
+}
+
+#[test]
+fn while_groups_are_read_nobody_gets_a_code_that_clients_do_not_expect() {
+    let mut node = node();
+    let node = &mut node;
+    let (a, _) = two(node, 9);
+    node.broker = Broker::new(Arc::new(config()));
+    node.hold = true;
+    node.step(AppEvent::Started);
+    let a = Client { conn: node.connect(), ..a };
+    assert_eq!(a.heartbeat(node), 0);
+    a.send_sync(node, &[]);
+    assert_eq!(a.synced(node).unwrap().error_code, REBALANCE);
+    assert_eq!(a.ask(node, &a.join()).error_code, LOADING);
+    assert_eq!(a.ask(node, &fetch_offsets(&["g"])).groups[0].error_code, LOADING);
+    assert_eq!(a.ask(node, &ListGroupsRequest::default()).error_code, LOADING);
+    assert_eq!(a.delete(node), LOADING);
+    node.release_all();
+    assert_eq!(a.heartbeat(node), UNKNOWN_MEMBER, "nothing had been stored of it");
+}
+
+#[test]
+fn who_asks_for_offsets_without_a_coordinator_is_sent_to_look_for_one() {
+    let mut node = node();
+    let node = &mut node;
+    let client = Client::new(node, 9);
+    assert_eq!(client.ask(node, &fetch_offsets(&["g"])).groups[0].error_code, NOT_COORDINATOR);
+    let client = Client::new(node, 7);
+    let request = OffsetFetchRequest::default().with_group_id(group()).with_topics(None);
+    assert_eq!(client.ask(node, &request).error_code, NOT_COORDINATOR);
+}
+
+#[test]
+fn whoever_looks_for_a_coordinator_of_transactions_is_told_that_there_is_none() {
+    for age in 1..=9 {
+        let mut node = node();
+        let client = Client::new(&mut node, age);
+        let request = FindCoordinatorRequest::default().with_key_type(1);
+        let (error, message) = if version(ApiKey::FindCoordinator, age) >= 4 {
+            let request = request.with_coordinator_keys(vec![text("tx")]);
+            let first = client.ask(&mut node, &request).coordinators.remove(0);
+            (first.error_code, first.error_message)
+        } else {
+            let response = client.ask(&mut node, &request.with_key(text("tx")));
+            (response.error_code, response.error_message)
+        };
+        assert_eq!((error, message.as_deref()), (NO_TRANSACTIONS, Some("transactions are not served yet")));
+    }
 }

@@ -72,7 +72,7 @@ fn a_missing_topic_is_created_and_described_in_the_same_answer() {
         let mut node = Node::new();
         let conn = node.connect();
         let response = ask(&mut node, conn, version, &metadata(Some(&["new", "new", "bad name"])));
-        let expected = [known(0, "new"), known(0, "new"), known(17, "bad name")];
+        let expected = [known(0, "new"), known(17, "bad name")];
         assert_eq!(names(&response), expected, "version {version}");
         assert_eq!(node.engine.metadata.topics.len(), 1);
         assert_eq!(node.broker.pending(), 0);
@@ -166,4 +166,13 @@ fn what_a_client_may_do_is_told_only_if_asked() {
     let response = ask(&mut node, conn, 8, &asked);
     assert_eq!(response.cluster_authorized_operations, 8096);
     assert_eq!(response.topics[0].topic_authorized_operations, 3576);
+}
+
+#[test]
+fn a_topic_is_told_of_once_however_often_it_is_named() {
+    let mut node = Node::new();
+    node.engine.create("orders", 1);
+    let conn = node.connect();
+    let response = ask(&mut node, conn, 9, &metadata(Some(&["orders", "gone", "orders"])));
+    assert_eq!(response.topics.len(), 2);
 }

@@ -1,5 +1,6 @@
 //! Joining: newcomers, members that come back, and instances that take over a lasting name.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{After, Bounds, Group, Look, Now, Output, Phase};
@@ -46,6 +47,11 @@ impl Group {
             return Err(GroupError::InvalidSessionTimeout);
         }
         if join.protocols.is_empty() || join.protocol_type.is_empty() {
+            return Err(GroupError::InconsistentProtocol);
+        }
+        // Each is counted once per member that knows it.
+        let names: BTreeSet<_> = join.protocols.iter().map(|(protocol, _)| protocol).collect();
+        if names.len() < join.protocols.len() {
             return Err(GroupError::InconsistentProtocol);
         }
         if !self.members.is_empty() {

@@ -354,6 +354,17 @@ fn a_way_to_assign_is_voted_for_among_those_that_all_know() {
 }
 
 #[test]
+fn whoever_names_a_way_to_assign_twice_is_refused() {
+    let mut rig = Rig::new();
+    let range = (Arc::from("range"), Arc::from(*b"x"));
+    let twice = Join { protocols: vec![range.clone(), range], ..newcomer("a") };
+    let token = rig.join(&twice);
+    assert_eq!(rig.error(token), GroupError::InconsistentProtocol);
+    let token = rig.join(&newcomer("b"));
+    assert_eq!(rig.joined(token).protocol.as_deref(), Some("range"));
+}
+
+#[test]
 fn an_instance_takes_its_name_over_with_its_part_and_nobody_joins_again() {
     let mut rig = Rig::new();
     rig.join(&instance("a"));

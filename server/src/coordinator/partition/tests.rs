@@ -268,6 +268,29 @@ fn offsets_outlive_their_use_by_the_retention_and_no_longer() {
 }
 
 #[test]
+fn nothing_expires_while_the_log_is_read() {
+    let mut rig = Rig::new(Log::default());
+    for offset in 1..=5 {
+        rig.commit(0, 0, offset, 0);
+        rig.land_all();
+    }
+    let env = Env { bounds: &rig.bounds, now: rig.now, has_room: true, may_store: true };
+    let mut partition = Partition::default();
+    let mut out = Vec::new();
+    partition.load(&mut out);
+    partition.loaded(rig.log.read(Offset(0)), env, &mut out);
+    assert!(!partition.is_loaded() && partition.len() == 1);
+    partition.expire(&name(0), 0, env, &mut out);
+    partition.loaded(rig.log.read(Offset(3)), env, &mut out);
+    assert!(partition.is_loaded());
+    rig.partition = partition;
+    assert_eq!(rig.offsets(0)[&0], 5);
+    let token = rig.commit(0, 0, 6, 0);
+    rig.land_all();
+    assert_eq!(rig.committed(token), Some(Ok(())), "the group is not taken for one that is being deleted");
+}
+
+#[test]
 fn what_is_committed_of_a_topic_goes_with_it() {
     let mut rig = Rig::new(Log::default());
     rig.commit(0, 0, 1, 0);

@@ -13,7 +13,7 @@ use super::super::codec::{Malformed, Reader, Writer};
 use super::super::{Context, Done, ErrorCode, Failure, is_internal};
 use super::placement::{check_nodes, check_replication, read_nodes};
 use super::topic_settings::{self, TOPIC_SETTINGS, values_of};
-use super::{Admin, unanswered, write_outcome};
+use super::{Admin, Room, unanswered, write_outcome};
 use crate::limits::{PARTITIONS_PER_REQUEST_MAX, TOPICS_PER_REQUEST_MAX};
 
 /// The first version that tells of what was created (KIP-525).
@@ -67,8 +67,9 @@ impl CreateTopics {
         }
         let mut topics = Vec::with_capacity(count);
         let mut assigned = 0;
+        let mut room = Room::new();
         for _ in 0..count {
-            let topic = New::read(&mut reader)?;
+            let topic = New::read(&mut reader, &mut room)?;
             assigned += topic.assignments.len();
             if assigned > PARTITIONS_PER_REQUEST_MAX {
                 return Err(Malformed("the request names too many partitions"));
@@ -115,7 +116,7 @@ impl CreateTopics {
 }
 
 impl New {
-    fn read(reader: &mut Reader<'_>) -> Result<New, Malformed> {
+    fn read(reader: &mut Reader<'_>, room: &mut Room) -> Result<New, Malformed> {
         let name = reader.string()?.to_owned();
         let partitions = reader.i32()?;
         let replication = reader.i16()?;
@@ -126,7 +127,7 @@ impl New {
             reader.tags()?;
         }
         let mut settings = Vec::new();
-        for _ in 0..reader.count(3)? {
+        for _ in 0..room.take(reader.count(3)?)? {
             settings.push((reader.string()?.to_owned(), reader.nullable_string()?.map(str::to_owned)));
             reader.tags()?;
         }

@@ -57,7 +57,7 @@ impl DeleteRecords {
         self.topics.write(&mut writer, |writer, part| {
             writer.i32(part.index);
             writer.i64(part.outcome.map_or(NONE, wire_offset));
-            writer.i16(part.outcome.err().unwrap_or(ErrorCode::None).code());
+            writer.error(part.outcome.err().unwrap_or(ErrorCode::None));
         });
         writer.tags();
         Some(Done::answer(writer))

@@ -1,10 +1,12 @@
 //! `DescribeConfigs`: every setting of a topic or of the node, what it is, and who says so.
 
+use std::collections::BTreeSet;
+
 use super::super::codec::{Malformed, Reader, Writer};
 use super::super::{Context, Done, ErrorCode, Failure};
 use super::settings::{Resource, Row, find, rows};
 use super::topic_settings::Source;
-use super::{Admin, write_outcome};
+use super::{Admin, Room, write_outcome};
 use crate::limits::TOPICS_PER_REQUEST_MAX;
 
 /// The first version that may want documentation, and tells what kind of value a setting has.
@@ -34,12 +36,14 @@ impl DescribeConfigs {
             return Err(Malformed("the request names too many resources"));
         }
         let mut resources = Vec::with_capacity(count);
+        let mut room = Room::new();
         for _ in 0..count {
             let kind = reader.i8()?;
             let name = reader.string()?.to_owned();
             let keys = match reader.nullable_count(1)? {
                 None => None,
                 Some(keys) => {
+                    let keys = room.take(keys)?;
                     Some((0..keys).map(|_| Ok(reader.string()?.to_owned())).collect::<Result<_, _>>()?)
                 }
             };
@@ -83,12 +87,18 @@ impl Admin for DescribeConfigs {
         let mut writer = context.response(4096 * self.resources.len().min(64));
         writer.i32(0);
         writer.count(self.resources.len());
+        let mut told = BTreeSet::new();
         for wanted in &self.resources {
-            let found = find(wanted.kind, &wanted.name, &metadata).map(|resource| match resource {
-                // What is set for the whole cluster, which is nothing.
-                Resource::EveryNode => Vec::new(),
-                resource => rows(&resource, context.config, &metadata),
-            });
+            let found = if told.insert((wanted.kind, &wanted.name)) {
+                find(wanted.kind, &wanted.name, &metadata).map(|resource| match resource {
+                    // What is set for the whole cluster, which is nothing.
+                    Resource::EveryNode => Vec::new(),
+                    resource => rows(&resource, context.config, &metadata),
+                })
+            } else {
+                let message = "the request names the resource more than once";
+                Err(Failure::new(ErrorCode::InvalidRequest, message))
+            };
             write_outcome(&mut writer, &found);
             writer.i8(wanted.kind);
             writer.string(&wanted.name);

@@ -73,10 +73,10 @@ impl DescribeLogDirs {
         let mut writer = context.response(128 + 32 * self.bytes.len());
         writer.i32(0);
         if version >= ERROR_FROM {
-            writer.i16(ErrorCode::None.code());
+            writer.error(ErrorCode::None);
         }
         writer.count(1);
-        writer.i16(self.error.code());
+        writer.error(self.error);
         writer.string(&context.config.data_dir);
         // A topic that was deleted meanwhile has no name any more.
         let topics =

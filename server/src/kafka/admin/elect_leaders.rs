@@ -41,7 +41,7 @@ impl Admin for ElectLeaders {
         let mut writer = context.response(self.topics.names_len() + 64 * self.topics.partitions().len());
         writer.i32(0);
         if context.header.version >= TYPE_FROM {
-            writer.i16(ErrorCode::None.code());
+            writer.error(ErrorCode::None);
         }
         writer.count(self.topics.iter().count());
         for (topic, partitions) in self.topics.iter() {
@@ -53,7 +53,7 @@ impl Admin for ElectLeaders {
                     Err(error) => (error, "there is no such partition"),
                 };
                 writer.i32(*index);
-                writer.i16(error.code());
+                writer.error(error);
                 writer.nullable_string(Some(message));
                 writer.tags();
             }

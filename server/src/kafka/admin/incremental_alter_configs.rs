@@ -2,6 +2,7 @@
 //! taken from a list as this shard knows it: of two such requests for one list at the same time the later one counts.
 
 use super::super::codec::{Malformed, Reader};
+use super::Room;
 use super::altering::{Altering, Edit};
 use crate::limits::TOPICS_PER_REQUEST_MAX;
 
@@ -12,11 +13,12 @@ pub fn read(mut reader: Reader<'_>, _version: i16) -> Result<Altering, Malformed
         return Err(Malformed("the request names too many resources"));
     }
     let mut altering = Altering::new(false);
+    let mut room = Room::new();
     for _ in 0..count {
         let kind = reader.i8()?;
         let name = reader.string()?;
         let mut edits = Vec::new();
-        for _ in 0..reader.count(3)? {
+        for _ in 0..room.take(reader.count(3)?)? {
             let name = reader.string()?.to_owned();
             let operation = reader.i8()?;
             let value = reader.nullable_string()?.map(str::to_owned);

@@ -34,7 +34,7 @@ impl InitProducerId {
 fn answer(context: &Context<'_>, id: Result<u64, ErrorCode>) -> Done {
     let mut writer = context.response(32);
     writer.i32(0);
-    writer.i16(id.err().unwrap_or(ErrorCode::None).code());
+    writer.error(id.err().unwrap_or(ErrorCode::None));
     writer.i64(id.map_or(NONE, u64::cast_signed));
     writer.i16(if id.is_ok() { 0 } else { NONE as i16 });
     writer.tags();

@@ -28,7 +28,7 @@ impl Admin for ListPartitionReassignments {
     fn start(&mut self, context: &mut Context<'_>) -> Option<Done> {
         let mut writer = context.response(16);
         writer.i32(0);
-        writer.i16(ErrorCode::None.code());
+        writer.error(ErrorCode::None);
         writer.nullable_string(None);
         writer.count(0);
         writer.tags();

@@ -22,8 +22,9 @@ use std::fmt;
 
 use millstream_engine::shard::request::Reply;
 
-use super::codec::Writer;
+use super::codec::{Malformed, Writer};
 use super::{Context, Done, ErrorCode, Failure, Work};
+use crate::limits::SETTINGS_PER_REQUEST_MAX;
 
 /// A request of this kind being worked on: `start` once, then `on_reply` for every answer of the engine. Both say when it
 /// is done.
@@ -43,6 +44,21 @@ pub fn work(request: impl Admin + 'static) -> Work {
     Work::Admin(Box::new(request))
 }
 
+/// How many settings a request may still name. A few bytes on the wire become many in memory.
+struct Room(usize);
+
+impl Room {
+    fn new() -> Room {
+        Room(SETTINGS_PER_REQUEST_MAX)
+    }
+
+    /// The count of an array of settings.
+    fn take(&mut self, count: usize) -> Result<usize, Malformed> {
+        self.0 = self.0.checked_sub(count).ok_or(Malformed("the request names too many settings"))?;
+        Ok(count)
+    }
+}
+
 /// Writes how a part ended: a code, and in words why if it failed.
 fn write_outcome<T>(writer: &mut Writer, outcome: &Result<T, Failure>) {
     write_error(writer, outcome);
@@ -52,7 +68,7 @@ fn write_outcome<T>(writer: &mut Writer, outcome: &Result<T, Failure>) {
 /// Writes how a part ended, where there is no room for words.
 fn write_error<T>(writer: &mut Writer, outcome: &Result<T, Failure>) {
     let error = outcome.as_ref().err().map_or(ErrorCode::None, |failure| failure.error);
-    writer.i16(error.code());
+    writer.error(error);
 }
 
 /// What holds until the engine has answered.

@@ -58,7 +58,7 @@ impl OffsetForLeaderEpoch {
         writer.i32(0);
         self.topics.write(&mut writer, |writer, part| {
             let end = part.outcome.ok().flatten();
-            writer.i16(part.outcome.err().unwrap_or(ErrorCode::None).code());
+            writer.error(part.outcome.err().unwrap_or(ErrorCode::None));
             writer.i32(part.index);
             writer.i32(end.map_or(NONE as i32, |(epoch, _)| epoch.0 as i32));
             writer.i64(end.map_or(NONE, |(_, offset)| wire_offset(offset)));

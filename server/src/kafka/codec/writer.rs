@@ -3,6 +3,8 @@
 use millstream_engine::buffer::Slice;
 use millstream_engine::types::TopicId;
 
+use crate::kafka::ErrorCode;
+
 /// Bytes of a frame's length, which the length does not count.
 const LENGTH_BYTES: usize = 4;
 
@@ -11,13 +13,15 @@ const LENGTH_BYTES: usize = 4;
 pub struct Writer {
     bytes: Vec<u8>,
     flexible: bool,
+    errors: u64,
 }
 
 impl Writer {
     /// Starts a response with the request's correlation id. `flexible_header` says whether the header ends in tagged
     /// fields, `flexible` whether the body is of the flexible form: they differ for `ApiVersions`.
     pub fn response(correlation_id: i32, flexible_header: bool, flexible: bool, capacity: usize) -> Writer {
-        let mut writer = Writer { bytes: Vec::with_capacity(capacity + 16), flexible: flexible_header };
+        let bytes = Vec::with_capacity(capacity + 16);
+        let mut writer = Writer { bytes, flexible: flexible_header, errors: 0 };
         writer.i32(0);
         writer.i32(correlation_id);
         writer.tags();
@@ -67,6 +71,17 @@ impl Writer {
     /// An INT64.
     pub fn i64(&mut self, value: i64) {
         self.bytes.extend_from_slice(&value.to_be_bytes());
+    }
+
+    /// An error code: every one goes this way, so that all are counted.
+    pub fn error(&mut self, error: ErrorCode) {
+        self.errors += u64::from(error != ErrorCode::None);
+        self.i16(error.code());
+    }
+
+    /// Errors written so far.
+    pub fn errors(&self) -> u64 {
+        self.errors
     }
 
     /// A BOOLEAN.

@@ -34,7 +34,7 @@ impl GroupApi for DeleteGroups {
         writer.count(self.0.len());
         for (group, answer) in self.0.iter().zip(&answers) {
             writer.string(group);
-            writer.i16(code_of(answer).code());
+            writer.error(code_of(answer));
             writer.tags();
         }
         writer.tags();

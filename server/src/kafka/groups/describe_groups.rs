@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Exchange, GroupApi, GroupWork, code_of, unexpected};
+use super::{Exchange, GroupApi, GroupWork, Names, code_of, unexpected};
 use crate::coordinator::question::Description;
 use crate::coordinator::{Answer, Outcome, Question};
 use crate::kafka::codec::{Malformed, Reader};
 use crate::kafka::{Context, Done, Work};
-use crate::limits::GROUPS_PER_REQUEST_MAX;
 
 /// "Nobody asked" in the field that tells what the client is allowed to do.
 const NOT_ASKED: i32 = i32::MIN;
@@ -31,13 +30,11 @@ impl DescribeGroups {
     }
 }
 
-/// An array of groups' names.
+/// An array of groups' names, each of them once, as in Kafka.
 pub fn read_groups(reader: &mut Reader<'_>) -> Result<Vec<Arc<str>>, Malformed> {
+    let mut names = Names::default();
     let count = reader.count(1)?;
-    if count > GROUPS_PER_REQUEST_MAX {
-        return Err(Malformed("the request names too many groups"));
-    }
-    (0..count).map(|_| Ok(reader.string()?.into())).collect()
+    (0..count).filter_map(|_| reader.string().and_then(|name| names.add(name)).transpose()).collect()
 }
 
 impl GroupApi for DescribeGroups {
@@ -66,7 +63,7 @@ impl GroupApi for DescribeGroups {
                     members: Vec::new(),
                 },
             };
-            writer.i16(error.code());
+            writer.error(error);
             writer.string(group);
             writer.string(described.state);
             writer.string(&described.protocol_type);

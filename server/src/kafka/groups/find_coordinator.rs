@@ -10,8 +10,9 @@ use crate::limits::GROUPS_PER_REQUEST_MAX;
 
 /// The first version that asks for several at once (KIP-699).
 const SEVERAL_FROM: i16 = 4;
-/// What is coordinated: groups. Transactions are not served yet.
+/// What is coordinated: groups, transactions.
 const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
 
 /// A request for coordinators.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct FindCoordinator {
     keys: Vec<Box<str>>,
     kind: i8,
     error: ErrorCode,
+    /// In words, if there are any.
+    message: Option<&'static str>,
 }
 
 impl FindCoordinator {
@@ -38,13 +41,19 @@ impl FindCoordinator {
             }
         }
         reader.tags()?;
-        Ok(FindCoordinator { keys, kind, error: ErrorCode::None })
+        Ok(FindCoordinator { keys, kind, error: ErrorCode::None, message: None })
     }
 
     /// Makes the topic that groups are kept in, if there is none.
     pub fn start(&mut self, context: &mut Context<'_>) -> Option<Done> {
-        if self.kind != GROUP {
+        if self.kind == TRANSACTION {
+            // What `InitProducerId` would answer, too: every other code makes librdkafka ask again until its user's time
+            // is up.
+            self.error = ErrorCode::TransactionalIdAuthorizationFailed;
+            self.message = Some("transactions are not served yet");
+        } else if self.kind != GROUP {
             self.error = ErrorCode::InvalidRequest;
+            self.message = Some("only groups have coordinators here");
         } else if topic::find(&context.engine.metadata()).is_none() {
             let partitions = context.config.groups.offsets_partitions;
             context.engine.create_topic(0, topic::NAME, Some(partitions), topic::settings());
@@ -73,9 +82,9 @@ impl FindCoordinator {
             writer.i32(0);
         }
         if version < SEVERAL_FROM {
-            writer.i16(self.error.code());
+            writer.error(self.error);
             if version >= 1 {
-                writer.nullable_string(None);
+                writer.nullable_string(self.message);
             }
             self.write_node(&mut writer, context);
         } else {
@@ -83,8 +92,8 @@ impl FindCoordinator {
             for key in &self.keys {
                 writer.string(key);
                 self.write_node(&mut writer, context);
-                writer.i16(self.error.code());
-                writer.nullable_string(None);
+                writer.error(self.error);
+                writer.nullable_string(self.message);
                 writer.tags();
             }
         }

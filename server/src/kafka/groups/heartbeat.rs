@@ -4,7 +4,7 @@ use super::{Exchange, GroupApi, GroupWork, code_of, instance_id, only};
 use crate::coordinator::question::{self, Member};
 use crate::coordinator::{Answer, Question};
 use crate::kafka::codec::{Malformed, Reader};
-use crate::kafka::{Context, Done, Work};
+use crate::kafka::{Context, Done, ErrorCode, Work};
 
 /// A sign of life.
 #[derive(Debug)]
@@ -35,7 +35,13 @@ impl GroupApi for Heartbeat {
         if context.header.version >= 1 {
             writer.i32(0);
         }
-        writer.i16(code_of(&only(answers)).code());
+        let error = match code_of(&only(answers)) {
+            // As with Kafka: the member may be what it says. It learns soon enough if it is not; clients do not expect
+            // this code here, and some would give their partitions up.
+            ErrorCode::CoordinatorLoadInProgress => ErrorCode::None,
+            error => error,
+        };
+        writer.error(error);
         writer.tags();
         Done::answer(writer)
     }

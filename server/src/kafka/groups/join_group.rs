@@ -9,6 +9,7 @@ use crate::coordinator::question::{Join, Joined};
 use crate::coordinator::{Answer, GroupError, Outcome, Question};
 use crate::kafka::codec::{Malformed, Reader};
 use crate::kafka::{Context, Done, ErrorCode, Work};
+use crate::limits::PROTOCOLS_PER_MEMBER_MAX;
 
 /// A request to join.
 #[derive(Debug)]
@@ -28,6 +29,9 @@ impl JoinGroup {
         let protocol_type = reader.string()?.into();
         let mut protocols = Vec::new();
         for _ in 0..reader.count(2)? {
+            if protocols.len() >= PROTOCOLS_PER_MEMBER_MAX {
+                return Err(Malformed("the request names too many ways to assign"));
+            }
             let name = reader.string()?.into();
             let metadata = reader.nullable_bytes()?.unwrap_or_default();
             let metadata = frame.get(metadata).unwrap_or_default().into();
@@ -86,7 +90,7 @@ impl GroupApi for JoinGroup {
         if version >= 2 {
             writer.i32(0);
         }
-        writer.i16(error.code());
+        writer.error(error);
         writer.i32(joined.generation);
         if version >= 7 {
             writer.nullable_string(joined.protocol_type.as_deref());

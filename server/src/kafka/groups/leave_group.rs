@@ -69,13 +69,13 @@ impl GroupApi for LeaveGroup {
         if version >= 1 {
             writer.i32(0);
         }
-        writer.i16(error.code());
+        writer.error(error);
         if version >= SEVERAL_FROM {
             writer.count(left.len());
             for ((id, instance_id), error) in self.members.iter().zip(&left) {
                 writer.string(id);
                 writer.nullable_string(instance_id.as_deref());
-                writer.i16(error.code());
+                writer.error(*error);
                 writer.tags();
             }
         }

@@ -55,7 +55,7 @@ impl GroupApi for ListGroups {
         if version >= 1 {
             writer.i32(0);
         }
-        writer.i16(error.code());
+        writer.error(error);
         writer.count(groups.len());
         for group in &groups {
             writer.string(&group.group);

@@ -12,7 +12,9 @@ mod offset_delete;
 mod offset_fetch;
 mod sync_group;
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use millstream_engine::buffer::Slice;
 
@@ -22,7 +24,7 @@ use super::codec::{Malformed, Reader};
 use super::{Context, Done, ErrorCode, Work};
 use crate::coordinator::{Answer, GroupError, Outcome, Question};
 use crate::dispatch::Asked;
-use crate::limits::{CLIENT_NAME_BYTES_MAX, TOPICS_PER_REQUEST_MAX};
+use crate::limits::{CLIENT_NAME_BYTES_MAX, GROUPS_PER_REQUEST_MAX, TOPICS_PER_REQUEST_MAX};
 
 /// A request of one API: what it asks, and what it answers.
 trait GroupApi: Debug + Send {
@@ -143,7 +145,7 @@ fn client_id(frame: &Slice) -> Result<Box<str>, Malformed> {
 }
 
 /// A member's lasting name, where a version has it.
-fn instance_id(reader: &mut Reader<'_>, present: bool) -> Result<Option<std::sync::Arc<str>>, Malformed> {
+fn instance_id(reader: &mut Reader<'_>, present: bool) -> Result<Option<Arc<str>>, Malformed> {
     if !present {
         return Ok(None);
     }
@@ -152,6 +154,21 @@ fn instance_id(reader: &mut Reader<'_>, present: bool) -> Result<Option<std::syn
         return Err(Malformed("a group instance's id is longer than 249 bytes"));
     }
     Ok(name.map(Into::into))
+}
+
+/// The groups that a request names. What is told of a group may be large, so it is told once, however often it is named.
+#[derive(Default)]
+struct Names(BTreeSet<Arc<str>>);
+
+impl Names {
+    /// The name, unless it has been named before.
+    fn add(&mut self, name: &str) -> Result<Option<Arc<str>>, Malformed> {
+        if self.0.len() >= GROUPS_PER_REQUEST_MAX {
+            return Err(Malformed("the request names too many groups"));
+        }
+        let name = Arc::from(name);
+        Ok(self.0.insert(Arc::clone(&name)).then_some(name))
+    }
 }
 
 /// The count of an array of topics.

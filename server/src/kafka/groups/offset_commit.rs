@@ -110,7 +110,7 @@ impl GroupApi for OffsetCommit {
         }
         self.topics.write(&mut writer, |writer, part| {
             writer.i32(part.index);
-            writer.i16(part.error.code());
+            writer.error(part.error);
         });
         writer.tags();
         Done::answer(writer)

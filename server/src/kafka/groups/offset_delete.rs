@@ -68,12 +68,12 @@ impl GroupApi for OffsetDelete {
             part.error = Some(code_of(&forgotten));
         }
         let mut writer = context.response(64 + self.topics.names_len());
-        writer.i16(error.code());
+        writer.error(error);
         writer.i32(0);
         if error == ErrorCode::None {
             self.topics.write(&mut writer, |writer, part| {
                 writer.i32(part.index);
-                writer.i16(part.error.unwrap_or_default().code());
+                writer.error(part.error.unwrap_or_default());
             });
         } else {
             writer.count(0);

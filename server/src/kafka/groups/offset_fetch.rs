@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use super::{Exchange, GroupApi, GroupWork, code_of, only, topic_count, unexpected};
+use super::{Exchange, GroupApi, GroupWork, Names, code_of, only, topic_count, unexpected};
 use crate::coordinator::offsets::Committed;
 use crate::coordinator::question::{ByTopic, Offsets};
 use crate::coordinator::{Answer, Outcome, Question};
 use crate::kafka::codec::{Malformed, Reader, Writer};
 use crate::kafka::{Context, Done, ErrorCode, Work};
-use crate::limits::{GROUPS_PER_REQUEST_MAX, PARTITIONS_PER_REQUEST_MAX};
+use crate::limits::PARTITIONS_PER_REQUEST_MAX;
 
 /// The first version that asks for several groups.
 const SEVERAL_FROM: i16 = 8;
@@ -30,11 +30,10 @@ impl OffsetFetch {
             let topics = read_topics(&mut reader, version, &mut room)?;
             groups.push(Offsets { group, topics });
         } else {
+            let mut names = Names::default();
             for _ in 0..reader.count(2)? {
-                if groups.len() >= GROUPS_PER_REQUEST_MAX {
-                    return Err(Malformed("the request names too many groups"));
-                }
-                let group = reader.string()?.into();
+                let group = names.add(reader.string()?)?;
+                let group = group.ok_or(Malformed("the request names a group twice"))?;
                 let topics = read_topics(&mut reader, version, &mut room)?;
                 reader.tags()?;
                 groups.push(Offsets { group, topics });
@@ -83,23 +82,32 @@ impl GroupApi for OffsetFetch {
         }
         if version < SEVERAL_FROM {
             let answer = only(answers);
-            let error = code_of(&answer);
+            let error = error_of(&answer);
             write_topics(&mut writer, version, &found(answer, self.0.first()), error);
             if version >= 2 {
-                writer.i16(error.code());
+                writer.error(error);
             }
         } else {
             writer.count(self.0.len());
             for (asked, answer) in self.0.iter().zip(answers) {
-                let error = code_of(&answer);
+                let error = error_of(&answer);
                 writer.string(&asked.group);
                 write_topics(&mut writer, version, &found(answer, None), ErrorCode::None);
-                writer.i16(error.code());
+                writer.error(error);
                 writer.tags();
             }
         }
         writer.tags();
         Done::answer(writer)
+    }
+}
+
+/// The code of an answer. Consumers older than Kafka's 3.9 do not expect "not available" here and give up; "another
+/// coordinator" has them look for it once more, as with Kafka.
+fn error_of(answer: &Answer) -> ErrorCode {
+    match code_of(answer) {
+        ErrorCode::CoordinatorNotAvailable => ErrorCode::NotCoordinator,
+        code => code,
     }
 }
 
@@ -132,7 +140,7 @@ fn write_topics(writer: &mut Writer, version: i16, topics: &Found, error: ErrorC
                 writer.i32(committed.as_ref().map_or(-1, |committed| committed.leader_epoch));
             }
             writer.nullable_string(Some(committed.as_ref().map_or("", |committed| &committed.metadata)));
-            writer.i16(error.code());
+            writer.error(error);
             writer.tags();
         }
         writer.tags();

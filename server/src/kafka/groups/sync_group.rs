@@ -8,7 +8,7 @@ use super::{Exchange, GroupApi, GroupWork, code_of, instance_id, only, unexpecte
 use crate::coordinator::question::{Member, Sync, Synced};
 use crate::coordinator::{Answer, Outcome, Question};
 use crate::kafka::codec::{Malformed, Reader};
-use crate::kafka::{Context, Done, Work};
+use crate::kafka::{Context, Done, ErrorCode, Work};
 use crate::limits::MEMBERS_PER_REQUEST_MAX;
 
 /// A request for one's part.
@@ -55,7 +55,11 @@ impl GroupApi for SyncGroup {
     fn answer(&mut self, answers: Vec<Answer>, context: &Context<'_>) -> Done {
         let version = context.header.version;
         let answer = only(answers);
-        let error = code_of(&answer);
+        let error = match code_of(&answer) {
+            // As with Kafka: clients do not expect this code here. The generation that they ask about is lost: they join.
+            ErrorCode::CoordinatorLoadInProgress => ErrorCode::RebalanceInProgress,
+            error => error,
+        };
         let synced = match answer {
             Ok(Outcome::Synced(synced)) => synced,
             Ok(other) => unexpected(&other),
@@ -65,7 +69,7 @@ impl GroupApi for SyncGroup {
         if version >= 1 {
             writer.i32(0);
         }
-        writer.i16(error.code());
+        writer.error(error);
         if version >= 5 {
             writer.nullable_string(synced.protocol_type.as_deref());
             writer.nullable_string(synced.protocol.as_deref());
