@@ -75,7 +75,6 @@ pub struct Journal {
     durable_lsn: Lsn,
     previous_crc: u32,
     key: u64,
-    flush_time: Nanos,
     flushed_at: Nanos,
     poisoned: bool,
     /// Files that clients leave free.
@@ -96,7 +95,6 @@ impl Journal {
             durable_lsn: recovered.last_lsn,
             previous_crc: recovered.last_crc,
             key: recovered.key,
-            flush_time: Nanos::from_micros(200),
             flushed_at: Nanos::ZERO,
             poisoned: false,
             reserve: 1,
@@ -126,11 +124,6 @@ impl Journal {
     /// Whether a flush has failed.
     pub fn is_poisoned(&self) -> bool {
         self.poisoned
-    }
-
-    /// How long a group takes from submission to durability, smoothed.
-    pub fn flush_time(&self) -> Nanos {
-        self.flush_time
     }
 
     /// When the last group became durable.
@@ -264,9 +257,7 @@ impl Journal {
         }
         self.written_lsn = in_flight.last_lsn;
         self.durable_lsn = in_flight.last_lsn;
-        let took = now.since(in_flight.submitted_at);
         self.flushed_at = now;
-        self.flush_time = Nanos((self.flush_time.0 * 7 + took.0) / 8);
     }
 
     /// Stops the journal for good, when what it protects cannot be moved to segments.
