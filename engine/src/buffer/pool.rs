@@ -9,8 +9,9 @@ use crate::limits::BLOCK_BYTES;
 
 /// Slabs come in powers of two from one disk block up; what is larger than the top class is not kept for reuse.
 const CLASSES: usize = 12;
-/// Of what has lain unused for a while, this share goes back to the system at a time.
-const GIVE_BACK_SHARE: usize = 4;
+/// Of what has lain unused for a while, this share goes back to the system at a time: at one time a second, half of it in three
+/// quarters of a minute.
+const GIVE_BACK_SHARE: usize = 64;
 
 /// Where slabs return to, from any thread.
 pub(super) struct Home {
@@ -24,6 +25,8 @@ struct Free {
     bytes: usize,
     /// The least that `bytes` has been since memory was last given back.
     unused_bytes: usize,
+    /// What is kept in any case.
+    reserved_bytes: usize,
     classes: [Vec<Memory>; CLASSES],
 }
 
@@ -66,11 +69,24 @@ impl Pool {
         Some(Block::new(Arc::new(Region::slab(memory, Arc::clone(&self.home)))))
     }
 
+    /// Takes `count` blocks of `len` bytes from the system now, and keeps as much for good. Memory that is touched for the first
+    /// time holds its user up, by milliseconds for a huge page in a virtual machine whose host has to find it.
+    pub fn reserve(&self, count: usize, len: usize) {
+        let blocks = (0..count).filter_map(|_| self.block(len)).map(|mut block| {
+            let capacity = block.capacity();
+            block.push_zeros(capacity);
+            block
+        });
+        let blocks: Vec<Block> = blocks.collect();
+        let bytes: usize = blocks.iter().map(Block::capacity).sum();
+        self.home.free.lock().unwrap_or_else(PoisonError::into_inner).reserved_bytes += bytes;
+    }
+
     /// Gives a part of what nobody has needed since the last call back to the system. To be called every second or so: memory
     /// that comes from the system anew is zeroed page by page, which costs more than to fill it.
     pub fn give_back_unused(&self) {
         let mut free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let keep = free.bytes - free.unused_bytes.div_ceil(GIVE_BACK_SHARE);
+        let keep = (free.bytes - free.unused_bytes.div_ceil(GIVE_BACK_SHARE)).max(free.reserved_bytes);
         let mut gone = Vec::new();
         for class in (0..CLASSES).rev() {
             while free.bytes > keep
@@ -152,18 +168,28 @@ mod tests {
 
     #[test]
     fn what_nobody_needs_goes_back_bit_by_bit_and_what_is_needed_stays() {
-        let pool = Pool::new(16 * 8192);
+        let pool = Pool::new(256 * 8192);
         let lend = |count: usize| (0..count).map(|_| pool.block(8192).unwrap()).collect::<Vec<_>>();
-        drop(lend(16));
+        drop(lend(256));
         pool.give_back_unused();
-        assert_eq!(pool.usage().free, 16 * 8192, "all of it was needed since the last time");
-        drop(lend(8));
+        assert_eq!(pool.usage().free, 256 * 8192, "all of it was needed since the last time");
+        drop(lend(128));
         pool.give_back_unused();
-        assert_eq!(pool.usage().free, 14 * 8192, "a quarter of the other half");
-        for _ in 0..40 {
+        assert_eq!(pool.usage().free, 254 * 8192, "a part of the other half");
+        for _ in 0..1000 {
             pool.give_back_unused();
         }
         assert_eq!(pool.usage().free, 0);
+    }
+
+    #[test]
+    fn what_is_reserved_is_there_and_stays() {
+        let pool = Pool::new(16 * 8192);
+        pool.reserve(3, 8192);
+        for _ in 0..100 {
+            pool.give_back_unused();
+        }
+        assert_eq!(pool.usage(), PoolUse { in_use: 0, free: 3 * 8192, limit: 16 * 8192 });
     }
 
     #[test]

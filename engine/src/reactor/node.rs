@@ -303,6 +303,7 @@ impl Setup {
             Arc::clone(&self.config),
             Arc::clone(&metadata),
         )?;
+        shard.warm_up();
         let controller = if self.id == CONTROLLER {
             let pool = Pool::new(BOOT_BYTES);
             let mut disk = Blocking::new(&mut io, pool.clone());

@@ -33,7 +33,10 @@ use crate::error::{IoError, Refusal};
 use crate::format::journal::{RecordHeader, RecordKind};
 use crate::io::{DiskDone, Io, Token};
 use crate::journal::{Claim, Journal, Trim};
-use crate::limits::{GROUP_BYTES_MAX, JOURNAL_SLAB_BYTES, READ_CHUNK_BYTES};
+use crate::limits::{
+    COLD_READS_IN_FLIGHT, GROUP_BYTES_MAX, JOURNAL_SLAB_BYTES, READ_AHEAD_CHUNKS_MAX, READ_CHUNK_BYTES,
+    SEGMENT_WRITE_BYTES, SEGMENT_WRITES_IN_FLIGHT,
+};
 use crate::log::segment::Segment;
 use crate::log::table::{LogIndex, Logs};
 use crate::log::{Log, paths};
@@ -88,6 +91,14 @@ impl Pools {
             read: Pool::new((pinned_bytes as usize).max(64 * READ_CHUNK_BYTES)),
             slow: Pool::new(pinned_bytes as usize),
         }
+    }
+
+    /// Touches what the first requests will need, before there are any; see [`Pool::reserve`].
+    fn reserve(&self) {
+        self.tail.reserve(2, JOURNAL_SLAB_BYTES);
+        self.staging.reserve(2 * SEGMENT_WRITES_IN_FLIGHT * SEGMENT_WRITES_IN_FLIGHT, SEGMENT_WRITE_BYTES);
+        // A chunk and the blocks around it that are checked with it.
+        self.read.reserve(COLD_READS_IN_FLIGHT + READ_AHEAD_CHUNKS_MAX, 2 * READ_CHUNK_BYTES);
     }
 
     /// Lets go of memory that a busier time has left; see [`Pool::give_back_unused`].
@@ -178,6 +189,11 @@ impl<I: Io> Shard<I> {
     /// The journal, for metrics.
     pub fn journal(&self) -> &Journal {
         &self.journal
+    }
+
+    /// Gets ready to serve: what may be done before the first request is not to hold that up.
+    pub fn warm_up(&self) {
+        self.pools.reserve();
     }
 
     /// The next output.
