@@ -33,7 +33,7 @@ pub const GROUPS_IN_FLIGHT: usize = 1;
 /// One write to a segment.
 pub const SEGMENT_WRITE_BYTES: usize = 256 << 10;
 /// Segment writes in flight per shard, so that they never crowd out the journal's.
-pub const SEGMENT_WRITES_IN_FLIGHT: usize = 2;
+pub const SEGMENT_WRITES_IN_FLIGHT: usize = 4;
 /// Failed flushes of one segment, each retried into a new file, before the shard is poisoned.
 pub const SEGMENT_FLUSH_FAILURES_MAX: u32 = 3;
 /// Segment files have 32-bit positions, as Kafka's do.
@@ -48,7 +48,7 @@ pub const COLD_READS_IN_FLIGHT: usize = 3;
 /// The same while there are commits, whose writes wait behind them.
 pub const COLD_READS_BESIDE_COMMITS: usize = 1;
 /// Chunks that are read ahead of a reader, as far as it has said that it will want them, if nobody else waits.
-pub const READ_AHEADS: usize = 2;
+pub const READ_AHEADS: usize = 3;
 /// Chunks that were read ahead and wait to be asked for, per shard.
 pub const READ_AHEAD_CHUNKS_MAX: usize = 8;
 /// Cold reads that wait for their turn; more are refused.
@@ -80,7 +80,7 @@ pub const RING_ENTRIES: u32 = 512;
 pub const RING_COMPLETIONS: u32 = 4096;
 /// Workers that the kernel may start for a ring's blocking disk work: the commit's flush, a write and a flush each for
 /// [`SEGMENT_WRITES_IN_FLIGHT`] segments, the checkpoint's, a directory's, and the slow lane.
-pub const DISK_WORKERS_MAX: u32 = 12;
+pub const DISK_WORKERS_MAX: u32 = 16;
 /// The same for everything that is no disk. Sockets are polled, so hardly any is ever needed.
 pub const OTHER_WORKERS_MAX: u32 = 2;
 /// Reads of cold bytes and changes of names (open, rename, unlink, close) in flight at a time. Each may hold a worker

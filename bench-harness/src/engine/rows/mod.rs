@@ -98,14 +98,14 @@ pub const BENCHMARKS: &[Benchmark] = &[
         name: "cold",
         what: "cold sequential read / bare buffered sequential read, MB/s",
         bar: Bar::AtLeast(0.8),
-        how: "one reader goes through 1 GiB once, the page cache dropped before; a 1 ms heartbeat shows the longest turn",
+        how: "one reader goes through 1 GiB once, the page cache dropped before, no segment mapped; a 1 ms heartbeat shows the longest turn",
         run: read::cold,
     },
     Benchmark {
         name: "readers",
         what: "durable 4 KiB append while 64 readers read cold / without, p99",
         bar: Bar::AtMost(2.0),
-        how: "one append in flight; the readers are spread over 1 GiB, the page cache dropped before",
+        how: "one append in flight; the readers are spread over 1 GiB, the page cache dropped before, no segment mapped",
         run: read::beside_readers,
     },
     Benchmark {

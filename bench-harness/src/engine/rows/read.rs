@@ -33,8 +33,8 @@ const WARM_UPS: usize = 6;
 const TURN_MS_MAX: f64 = 2.0;
 
 /// A node whose topic `history` holds [`HISTORY_BYTES`] and whose topic `t` is empty.
-fn with_history(bench: &Bench, listen: bool) -> Result<Host, Problem> {
-    let config = Config { journal_bytes: JOURNAL_BYTES, ..Config::default() };
+fn with_history(bench: &Bench, listen: bool, map_segments: bool) -> Result<Host, Problem> {
+    let config = Config { journal_bytes: JOURNAL_BYTES, map_segments, ..Config::default() };
     let host = bench.host(Spec { config, listen })?;
     let segments = TopicConfig { segment_bytes: SEGMENT_BYTES, ..TopicConfig::default() };
     host.create("history", 1, segments)?;
@@ -77,7 +77,7 @@ pub(super) fn tail(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Pro
 }
 
 pub(super) fn mapped(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
-    let host = with_history(bench, true)?;
+    let host = with_history(bench, true, true)?;
     into_socket(bench, benchmark, &host, "history", net::from_mapped_file(&bench.dir)?)
 }
 
@@ -87,7 +87,7 @@ fn readers(readers: usize, once: bool, span: Nanos) -> Load {
 }
 
 pub(super) fn cold(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
-    let host = with_history(bench, false)?;
+    let host = with_history(bench, false, false)?;
     let engine = LoadCase::new("engine, cold sequential read", &host, |span| {
         let beat = Load::Heartbeat { every: Nanos::from_millis(1), span };
         vec![(ShardId(0), vec![readers(1, true, span), beat])]
@@ -104,7 +104,7 @@ pub(super) fn cold(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Pro
 }
 
 pub(super) fn beside_readers(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
-    let host = with_history(bench, false)?;
+    let host = with_history(bench, false, false)?;
     let batch = Batch::of(1, 4096);
     let append = |span| batch.append("t", 1, Pace::Closed(1), Until::Span(span));
     let beside = LoadCase::new("engine, append beside 64 cold readers", &host, |span| {
