@@ -39,6 +39,7 @@ pub use tally::Tally;
 use crate::config::ServerConfig;
 use crate::coordinator::Answer;
 use crate::dispatch::Dispatch;
+use crate::limits::FETCH_BYTES_HELD_MAX;
 use crate::metrics::BrokerMetrics;
 use crate::net::Response;
 
@@ -129,6 +130,15 @@ pub enum Work {
 }
 
 impl Work {
+    /// Bytes that it may hold for its answer, if that is worth mentioning: room for them is kept while it is worked on.
+    pub fn answer_bytes_max(&self) -> usize {
+        match self {
+            Work::Fetch(_) => FETCH_BYTES_HELD_MAX,
+            Work::Group(work) => work.answer_bytes_max(),
+            _ => 0,
+        }
+    }
+
     /// Asks for what is needed first.
     pub fn start(&mut self, context: &mut Context<'_>) -> Option<Done> {
         match self {

@@ -323,6 +323,17 @@ impl Connection {
         self.requests.len() < REQUESTS_IN_FLIGHT_MAX
             && self.request_bytes < REQUEST_BYTES_IN_FLIGHT_MAX
             && self.answered_bytes + self.queue.held_bytes() < RESPONSE_BYTES_WAITING_MAX
+            // One that waits for long, and alone, leaves reading on: else nobody would see that its client has gone.
+            && self.promised_bytes() <= RESPONSE_BYTES_WAITING_MAX
+    }
+
+    /// Bytes of answers to come.
+    fn promised_bytes(&self) -> usize {
+        let promised = |request: &InFlight| match &request.state {
+            State::Working(work) => work.answer_bytes_max(),
+            State::Answered(_) => 0,
+        };
+        self.requests.iter().map(promised).sum()
     }
 
     /// Starts as many requests as have arrived and have room.

@@ -1,5 +1,7 @@
 use kafka_protocol::messages::{ApiVersionsRequest, MetadataResponse, ProduceResponse};
-use millstream::limits::{REQUEST_BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX};
+use millstream::limits::{
+    FETCH_BYTES_HELD_MAX, REQUEST_BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX, RESPONSE_BYTES_WAITING_MAX,
+};
 use millstream_engine::reactor::app::AppEvent;
 use millstream_engine::shard::request::Request;
 
@@ -84,6 +86,22 @@ fn reading_stops_at_so_many_requests_and_goes_on_when_they_are_answered() {
     assert!(!node.socket(conn).read_off);
     let answers = std::iter::from_fn(|| node.response(conn)).count();
     assert_eq!(answers, REQUESTS_IN_FLIGHT_MAX + 50);
+}
+
+#[test]
+fn no_more_large_answers_are_asked_for_than_may_wait_to_be_sent() {
+    let mut node = node();
+    let conn = node.connect();
+    node.hold = true;
+    node.receive(conn, &frame(11, 1, &fetch("t", 0, 0, &[(0, 0)])).repeat(10));
+    let at_once = RESPONSE_BYTES_WAITING_MAX / FETCH_BYTES_HELD_MAX + 1;
+    assert_eq!(node.held.len(), at_once);
+    assert!(node.socket(conn).read_off);
+    node.release(0);
+    assert_eq!(node.held.len(), at_once, "one is answered, the next is taken");
+    node.release_all();
+    assert!(!node.socket(conn).read_off);
+    assert_eq!(std::iter::from_fn(|| node.response(conn)).count(), 10);
 }
 
 #[test]

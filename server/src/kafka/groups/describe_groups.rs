@@ -7,6 +7,7 @@ use crate::coordinator::question::Description;
 use crate::coordinator::{Answer, Outcome, Question};
 use crate::kafka::codec::{Malformed, Reader};
 use crate::kafka::{Context, Done, Work};
+use crate::limits::GROUP_BYTES_MAX;
 
 /// "Nobody asked" in the field that tells what the client is allowed to do.
 const NOT_ASKED: i32 = i32::MIN;
@@ -38,6 +39,10 @@ pub fn read_groups(reader: &mut Reader<'_>) -> Result<Vec<Arc<str>>, Malformed> 
 }
 
 impl GroupApi for DescribeGroups {
+    fn answer_bytes_max(&self) -> usize {
+        GROUP_BYTES_MAX
+    }
+
     fn ask(&mut self, exchange: &mut Exchange, context: &mut Context<'_>) {
         for group in &self.groups {
             exchange.ask(Question::Describe(Arc::clone(group)), context);

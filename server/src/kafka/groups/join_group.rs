@@ -9,7 +9,7 @@ use crate::coordinator::question::{Join, Joined};
 use crate::coordinator::{Answer, GroupError, Outcome, Question};
 use crate::kafka::codec::{Malformed, Reader};
 use crate::kafka::{Context, Done, ErrorCode, Work};
-use crate::limits::PROTOCOLS_PER_MEMBER_MAX;
+use crate::limits::{GROUP_BYTES_MAX, PROTOCOLS_PER_MEMBER_MAX};
 
 /// A request to join.
 #[derive(Debug)]
@@ -62,6 +62,10 @@ impl JoinGroup {
 }
 
 impl GroupApi for JoinGroup {
+    fn answer_bytes_max(&self) -> usize {
+        GROUP_BYTES_MAX
+    }
+
     fn ask(&mut self, exchange: &mut Exchange, context: &mut Context<'_>) {
         if let Some(mut join) = self.join.take() {
             join.client_host = format!("/{}", context.peer.ip().to_canonical()).into();

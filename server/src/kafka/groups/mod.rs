@@ -33,6 +33,11 @@ trait GroupApi: Debug + Send {
 
     /// Answers, when everything has been answered: in the order asked.
     fn answer(&mut self, answers: Vec<Answer>, context: &Context<'_>) -> Done;
+
+    /// Bytes that the answer may have, if that is worth mentioning.
+    fn answer_bytes_max(&self) -> usize {
+        0
+    }
 }
 
 /// Questions, and their answers as they come.
@@ -75,6 +80,11 @@ pub struct GroupWork {
 impl GroupWork {
     fn work(api: impl GroupApi + 'static) -> Work {
         Work::Group(GroupWork { api: Box::new(api), exchange: Exchange::default() })
+    }
+
+    /// Bytes that the answer may have, if that is worth mentioning.
+    pub fn answer_bytes_max(&self) -> usize {
+        self.api.answer_bytes_max()
     }
 
     /// Asks.

@@ -9,7 +9,7 @@ use crate::coordinator::question::{Member, Sync, Synced};
 use crate::coordinator::{Answer, Outcome, Question};
 use crate::kafka::codec::{Malformed, Reader};
 use crate::kafka::{Context, Done, ErrorCode, Work};
-use crate::limits::MEMBERS_PER_REQUEST_MAX;
+use crate::limits::{GROUP_BYTES_MAX, MEMBERS_PER_REQUEST_MAX};
 
 /// A request for one's part.
 #[derive(Debug)]
@@ -46,6 +46,10 @@ impl SyncGroup {
 }
 
 impl GroupApi for SyncGroup {
+    fn answer_bytes_max(&self) -> usize {
+        GROUP_BYTES_MAX
+    }
+
     fn ask(&mut self, exchange: &mut Exchange, context: &mut Context<'_>) {
         if let Some(sync) = self.0.take() {
             exchange.ask(Question::Sync(sync), context);
