@@ -32,8 +32,10 @@ pub const GROUPS_IN_FLIGHT: usize = 1;
 
 /// One write to a segment.
 pub const SEGMENT_WRITE_BYTES: usize = 256 << 10;
-/// Segment writes in flight per shard, so that they never crowd out the journal's.
+/// Segments that a shard drains at a time, and the writes that each of them has in flight.
 pub const SEGMENT_WRITES_IN_FLIGHT: usize = 4;
+/// Segment writes in flight per shard, all together.
+pub const STAGED_WRITES_MAX: usize = SEGMENT_WRITES_IN_FLIGHT * SEGMENT_WRITES_IN_FLIGHT;
 /// Failed flushes of one segment, each retried into a new file, before the shard is poisoned.
 pub const SEGMENT_FLUSH_FAILURES_MAX: u32 = 3;
 /// Segment files have 32-bit positions, as Kafka's do.

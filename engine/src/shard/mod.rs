@@ -35,7 +35,7 @@ use crate::io::{DiskDone, Io, Token};
 use crate::journal::{Claim, Journal, Trim};
 use crate::limits::{
     COLD_READS_IN_FLIGHT, GROUP_BYTES_MAX, JOURNAL_SLAB_BYTES, READ_AHEAD_CHUNKS_MAX, READ_CHUNK_BYTES,
-    SEGMENT_WRITE_BYTES, SEGMENT_WRITES_IN_FLIGHT,
+    SEGMENT_WRITE_BYTES, STAGED_WRITES_MAX,
 };
 use crate::log::segment::Segment;
 use crate::log::table::{LogIndex, Logs};
@@ -87,7 +87,8 @@ impl Pools {
         let tail = journal_bytes + pinned_bytes + 4 * JOURNAL_SLAB_BYTES as u64;
         Pools {
             tail: Pool::new(tail as usize),
-            staging: Pool::new(4 * GROUP_BYTES_MAX),
+            // What all drains may have in flight, and the zeros that new journal files are made of.
+            staging: Pool::new(STAGED_WRITES_MAX * SEGMENT_WRITE_BYTES + 2 * GROUP_BYTES_MAX),
             read: Pool::new((pinned_bytes as usize).max(64 * READ_CHUNK_BYTES)),
             slow: Pool::new(pinned_bytes as usize),
         }
@@ -96,7 +97,7 @@ impl Pools {
     /// Touches what the first requests will need, before there are any; see [`Pool::reserve`].
     fn reserve(&self) {
         self.tail.reserve(2, JOURNAL_SLAB_BYTES);
-        self.staging.reserve(2 * SEGMENT_WRITES_IN_FLIGHT * SEGMENT_WRITES_IN_FLIGHT, SEGMENT_WRITE_BYTES);
+        self.staging.reserve(STAGED_WRITES_MAX, SEGMENT_WRITE_BYTES);
         // A chunk and the blocks around it that are checked with it.
         self.read.reserve(COLD_READS_IN_FLIGHT + READ_AHEAD_CHUNKS_MAX, 2 * READ_CHUNK_BYTES);
     }
