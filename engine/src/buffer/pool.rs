@@ -85,9 +85,10 @@ impl Pool {
     /// Gives a part of what nobody has needed since the last call back to the system. To be called every second or so: memory
     /// that comes from the system anew is zeroed page by page, which costs more than to fill it.
     pub fn give_back_unused(&self) {
+        // Dropped behind the lock: to unmap takes a while, and slabs come home from other threads.
+        let mut gone = Vec::new();
         let mut free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
         let keep = (free.bytes - free.unused_bytes.div_ceil(GIVE_BACK_SHARE)).max(free.reserved_bytes);
-        let mut gone = Vec::new();
         for class in (0..CLASSES).rev() {
             while free.bytes > keep
                 && let Some(memory) = free.classes.get_mut(class).and_then(Vec::pop)
