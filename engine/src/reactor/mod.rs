@@ -445,6 +445,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             self.last_busy = self.outbox.now;
         }
         for message in mail.drain(..) {
+            self.io.pump();
             match message {
                 Mail::Request(from, ask) => self.on_ask(from, ask),
                 Mail::Reply(_, Answer::Engine(token, reply)) => self.step(AppEvent::Reply(token, reply)),

@@ -163,6 +163,10 @@ impl Io for CanaryIo {
         }
     }
 
+    fn pump(&mut self) {
+        self.io.pump();
+    }
+
     fn poll(&mut self, wait: Wait, events: &mut Vec<Event>) {
         let wait = if self.made_up.is_empty() { wait } else { Wait::No };
         let mut real = Vec::new();

@@ -210,6 +210,8 @@ impl Io for SimIo {
         self.port.borrow().rung.clone()
     }
 
+    fn pump(&mut self) {}
+
     fn poll(&mut self, wait: Wait, events: &mut Vec<Event>) {
         let mut state = self.state.borrow_mut();
         state.clock.spend_poll();

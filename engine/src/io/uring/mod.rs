@@ -321,6 +321,10 @@ impl Io for Uring {
         self.held.bell.bell()
     }
 
+    fn pump(&mut self) {
+        self.ring.pump();
+    }
+
     fn poll(&mut self, wait: Wait, events: &mut Vec<Event>) {
         let wait = self.wait(wait);
         self.ring.turn(wait);
