@@ -18,6 +18,7 @@ mod net;
 mod residence;
 mod ring;
 mod slab;
+mod timeslice;
 mod wake;
 
 use std::fs::File;
@@ -35,6 +36,7 @@ use lent::Lent;
 use listeners::Listeners;
 use net::Net;
 use ring::{Owner, Ring};
+pub use timeslice::shorten_time_slice;
 use wake::BellReader;
 pub use wake::Peers;
 
