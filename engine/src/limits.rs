@@ -32,10 +32,13 @@ pub const GROUPS_IN_FLIGHT: usize = 1;
 
 /// One write to a segment.
 pub const SEGMENT_WRITE_BYTES: usize = 256 << 10;
-/// Segments that a shard drains at a time, and the writes that each of them has in flight.
-pub const SEGMENT_WRITES_IN_FLIGHT: usize = 4;
+/// Segments that a shard drains at a time.
+pub const SEGMENTS_DRAINING_MAX: usize = 4;
+/// Writes that each of them has in flight. A file that grows is written by one at a time, whatever is submitted: more of
+/// them only keep the disk from the commits.
+pub const SEGMENT_WRITES_IN_FLIGHT: usize = 2;
 /// Segment writes in flight per shard, all together.
-pub const STAGED_WRITES_MAX: usize = SEGMENT_WRITES_IN_FLIGHT * SEGMENT_WRITES_IN_FLIGHT;
+pub const STAGED_WRITES_MAX: usize = SEGMENTS_DRAINING_MAX * SEGMENT_WRITES_IN_FLIGHT;
 /// Failed flushes of one segment, each retried into a new file, before the shard is poisoned.
 pub const SEGMENT_FLUSH_FAILURES_MAX: u32 = 3;
 /// Segment files have 32-bit positions, as Kafka's do.
@@ -49,6 +52,8 @@ pub const READ_CHUNK_BYTES: usize = 256 << 10;
 pub const COLD_READS_IN_FLIGHT: usize = 3;
 /// The same while there are commits, whose writes wait behind them.
 pub const COLD_READS_BESIDE_COMMITS: usize = 1;
+/// A chunk of a cold read while there are commits: a commit's write waits until the disk has served it.
+pub const COLD_CHUNK_BESIDE_COMMITS_BYTES: usize = 128 << 10;
 /// Chunks that are read ahead of a reader, as far as it has said that it will want them, if nobody else waits.
 pub const READ_AHEADS: usize = 3;
 /// Chunks that were read ahead and wait to be asked for, per shard.
@@ -81,7 +86,7 @@ pub const RING_ENTRIES: u32 = 512;
 /// Completions that the ring holds before the kernel keeps them aside.
 pub const RING_COMPLETIONS: u32 = 4096;
 /// Workers that the kernel may start for a ring's blocking disk work: the commit's flush, a write and a flush each for
-/// [`SEGMENT_WRITES_IN_FLIGHT`] segments, the checkpoint's, a directory's, and the slow lane.
+/// [`SEGMENTS_DRAINING_MAX`] segments, the checkpoint's, a directory's, and the slow lane.
 pub const DISK_WORKERS_MAX: u32 = 16;
 /// The same for everything that is no disk. Sockets are polled, so hardly any is ever needed.
 pub const OTHER_WORKERS_MAX: u32 = 2;
@@ -146,7 +151,7 @@ const _: () =
 const _: () = assert!(GROUPS_IN_FLIGHT == 1, "recovery's decision table is written for one group in flight");
 const _: () = assert!(RECEIVE_BLOCKS_MAX.is_power_of_two() && RECEIVE_BLOCKS_MAX <= 1 << 15);
 const _: () = assert!(
-    DISK_WORKERS_MAX as usize >= 4 + 2 * SEGMENT_WRITES_IN_FLIGHT + SLOW_LANE_IN_FLIGHT,
+    DISK_WORKERS_MAX as usize >= 4 + 2 * SEGMENTS_DRAINING_MAX + SLOW_LANE_IN_FLIGHT,
     "cold reads leave room for the commit's flush"
 );
 const _: () = assert!(LOOSE_BYTES < JOURNAL_SLAB_BYTES, "a slow send may not keep a slab of the journal");

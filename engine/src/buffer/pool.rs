@@ -65,7 +65,7 @@ impl Pool {
             return None;
         }
         let make = || Memory::new(size, |spare| self.home.keep(spare));
-        let memory = self.home.reuse(size).unwrap_or_else(make);
+        let memory = self.home.reuse(size).or_else(|| self.home.reuse_twice(size)).unwrap_or_else(make);
         Some(Block::new(Arc::new(Region::slab(memory, Arc::clone(&self.home)))))
     }
 
@@ -118,6 +118,17 @@ impl Home {
         free.bytes -= size;
         free.unused_bytes = free.unused_bytes.min(free.bytes);
         Some(memory)
+    }
+
+    /// A slab twice as large as asked for, if it may be lent out: it has been touched, which new memory has not, and that
+    /// holds its first user up; see [`Pool::reserve`].
+    fn reuse_twice(&self, size: usize) -> Option<Memory> {
+        let lent = self.in_use.fetch_add(size, Ordering::Relaxed);
+        let memory = if lent + size > self.limit { None } else { self.reuse(2 * size) };
+        if memory.is_none() {
+            self.in_use.fetch_sub(size, Ordering::Relaxed);
+        }
+        memory
     }
 
     /// Takes a slab back; on whatever thread its last slice was dropped.

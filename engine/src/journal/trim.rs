@@ -20,7 +20,7 @@ use crate::error::IoError;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::journal::{RecordHeader, RecordKind};
 use crate::io::{DiskDone, Io, Replace, Token};
-use crate::limits::{SEGMENT_FLUSH_FAILURES_MAX, SEGMENT_WRITES_IN_FLIGHT};
+use crate::limits::{SEGMENT_FLUSH_FAILURES_MAX, SEGMENTS_DRAINING_MAX};
 use crate::log::Carried;
 use crate::log::drain::{Drain, Progress, remainder};
 use crate::log::table::{LogIndex, Logs};
@@ -31,7 +31,7 @@ use crate::types::{Lsn, Offset, ShardId};
 const RETRY: Nanos = Nanos::from_millis(500);
 
 /// Who is meant by a completion's token: a drain job's slot, or the checkpoint.
-const CHECKPOINT: u64 = SEGMENT_WRITES_IN_FLIGHT as u64;
+const CHECKPOINT: u64 = SEGMENTS_DRAINING_MAX as u64;
 
 /// What a round is at.
 enum Phase {
@@ -98,7 +98,7 @@ impl Trim {
             phase: Phase::Idle,
             upto: Lsn::ZERO,
             queue: VecDeque::new(),
-            jobs: (0..SEGMENT_WRITES_IN_FLIGHT).map(|_| None).collect(),
+            jobs: (0..SEGMENTS_DRAINING_MAX).map(|_| None).collect(),
             failures: BTreeMap::new(),
             failed: None,
             not_before: Nanos::ZERO,

@@ -43,11 +43,23 @@ impl Verified {
         if self.checked.get(blocks).is_some_and(|blocks| blocks.iter().all(|checked| *checked)) {
             return (position, len);
         }
-        let start = position - position % BLOCK;
+        self.blocks_around(position, len)
+    }
+
+    /// The whole blocks that hold `len` bytes at `position`.
+    pub fn blocks_around(&self, position: u32, len: u32) -> (u32, u32) {
+        let (start, end) = (position - position % BLOCK, position + len);
         let end = (u64::from(end).next_multiple_of(u64::from(BLOCK)) as u32)
             .min(self.sum.len(Summed::Log))
             .max(end);
         (start, end - start)
+    }
+
+    /// Checks whole blocks at `position`, whatever is known of them. Gives the position of the first damaged block.
+    pub fn check_again(&self, position: u32, bytes: &[u8]) -> Result<(), u32> {
+        let mut blocks = bytes.chunks(SUM_BLOCK_BYTES).zip(position / BLOCK..);
+        let damaged = blocks.find(|(block, number)| !self.sum.verify_block(Summed::Log, *number, block));
+        damaged.map_or(Ok(()), |(_, number)| Err(number * BLOCK))
     }
 
     /// Checks what was read at `position`, if that is whole blocks not checked before. Gives the position of the first

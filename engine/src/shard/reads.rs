@@ -9,8 +9,8 @@ use crate::buffer::Slice;
 use crate::error::{IoError, Refusal};
 use crate::io::{DiskDone, Io, Token};
 use crate::limits::{
-    COLD_READS_BESIDE_COMMITS, COLD_READS_IN_FLIGHT, COLD_READS_WAITING_MAX, EXTENTS_PER_REQUEST_MAX,
-    READ_AHEAD_CHUNKS_MAX, READ_AHEADS, READ_CHUNK_BYTES,
+    COLD_CHUNK_BESIDE_COMMITS_BYTES, COLD_READS_BESIDE_COMMITS, COLD_READS_IN_FLIGHT, COLD_READS_WAITING_MAX,
+    EXTENTS_PER_REQUEST_MAX, READ_AHEAD_CHUNKS_MAX, READ_AHEADS, READ_CHUNK_BYTES,
 };
 use crate::log::Log;
 use crate::log::cold::{Cold, Outcome, Want};
@@ -138,12 +138,20 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Cold reads that may be under way: fewer while there are commits, for the disk serves one after the other, and a
-    /// commit's write would wait behind all of them.
+    /// Whether there are commits: the disk serves one after the other, and a commit's write waits behind every read.
+    fn is_committing(&self, io: &I) -> bool {
+        self.journal.is_in_flight() || io.now().since(self.journal.flushed_at()) < COMMITS_PAUSE
+    }
+
+    /// Cold reads that may be under way.
     fn cold_reads_max(&self, io: &I) -> usize {
-        let committing =
-            self.journal.is_in_flight() || io.now().since(self.journal.flushed_at()) < COMMITS_PAUSE;
-        if committing { COLD_READS_BESIDE_COMMITS } else { COLD_READS_IN_FLIGHT }
+        if self.is_committing(io) { COLD_READS_BESIDE_COMMITS } else { COLD_READS_IN_FLIGHT }
+    }
+
+    /// What each of them may read at a time.
+    fn cold_chunk_bytes(&self, io: &I) -> u32 {
+        let bytes = if self.is_committing(io) { COLD_CHUNK_BESIDE_COMMITS_BYTES } else { READ_CHUNK_BYTES };
+        bytes as u32
     }
 
     /// Reads what a reader will ask for next, while it is served what it has asked for; unless others wait for the disk.
@@ -287,6 +295,7 @@ impl<I: Io> Shard<I> {
             self.reads.jobs.len() - 1
         });
         let token = Token::new(tokens::COLD, slot as u64);
+        self.reads.readers.chunk_bytes = self.cold_chunk_bytes(io);
         match Cold::start(io, &mut self.reads.readers, log, index, segment, want, token) {
             Err(refusal) => self.refuse_read(who, refusal),
             Ok(mut cold) => {
