@@ -205,6 +205,22 @@ mod tests {
     }
 
     #[test]
+    fn a_slab_twice_as_large_is_taken_before_new_memory_but_within_the_limit() {
+        let pool = Pool::new(4 * 8192);
+        pool.reserve(1, 2 * 8192);
+        let first = pool.block(8192).unwrap();
+        assert_eq!(pool.usage(), PoolUse { in_use: 2 * 8192, free: 0, limit: 4 * 8192 });
+        drop(first);
+        let others = [pool.block(4 * 4096), pool.block(8192)];
+        assert_eq!(pool.usage().in_use, 3 * 8192, "what is there in its own size comes first");
+        drop(others);
+        let full = pool.block(3 * 8192);
+        assert!(full.is_some() && pool.block(1).is_none());
+        drop(full);
+        assert_eq!(pool.usage().in_use, 0);
+    }
+
+    #[test]
     fn what_a_huge_page_has_beside_a_small_slab_is_kept_for_the_next_ones() {
         let pool = Pool::new(4 << 20);
         let mut first = pool.block(256 << 10).unwrap();

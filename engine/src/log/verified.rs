@@ -128,4 +128,14 @@ mod tests {
         assert_eq!(verified.check(65_536, &bytes[65_536..]), Err(131_072));
         assert_eq!(verified.to_read(140_000, 1), (131_072, 150_000 - 131_072));
     }
+
+    #[test]
+    fn a_block_that_was_sound_once_is_checked_again() {
+        let (mut bytes, mut verified) = sample();
+        assert_eq!(verified.check(0, &bytes), Ok(()));
+        assert_eq!(verified.check_again(65_536, &bytes[65_536..131_072]), Ok(()));
+        bytes[140_000] ^= 1;
+        assert_eq!(verified.check_again(65_536, &bytes[65_536..]), Err(131_072));
+        assert_eq!(verified.blocks_around(130_000, 2_000), (65_536, 150_000 - 65_536));
+    }
 }
