@@ -141,6 +141,13 @@ impl Broker {
     /// Lets the coordinator of this shard's groups do something.
     fn coordinate(&mut self, out: &mut Outbox, work: impl FnOnce(&mut Coordinator, &mut Desk<'_>)) {
         work(&mut self.coordinator, &mut Desk { out, pending: &mut self.pending });
+        let (extent, tally) = (self.coordinator.extent(), self.coordinator.tally());
+        self.metrics.groups.set(extent.groups as u64);
+        self.metrics.group_members.set(extent.members as u64);
+        self.metrics.group_generations.reach(tally.generations);
+        self.metrics.offsets.set(extent.offsets as u64);
+        self.metrics.offsets_bytes.set(extent.offsets_bytes as u64);
+        self.metrics.offset_commits.reach(tally.commits);
     }
 
     fn told(&mut self, from: ShardId, message: Message, out: &mut Outbox) {
