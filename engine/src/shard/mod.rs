@@ -231,6 +231,7 @@ impl<I: Io> Shard<I> {
             Request::Find { partition, target } => self.find(io, who, partition, target),
             Request::EpochEnd { partition, epoch } => self.epoch_end(who, partition, epoch),
             Request::Extents(partitions) => self.extents(who, &partitions),
+            Request::DiskSpace => self.tell_space(who),
             Request::TrimLog { partition, before } => self.trim_log(who, partition, before),
             Request::CreateTopic { .. }
             | Request::DeleteTopic(_)

@@ -7,6 +7,7 @@ use millstream_engine::buffer::Slice;
 use millstream_engine::config::TopicConfig;
 use millstream_engine::error::Refusal;
 use millstream_engine::format::batch::{BatchHeader, check_produced, stamp};
+use millstream_engine::io::Space;
 use millstream_engine::shard::metadata::{Metadata, Topic};
 use millstream_engine::shard::request::{
     Appended, Extent, Found, Range, ReadReply, Reply, Request, Target, WatchId,
@@ -15,6 +16,8 @@ use millstream_engine::types::{LeaderEpoch, MetadataEpoch, Offset, PartitionId, 
 
 /// The epoch of this boot.
 pub const LEADER_EPOCH: u32 = 3;
+/// What its disk has.
+pub const SPACE: Space = Space { free_bytes: 7 << 30, total_bytes: 9 << 30 };
 
 #[derive(Default)]
 struct Partition {
@@ -235,6 +238,7 @@ impl Engine {
                 };
                 Reply::Extents(partitions.iter().filter_map(extent).collect())
             }
+            Request::DiskSpace => Reply::DiskSpace(Some(SPACE)),
             Request::TrimLog { partition, before } => {
                 let log = self.partition(partition)?;
                 let before = before.map_or(log.next, |before| before.0);
