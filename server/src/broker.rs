@@ -183,6 +183,10 @@ impl App for Broker {
             }
             AppEvent::SendDone(conn) => self.with(conn, out, Connection::sent),
             AppEvent::Slow(conn) => self.with(conn, out, |connection, _| connection.slow()),
+            AppEvent::Stuck(conn) => self.with(conn, out, |connection, shared| {
+                let reason = "it does not take its answers, and others need the memory that they are in";
+                connection.hang_up(&reason, shared);
+            }),
             AppEvent::Closed(conn, reason) => {
                 tracing::debug!(?conn, ?reason, "connection over");
                 self.with(conn, out, Connection::closed);

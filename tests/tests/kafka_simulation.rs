@@ -30,8 +30,8 @@ fn sound_clients_are_served_beside_hostile_ones() {
         let outcomes = Story::of(seed).run();
         totals = (totals.0 + outcomes.acked, totals.1 + outcomes.fetched, totals.2 + outcomes.guests);
         println!(
-            "seed {seed}: {} batches acknowledged, {} fetches, {} to come again, {} hostile clients, at most {:?} bytes held",
-            outcomes.acked, outcomes.fetched, outcomes.busy, outcomes.guests, outcomes.held
+            "seed {seed}: {} batches acknowledged, {} fetches, {} hostile clients, at most {:?} bytes held",
+            outcomes.acked, outcomes.fetched, outcomes.guests, outcomes.held
         );
         if let Some(broken) = outcomes.violations.first() {
             if verdicts.is_empty() {

@@ -28,6 +28,9 @@ enum Removal {
     EmptyDirectory(String),
 }
 
+/// How soon reads that wait for memory look for it again.
+const STARVED_TURNS: Nanos = Nanos::from_millis(10);
+
 /// The state of a shard's background work.
 pub(super) struct Maintenance {
     journal_directory: String,
@@ -106,7 +109,8 @@ impl Maintenance {
 impl<I: Io> Shard<I> {
     /// When this shard next wants a turn although nothing happens.
     pub fn next_turn_due(&self) -> Nanos {
-        self.maintenance.due()
+        let due = self.maintenance.due();
+        if self.is_starved() { due.min(self.maintenance.now + STARVED_TURNS) } else { due }
     }
 
     /// Looks around: cheap unless something is due.

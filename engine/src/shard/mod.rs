@@ -339,6 +339,9 @@ impl<I: Io> Shard<I> {
         let ended = self.trim.advance(io, &mut self.journal, &mut self.logs, unsubmitted);
         self.on_trim_ended(io, ended);
         self.maintain(io);
+        if self.is_starved() {
+            self.read_queued(io);
+        }
         self.submit(io);
         self.reads.readers.close_idle(io);
         self.observer.step_ended(Step::Background, io.now());
