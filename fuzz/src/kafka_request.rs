@@ -1,6 +1,5 @@
 //! Requests of every API and version that is advertised, from any bytes, beside what `kafka-protocol` makes of them.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -108,19 +107,15 @@ fn is_harmless(body: &[u8]) -> bool {
 fn metadata<'a>(names: impl Iterator<Item = &'a str>) -> Metadata {
     let mut metadata = Metadata { shards: 1, ..Metadata::default() };
     for name in names {
-        let number = metadata.topics.len() as u32 + 1;
+        if metadata.topic(name).is_some() {
+            continue;
+        }
+        let number = metadata.topics.size() as u32 + 1;
         let mut id = [0; 16];
         id[..4].copy_from_slice(&number.to_be_bytes());
         let slots = vec![Slot(0); PARTITIONS as usize];
-        let topic =
-            Arc::new(Topic::new(TopicId(id), name.to_owned(), Vec::new(), slots, &TopicConfig::default()));
-        if metadata.topics.insert(name.to_owned(), Arc::clone(&topic)).is_none() {
-            metadata.by_id.insert(TopicId(id), topic);
-        }
+        metadata.put(Topic::new(TopicId(id), name.to_owned(), Vec::new(), slots, &TopicConfig::default()));
     }
-    let live: BTreeMap<TopicId, Arc<Topic>> =
-        metadata.topics.values().map(|topic| (topic.id, Arc::clone(topic))).collect();
-    metadata.by_id = live;
     metadata
 }
 

@@ -146,7 +146,9 @@ impl Coordinator {
     }
 
     fn forget_topics(&mut self, before: &Metadata, metadata: &Metadata, desk: &mut Desk<'_>) {
-        if before.by_id.keys().any(|topic| !metadata.by_id.contains_key(topic)) {
+        let is_gone =
+            |topic: &TopicId| before.by_id.contains_key(topic) && !metadata.by_id.contains_key(topic);
+        if metadata.changed.as_ref().is_some_and(is_gone) {
             for index in self.indexes() {
                 self.forget_missing(index, desk);
             }
