@@ -526,3 +526,38 @@ fn new_topic_id<I: Io>(io: &mut I) -> TopicId {
 
 /// The shard that the controller lives on.
 pub const CONTROLLER: ShardId = ShardId(0);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slots(numbers: &[u32]) -> Vec<Slot> {
+        numbers.iter().copied().map(Slot).collect()
+    }
+
+    #[test]
+    fn partitions_go_to_the_slots_with_the_fewest_the_lowest_first() {
+        let mut load = Load::of(&Metadata::default());
+        assert_eq!(load.least_loaded(3), slots(&[0, 1, 2]));
+        load.add(&slots(&[0, 2, 2]));
+        assert_eq!(load.least_loaded(3), slots(&[1, 3, 4]));
+        let all = load.least_loaded(SLOTS + 1);
+        assert_eq!(
+            all[SLOTS as usize - 2..],
+            slots(&[0, 1, 3]),
+            "then each has one, and a second one begins"
+        );
+        load.remove(&slots(&[0, 2, 2]));
+        assert_eq!(load.least_loaded(3), slots(&[0, 1, 2]));
+        assert_eq!(load.partitions, 0);
+    }
+
+    #[test]
+    fn a_node_has_room_for_so_many_partitions_and_not_for_one_more() {
+        let mut load = Load::of(&Metadata::default());
+        assert_eq!(load.check_room(PARTITIONS_PER_NODE_MAX), Ok(()));
+        load.add(&slots(&[7]));
+        assert_eq!(load.check_room(PARTITIONS_PER_NODE_MAX), Err(Refusal::TooManyPartitions));
+        assert_eq!(load.check_room(PARTITIONS_PER_NODE_MAX - 1), Ok(()));
+    }
+}

@@ -105,8 +105,7 @@ impl Engine {
     /// Deletes a topic behind the host's back.
     pub fn delete(&mut self, name: &str) {
         self.change(|metadata| {
-            let topic = metadata.topics.remove(name).unwrap();
-            metadata.by_id.remove(&topic.id);
+            metadata.remove(metadata.topic(name).unwrap().id);
         });
     }
 
@@ -193,8 +192,7 @@ impl Engine {
             Request::DeleteTopic(id) => {
                 let topic = self.topic(id)?;
                 self.change(|metadata| {
-                    metadata.topics.remove(&topic.name);
-                    metadata.by_id.remove(&id);
+                    metadata.remove(id);
                 });
                 Reply::Done
             }
