@@ -190,10 +190,8 @@ impl Engine {
                 Reply::TopicCreated(id)
             }
             Request::DeleteTopic(id) => {
-                let topic = self.topic(id)?;
-                self.change(|metadata| {
-                    metadata.remove(id);
-                });
+                self.topic(id)?;
+                self.change(|metadata| metadata.remove(id));
                 Reply::Done
             }
             Request::AddPartitions { topic: id, count } => {
