@@ -106,6 +106,9 @@ pub const RECEIVE_REST_BYTES_MIN: usize = 4 << 10;
 pub const SEND_SLICES_MAX: usize = 1024;
 /// A send that has been under way for this long is slow: its slices are copied, so that the journal's slabs go home.
 pub const SLOW_SEND: Nanos = Nanos::from_millis(100);
+/// A send that has been under way for this long is stuck: while reads wait for memory, whoever is stuck for longest loses its
+/// connection, which gives back what its answers take.
+pub const STUCK_SEND: Nanos = Nanos::from_millis(2_000);
 /// A slice that keeps at most this much memory is not worth a copy.
 pub const LOOSE_BYTES: usize = 2 * READ_CHUNK_BYTES;
 /// Connections that wait to be accepted.

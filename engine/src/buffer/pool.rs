@@ -55,6 +55,11 @@ impl Pool {
         }
     }
 
+    /// Whether a block of `len` bytes can be had at all, be it when everything else has come back.
+    pub fn could_hold(&self, len: usize) -> bool {
+        len.max(BLOCK_BYTES).next_power_of_two() <= self.home.limit
+    }
+
     /// A block of at least `len` bytes, aligned to a disk block; `None` when the limit is reached.
     /// Its bytes are whatever the last user left.
     pub fn block(&self, len: usize) -> Option<Block> {

@@ -18,7 +18,7 @@ use super::readers::Readers;
 use super::scanner::Scanner;
 use super::table::LogIndex;
 use super::verified::Verified;
-use crate::buffer::{Pool, Slice};
+use crate::buffer::{Block, Pool, Slice};
 use crate::error::{IoError, Refusal};
 use crate::format::batch;
 use crate::format::partition::SegmentFile;
@@ -87,6 +87,8 @@ pub struct Cold {
     verified: Option<Rc<RefCell<Verified>>>,
     /// Where the read under way starts, at or before `position`, and how many bytes from `position` on are wanted.
     reading: (u32, u32),
+    /// Memory that it was last short of, or has got.
+    room: usize,
 }
 
 impl Cold {
@@ -130,6 +132,7 @@ impl Cold {
             stored: held.stored,
             verified: None,
             reading: (0, 0),
+            room: 0,
         };
         cold.find_sums(io, readers, log, token);
         if cold.is_ready() {
@@ -146,6 +149,21 @@ impl Cold {
     /// What it is for.
     pub fn want(&self) -> Want {
         self.want
+    }
+
+    /// Memory that it needs at a time, as far as it has come.
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
+    /// Memory to read into. Without it the read is over, and nothing stays open.
+    fn block<I: Io>(&mut self, io: &mut I, pool: &Pool, len: usize) -> Result<Block, Refusal> {
+        self.room = len.max(1);
+        let block = pool.block(self.room);
+        if block.is_none() {
+            self.close_index(io);
+        }
+        block.ok_or(Refusal::Busy)
     }
 
     /// The segment that it reads.
@@ -239,7 +257,7 @@ impl Cold {
             None => (self.position, len),
         };
         let (at, whole) = whole_blocks(at, whole);
-        let block = pool.block(whole as usize).ok_or(Refusal::Busy)?;
+        let block = self.block(io, pool, whole as usize)?;
         self.reading = (at, len);
         self.step = Step::Read;
         io.read(token, *file, u64::from(at), block, whole as usize);
@@ -319,7 +337,7 @@ impl Cold {
                     SegmentFile::TimeIndex => held.index.stored_times as usize * 12,
                     _ => held.index.stored as usize * 8,
                 };
-                let block = pool.block(len.max(1)).ok_or(Refusal::Busy)?;
+                let block = self.block(io, pool, len)?;
                 self.step = Step::ReadIndex(kind);
                 io.read(token, file, 0, block, len);
                 Ok(None)
@@ -336,7 +354,7 @@ impl Cold {
             }
             (Step::OpenSum, DiskDone::Opened(file, len)) => {
                 self.index_file = Some(file);
-                let block = pool.block(len.max(1) as usize).ok_or(Refusal::Busy)?;
+                let block = self.block(io, pool, len as usize)?;
                 self.step = Step::ReadSum;
                 io.read(token, file, 0, block, len as usize);
                 Ok(None)

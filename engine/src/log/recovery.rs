@@ -27,7 +27,8 @@ use crate::format::checkpoint::PartitionState;
 use crate::format::index::{OffsetIndexEntry, TimeIndexEntry};
 use crate::format::journal::{RecordHeader, RecordKind};
 use crate::format::partition::{
-    DirName, METADATA_FILE, SegmentFile, decode_metadata, parse_dir_name, parse_file_name,
+    DirName, LEADER_EPOCHS_FILE, METADATA_FILE, SegmentFile, decode_leader_epochs, decode_metadata,
+    parse_dir_name, parse_file_name,
 };
 use crate::io::{Blocking, Io};
 use crate::log::index::SparseIndex;
@@ -426,6 +427,11 @@ fn complete<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log, pending: Pending) 
 fn sweep<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log, has_directory: bool) -> Result<(), Fatal> {
     // Without its metadata file, a directory was being made when the machine died: it is made again.
     log.has_directory = has_directory && owner(disk, &log.directory)? == Some(log.id.topic);
+    if has_directory {
+        // Only to know whether it is out of date: what holds is the checkpoint's word and the batches'.
+        let told = disk.read_whole(&format!("{}/{LEADER_EPOCHS_FILE}", log.directory))?;
+        log.epochs_told = told.and_then(|text| decode_leader_epochs(&text)).unwrap_or_default();
+    }
     let mut present = BTreeSet::new();
     for entry in if has_directory { disk.list(&log.directory)? } else { Vec::new() } {
         if entry.name.ends_with(COPY_SUFFIX) {

@@ -21,7 +21,7 @@ use timers::Timers;
 use crate::error::IoError;
 use crate::io::random::Random;
 use crate::io::{ConnId, Event, Io, Socket, Token, Wait};
-use crate::limits::{MAIL_PER_ROUND, MAIL_ROUNDS_PER_TURN};
+use crate::limits::{MAIL_PER_ROUND, MAIL_ROUNDS_PER_TURN, SLOW_SEND, STUCK_SEND};
 use crate::metrics::{Reader, ShardMetrics, Step};
 use crate::shard::controller::{CONTROLLER, Change, Controller, Next};
 use crate::shard::mailbox::{Mail, Post};
@@ -121,6 +121,8 @@ pub struct Reactor<I: Io, A: App> {
     parked: BTreeMap<ShardId, VecDeque<(Ask, Option<ConnId>)>>,
     connections: BTreeMap<ConnId, Connection>,
     slow_sends: SlowSends,
+    /// When a stuck connection may next be closed: what the last one kept takes a moment to come back.
+    next_stuck: Nanos,
     timers: Timers,
     shared: Arc<Shared>,
     offloads: u64,
@@ -163,6 +165,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             parked: BTreeMap::new(),
             connections: BTreeMap::new(),
             slow_sends: SlowSends::default(),
+            next_stuck: Nanos::ZERO,
             timers: Timers::default(),
             shared,
             offloads: 0,
@@ -257,6 +260,9 @@ impl<I: Io, A: App> Reactor<I, A> {
             self.step(AppEvent::Timer(token));
         }
         self.loosen_slow_sends();
+        if self.shard.is_starved() && self.outbox.now >= self.next_stuck {
+            self.give_up_stuck();
+        }
         let now = self.io.now();
         self.shard.observer().step_ended(Step::Events, now);
         self.post.tell_time(now);
@@ -304,6 +310,18 @@ impl<I: Io, A: App> Reactor<I, A> {
         }
     }
 
+    /// Reads wait for memory: has the host close the connection whose send is under way for longest.
+    fn give_up_stuck(&mut self) {
+        let sends = self.connections.iter();
+        let stuck = sends.filter_map(|(conn, connection)| Some((connection.sending.since()?, *conn))).min();
+        if let Some((since, conn)) = stuck
+            && self.outbox.now.since(since) >= STUCK_SEND
+        {
+            self.next_stuck = self.outbox.now + SLOW_SEND;
+            self.step(AppEvent::Stuck(conn));
+        }
+    }
+
     /// Whether there was work so short a time ago that looking for more is cheaper than to be woken for it.
     fn is_spinning(&self) -> bool {
         let spin = self.shard.spin();
@@ -339,7 +357,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             Event::Received(conn, bytes) => self.step(AppEvent::Received(conn, bytes)),
             Event::Sent(conn) => {
                 if let Some(connection) = self.connections.get_mut(&conn) {
-                    connection.sending.settle();
+                    connection.sending.ended();
                 }
                 self.step(AppEvent::SendDone(conn));
             }

@@ -4,7 +4,7 @@
 //! (`metadata/snapshot`); see [`crate::format::metadata`] for both. At every start the log is folded into the snapshot and
 //! emptied: a crash in between leaves frames in the log that the snapshot has already, which are told by their epochs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::Requester;
@@ -113,12 +113,71 @@ struct Pending {
     bytes: u64,
 }
 
+/// How many partitions lie on each slot, over all topics.
+struct Load {
+    counts: Vec<u32>,
+    /// Every slot behind its count.
+    order: BTreeSet<(u32, u32)>,
+    partitions: u64,
+}
+
+impl Load {
+    fn of(metadata: &Metadata) -> Load {
+        let mut load = Load {
+            counts: vec![0; SLOTS as usize],
+            order: (0..SLOTS).map(|slot| (0, slot)).collect(),
+            partitions: 0,
+        };
+        metadata.by_id.values().for_each(|topic| load.add(&topic.slots));
+        load
+    }
+
+    fn add(&mut self, slots: &[Slot]) {
+        slots.iter().for_each(|slot| self.change(*slot, 1));
+    }
+
+    fn remove(&mut self, slots: &[Slot]) {
+        slots.iter().for_each(|slot| self.change(*slot, -1));
+    }
+
+    fn change(&mut self, slot: Slot, by: i32) {
+        self.partitions = self.partitions.saturating_add_signed(by.into());
+        // A slot that does not exist here has no load to be spared.
+        let Some(count) = self.counts.get_mut(slot.0 as usize) else { return };
+        self.order.remove(&(*count, slot.0));
+        *count = count.saturating_add_signed(by);
+        self.order.insert((*count, slot.0));
+    }
+
+    /// Whether the node may have so many partitions more.
+    fn check_room(&self, more: u32) -> Result<(), Refusal> {
+        let fits = self.partitions + u64::from(more) <= u64::from(PARTITIONS_PER_NODE_MAX);
+        if fits { Ok(()) } else { Err(Refusal::TooManyPartitions) }
+    }
+
+    /// Slots for new partitions: each time the one with the fewest so far, the lowest of them.
+    fn least_loaded(&self, partitions: u32) -> Vec<Slot> {
+        let mut others = self.order.iter().copied().peekable();
+        let mut taken: BTreeSet<(u32, u32)> = BTreeSet::new();
+        let mut slots = Vec::with_capacity(partitions as usize);
+        for _ in 0..partitions {
+            let again = taken.first().filter(|taken| others.peek().is_none_or(|other| *taken < other));
+            let next = if again.is_some() { taken.pop_first() } else { others.next() };
+            let (count, slot) = next.expect("there are slots");
+            taken.insert((count + 1, slot));
+            slots.push(Slot(slot));
+        }
+        slots
+    }
+}
+
 /// The one place where metadata changes.
 ///
 /// **Durability.** A change is answered when its frame is written and flushed and every shard has applied its epoch.
 /// One change is under way at a time. After a failed flush nothing is changed any more until a restart.
 pub struct Controller {
     metadata: Arc<Metadata>,
+    load: Load,
     defaults: TopicConfig,
     partitions_default: u32,
     /// The next id for a producer. Those from here to the metadata's mark are written down as given already.
@@ -193,6 +252,18 @@ pub fn new_topic<I: Io>(
     partitions: u32,
     settings: Vec<(String, String)>,
 ) -> Result<(TopicId, MetadataRecord), Refusal> {
+    plan_topic(io, metadata, &Load::of(metadata), defaults, name, partitions, settings)
+}
+
+fn plan_topic<I: Io>(
+    io: &mut I,
+    metadata: &Metadata,
+    load: &Load,
+    defaults: &TopicConfig,
+    name: String,
+    partitions: u32,
+    settings: Vec<(String, String)>,
+) -> Result<(TopicId, MetadataRecord), Refusal> {
     if !is_topic_name(&name) {
         return Err(Refusal::InvalidTopicName);
     }
@@ -202,10 +273,10 @@ pub fn new_topic<I: Io>(
     if partitions == 0 || partitions > PARTITIONS_PER_TOPIC_MAX {
         return Err(Refusal::InvalidPartitions);
     }
-    check_room(metadata, partitions)?;
+    load.check_room(partitions)?;
     configured(defaults, &settings).map_err(Refusal::InvalidConfig)?;
     let id = new_topic_id(io);
-    let slots = least_loaded(metadata, partitions);
+    let slots = load.least_loaded(partitions);
     Ok((id, MetadataRecord::TopicCreated { id, name, config: settings, slots }))
 }
 
@@ -229,9 +300,7 @@ fn apply(metadata: &mut Metadata, record: &MetadataRecord, defaults: &TopicConfi
         }
         MetadataRecord::ProducerIdsGiven { below } => metadata.producer_ids_below = *below,
         MetadataRecord::TopicDeleted { id } => {
-            if let Some(topic) = metadata.by_id.remove(id) {
-                metadata.topics.remove(&topic.name);
-            }
+            metadata.remove(*id);
             metadata.deleted.insert(*id);
         }
         MetadataRecord::DeletionForgotten { id } => {
@@ -272,6 +341,7 @@ impl Controller {
         disk.sync_dir(METADATA)?;
         Ok(Controller {
             next_producer_id: metadata.producer_ids_below,
+            load: Load::of(&metadata),
             metadata,
             defaults: config.topic.clone(),
             partitions_default: config.partitions_default,
@@ -324,7 +394,13 @@ impl Controller {
         }
         self.position += pending.bytes;
         self.last_crc = pending.crc;
-        self.metadata = Arc::clone(&pending.next);
+        let before = std::mem::replace(&mut self.metadata, Arc::clone(&pending.next));
+        if let Some(changed) = self.metadata.changed {
+            let slots =
+                |of: &Metadata| of.by_id.get(&changed).map(|topic| topic.slots.clone()).unwrap_or_default();
+            self.load.remove(&slots(&before));
+            self.load.add(&slots(&self.metadata));
+        }
         out.push(Next::Publish(Arc::clone(&pending.next)));
         let shards = self.metadata.shards;
         self.state = State::Applying(pending, shards);
@@ -367,7 +443,8 @@ impl Controller {
         match change {
             Change::CreateTopic { name, partitions, settings } => {
                 let partitions = partitions.unwrap_or(self.partitions_default);
-                let (id, record) = new_topic(io, &self.metadata, &self.defaults, name, partitions, settings)?;
+                let (metadata, load, defaults) = (&self.metadata, &self.load, &self.defaults);
+                let (id, record) = plan_topic(io, metadata, load, defaults, name, partitions, settings)?;
                 Ok(Prepared::Write(record, Reply::TopicCreated(id)))
             }
             Change::DeleteTopic(id) => {
@@ -379,8 +456,8 @@ impl Controller {
                 if count <= before || count > PARTITIONS_PER_TOPIC_MAX {
                     return Err(Refusal::InvalidPartitions);
                 }
-                check_room(&self.metadata, count - before)?;
-                let slots = least_loaded(&self.metadata, count - before);
+                self.load.check_room(count - before)?;
+                let slots = self.load.least_loaded(count - before);
                 Ok(Prepared::Write(MetadataRecord::PartitionsAdded { id, slots }, Reply::Done))
             }
             Change::ConfigureTopic { topic: id, changes, replace } => {
@@ -424,6 +501,7 @@ impl Controller {
     ) {
         let mut next = Metadata::clone(&self.metadata);
         next.epoch = MetadataEpoch(self.metadata.epoch.0 + 1);
+        next.changed = None;
         apply(&mut next, record, &self.defaults);
         let (frame, crc) = encode_frame(next.epoch, self.last_crc, std::slice::from_ref(record));
         let Some(mut block): Option<Block> = self.pool.block(frame.len()) else {
@@ -434,30 +512,6 @@ impl Controller {
         let bytes = frame.len() as u64;
         self.state = State::Writing(Pending { who, next: Arc::new(next), reply, crc, bytes });
     }
-}
-
-/// Whether the node may have so many partitions more.
-fn check_room(metadata: &Metadata, more: u32) -> Result<(), Refusal> {
-    let now: usize = metadata.by_id.values().map(|topic| topic.slots.len()).sum();
-    let fits = now + more as usize <= PARTITIONS_PER_NODE_MAX as usize;
-    if fits { Ok(()) } else { Err(Refusal::TooManyPartitions) }
-}
-
-/// Slots for new partitions: each time the one with the fewest so far, the lowest of them.
-fn least_loaded(metadata: &Metadata, partitions: u32) -> Vec<Slot> {
-    let mut load: BTreeMap<u32, u32> = (0..SLOTS).map(|slot| (slot, 0)).collect();
-    for slot in metadata.by_id.values().flat_map(|topic| &topic.slots) {
-        *load.entry(slot.0).or_default() += 1;
-    }
-    let mut order: std::collections::BTreeSet<(u32, u32)> =
-        load.into_iter().map(|(slot, count)| (count, slot)).collect();
-    (0..partitions)
-        .map(|_| {
-            let (count, slot) = order.pop_first().expect("there are slots");
-            order.insert((count + 1, slot));
-            Slot(slot)
-        })
-        .collect()
 }
 
 /// A random id: RFC 9562, version 4; never all zeros, which clients take for "none".
@@ -472,3 +526,38 @@ fn new_topic_id<I: Io>(io: &mut I) -> TopicId {
 
 /// The shard that the controller lives on.
 pub const CONTROLLER: ShardId = ShardId(0);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slots(numbers: &[u32]) -> Vec<Slot> {
+        numbers.iter().copied().map(Slot).collect()
+    }
+
+    #[test]
+    fn partitions_go_to_the_slots_with_the_fewest_the_lowest_first() {
+        let mut load = Load::of(&Metadata::default());
+        assert_eq!(load.least_loaded(3), slots(&[0, 1, 2]));
+        load.add(&slots(&[0, 2, 2]));
+        assert_eq!(load.least_loaded(3), slots(&[1, 3, 4]));
+        let all = load.least_loaded(SLOTS + 1);
+        assert_eq!(
+            all[SLOTS as usize - 2..],
+            slots(&[0, 1, 3]),
+            "then each has one, and a second one begins"
+        );
+        load.remove(&slots(&[0, 2, 2]));
+        assert_eq!(load.least_loaded(3), slots(&[0, 1, 2]));
+        assert_eq!(load.partitions, 0);
+    }
+
+    #[test]
+    fn a_node_has_room_for_so_many_partitions_and_not_for_one_more() {
+        let mut load = Load::of(&Metadata::default());
+        assert_eq!(load.check_room(PARTITIONS_PER_NODE_MAX), Ok(()));
+        load.add(&slots(&[7]));
+        assert_eq!(load.check_room(PARTITIONS_PER_NODE_MAX), Err(Refusal::TooManyPartitions));
+        assert_eq!(load.check_room(PARTITIONS_PER_NODE_MAX - 1), Ok(()));
+    }
+}

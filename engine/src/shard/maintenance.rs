@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 
 use super::append::Waiting;
-use super::{Shard, tokens};
+use super::request::Reply;
+use super::{Requester, Shard, tokens};
 use crate::buffer::Slice;
 use crate::error::{IoError, Refusal};
 use crate::format::partition::{SEGMENT_FILES, file_name};
-use crate::io::{DiskDone, Io, Token};
+use crate::io::{DiskDone, Io, Space, Token};
 use crate::journal::{Ended, Grow};
 use crate::limits::{BLOCK_BYTES, JOURNAL_FILES_ROOM};
 use crate::log::table::LogIndex;
@@ -27,6 +28,9 @@ enum Removal {
     EmptyDirectory(String),
 }
 
+/// How soon reads that wait for memory look for it again.
+const STARVED_TURNS: Nanos = Nanos::from_millis(10);
+
 /// The state of a shard's background work.
 pub(super) struct Maintenance {
     journal_directory: String,
@@ -41,6 +45,8 @@ pub(super) struct Maintenance {
     asking: bool,
     /// What the last answer was, less what the journal has taken since; 0 until there is one.
     free_bytes: u64,
+    /// The last answer itself.
+    space: Option<Space>,
     now: Nanos,
     delay: Nanos,
 }
@@ -58,6 +64,7 @@ impl Maintenance {
             removing: None,
             asking: false,
             free_bytes: 0,
+            space: None,
             now: Nanos::ZERO,
             delay: Nanos::from_millis(delete_delay_ms),
         }
@@ -102,7 +109,8 @@ impl Maintenance {
 impl<I: Io> Shard<I> {
     /// When this shard next wants a turn although nothing happens.
     pub fn next_turn_due(&self) -> Nanos {
-        self.maintenance.due()
+        let due = self.maintenance.due();
+        if self.is_starved() { due.min(self.maintenance.now + STARVED_TURNS) } else { due }
     }
 
     /// Looks around: cheap unless something is due.
@@ -124,7 +132,7 @@ impl<I: Io> Shard<I> {
         }
         self.remove_next(io);
         if !std::mem::replace(&mut self.maintenance.asking, true) {
-            io.free_bytes(Token::new(tokens::SPACE, 0));
+            io.space(Token::new(tokens::SPACE, 0));
         }
         // A sealed segment is moved to its file in any case: until then retention cannot work on it.
         let sealed =
@@ -132,6 +140,10 @@ impl<I: Io> Shard<I> {
         if self.trim.may_start(now) && !self.is_poisoned() && self.logs.iter().any(|(_, log)| sealed(log)) {
             self.trim.start(io, &mut self.logs, crate::types::Lsn::ZERO);
         }
+    }
+
+    pub(super) fn tell_space(&mut self, who: Requester) {
+        self.reply(who, Reply::DiskSpace(self.maintenance.space));
     }
 
     /// Whether there is space for another journal file. What must stay free is for settlements, checkpoints and metadata.
@@ -276,7 +288,9 @@ impl<I: Io> Shard<I> {
     /// Refuses appends while there is less space than there must be, and takes them again when there is twice that.
     fn on_space(&mut self, done: Result<DiskDone, IoError>) {
         self.maintenance.asking = false;
-        let Ok(DiskDone::Free(free)) = done else { return };
+        let Ok(DiskDone::Space(space)) = done else { return };
+        let free = space.free_bytes;
+        self.maintenance.space = Some(space);
         self.maintenance.free_bytes = free;
         let least = self.config.disk_free_min_bytes;
         if !self.disk_full && free < least {

@@ -1,7 +1,11 @@
 //! What every shard knows of the whole node: an immutable snapshot per epoch, swapped as one.
+//!
+//! An epoch's maps share with the last one's what has not changed, and it says which topic has: so that a change costs what
+//! it changes, however many topics there are.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use rpds::RedBlackTreeMapSync as SharedMap;
 
 use crate::config::TopicConfig;
 use crate::format::settings::configured;
@@ -58,9 +62,12 @@ pub struct Metadata {
     /// The epoch of this boot, which is every partition's leader epoch.
     pub leader_epoch: LeaderEpoch,
     /// Every topic, by name.
-    pub topics: BTreeMap<String, Arc<Topic>>,
+    pub topics: SharedMap<String, Arc<Topic>>,
     /// The same topics, by id.
-    pub by_id: BTreeMap<TopicId, Arc<Topic>>,
+    pub by_id: SharedMap<TopicId, Arc<Topic>>,
+    /// The topic that this epoch has made, changed or taken away; nothing else differs from the epoch before, but for ids of
+    /// producers.
+    pub changed: Option<TopicId>,
     /// Ids for producers below this one may have been given to somebody.
     pub producer_ids_below: u64,
     /// Owners that are no more, and whose bytes a journal may still hold.
@@ -76,8 +83,18 @@ impl Metadata {
     /// Puts a topic in, in the place of the one with its id.
     pub fn put(&mut self, topic: Topic) {
         let topic = Arc::new(topic);
-        self.topics.insert(topic.name.clone(), Arc::clone(&topic));
-        self.by_id.insert(topic.id, topic);
+        self.topics.insert_mut(topic.name.clone(), Arc::clone(&topic));
+        self.changed = Some(topic.id);
+        self.by_id.insert_mut(topic.id, topic);
+    }
+
+    /// Takes a topic away.
+    pub fn remove(&mut self, id: TopicId) {
+        if let Some(topic) = self.by_id.get(&id).cloned() {
+            self.topics.remove_mut(&topic.name);
+            self.by_id.remove_mut(&id);
+        }
+        self.changed = Some(id);
     }
 
     /// The shard that serves a partition.
@@ -88,13 +105,25 @@ impl Metadata {
 
     /// The partitions that a shard serves.
     pub fn partitions_of(&self, shard: ShardId) -> impl Iterator<Item = (PartitionId, &Arc<Topic>)> {
-        self.by_id.values().flat_map(move |topic| {
-            topic
-                .slots
-                .iter()
-                .enumerate()
-                .filter(move |(_, slot)| slot.shard(self.shards) == shard)
-                .map(move |(index, _)| (PartitionId { topic: topic.id, index: index as u32 }, topic))
-        })
+        self.by_id.values().flat_map(move |topic| self.of_topic(topic, shard))
+    }
+
+    /// The partitions of one topic that a shard serves; none if there is no such topic.
+    pub fn partitions_in(
+        &self,
+        topic: TopicId,
+        shard: ShardId,
+    ) -> impl Iterator<Item = (PartitionId, &Arc<Topic>)> {
+        self.by_id.get(&topic).into_iter().flat_map(move |topic| self.of_topic(topic, shard))
+    }
+
+    fn of_topic<'a>(
+        &self,
+        topic: &'a Arc<Topic>,
+        shard: ShardId,
+    ) -> impl Iterator<Item = (PartitionId, &'a Arc<Topic>)> + use<'a> {
+        let shards = self.shards;
+        let slots = topic.slots.iter().enumerate().filter(move |(_, slot)| slot.shard(shards) == shard);
+        slots.map(move |(index, _)| (PartitionId { topic: topic.id, index: index as u32 }, topic))
     }
 }

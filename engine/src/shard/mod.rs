@@ -231,6 +231,7 @@ impl<I: Io> Shard<I> {
             Request::Find { partition, target } => self.find(io, who, partition, target),
             Request::EpochEnd { partition, epoch } => self.epoch_end(who, partition, epoch),
             Request::Extents(partitions) => self.extents(who, &partitions),
+            Request::DiskSpace => self.tell_space(who),
             Request::TrimLog { partition, before } => self.trim_log(who, partition, before),
             Request::CreateTopic { .. }
             | Request::DeleteTopic(_)
@@ -338,6 +339,9 @@ impl<I: Io> Shard<I> {
         let ended = self.trim.advance(io, &mut self.journal, &mut self.logs, unsubmitted);
         self.on_trim_ended(io, ended);
         self.maintain(io);
+        if self.is_starved() {
+            self.read_queued(io);
+        }
         self.submit(io);
         self.reads.readers.close_idle(io);
         self.observer.step_ended(Step::Background, io.now());
@@ -480,13 +484,14 @@ impl<I: Io> Shard<I> {
     /// Swaps the metadata: makes the logs that are new here, and takes those away whose topics are gone. The
     /// directories of the latter are renamed by the returned names, which is to be done before the change is answered.
     pub fn apply(&mut self, metadata: Arc<Metadata>) -> Vec<(String, String)> {
+        assert_eq!(metadata.epoch.0, self.metadata.epoch.0 + 1, "every shard applies every epoch");
         let mut renames = Vec::new();
-        let gone: Vec<PartitionId> = self
-            .logs
-            .iter()
-            .map(|(_, log)| log.id)
-            .filter(|id| !metadata.by_id.contains_key(&id.topic))
-            .collect();
+        let Some(changed) = metadata.changed else {
+            self.metadata = metadata;
+            return renames;
+        };
+        let before = self.metadata.partitions_in(changed, self.id).map(|(id, _)| id);
+        let gone: Vec<PartitionId> = before.filter(|_| !metadata.by_id.contains_key(&changed)).collect();
         for id in gone {
             let Some((index, log)) = self.logs.remove(id) else { continue };
             self.producers -= log.producers.len();
@@ -501,7 +506,7 @@ impl<I: Io> Shard<I> {
             self.maintenance.remove_directory(&to);
             renames.push((log.directory, to));
         }
-        for (id, topic) in metadata.partitions_of(self.id) {
+        for (id, topic) in metadata.partitions_in(changed, self.id) {
             let config = Arc::new(topic.config.clone());
             match self.logs.find(id).and_then(|index| self.logs.get_mut(index)) {
                 Some(log) if *log.config != *config => log.config = config,

@@ -225,8 +225,8 @@ impl Io for CanaryIo {
     fn list(&mut self, token: Token, path: &str) {
         self.io.list(token, path);
     }
-    fn free_bytes(&mut self, token: Token) {
-        self.io.free_bytes(token);
+    fn space(&mut self, token: Token) {
+        self.io.space(token);
     }
     fn listen(&mut self, token: Token, address: SocketAddr) {
         self.io.listen(token, address);

@@ -158,7 +158,7 @@ impl Io for SimIo {
         self.start_on_path(token, OpKind::List, path, |_| Step::List);
     }
 
-    fn free_bytes(&mut self, token: Token) {
+    fn space(&mut self, token: Token) {
         self.start_on_path(token, OpKind::FreeBytes, "", |_| Step::FreeBytes);
     }
 

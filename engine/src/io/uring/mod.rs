@@ -268,11 +268,11 @@ impl Io for Uring {
         });
     }
 
-    fn free_bytes(&mut self, token: Token) {
+    fn space(&mut self, token: Token) {
         let root = self.root.clone();
         self.call(token, move || {
             let root = File::open(root)?;
-            Ok(DiskDone::Free(disk::free_bytes(&root)?))
+            Ok(DiskDone::Space(disk::space(&root)?))
         });
     }
 
