@@ -50,7 +50,7 @@ impl Workload {
                 self.acked += 1;
                 let partition = self.model.sent[&id].partition;
                 if let Some(owner) = node.metadata(shard).shard_of(partition)
-                    && self.poisoned.contains(&owner)
+                    && self.poisoned.contains(&(shard, owner))
                     && durability == Durability::Durable
                     && self.producer_of(id).is_none()
                 {
@@ -180,7 +180,7 @@ impl Workload {
             Refusal::UnknownPartition => self.model.is_going(partition.topic),
             Refusal::Poisoned => {
                 if let Some(owner) = node.metadata(shard).shard_of(partition) {
-                    self.poisoned.insert(owner);
+                    self.poisoned.insert((shard, owner));
                 }
                 self.demand.poison
             }
