@@ -130,6 +130,10 @@ pub const SETTING_BYTES_MAX: usize = 32_767;
 pub const PRODUCER_IDS_PER_RECORD: u64 = 1_000;
 /// Slots that partitions are placed on. A multiple of every sensible number of shards, so that they stay even.
 pub const SLOTS: u32 = 5040;
+/// Bytes that the metadata log is written in advance with. When they are used up it is folded into the snapshot.
+pub const METADATA_LOG_BYTES: u64 = 1 << 20;
+/// Deletions that are forgotten at a time.
+pub const DELETIONS_FORGOTTEN_MAX: usize = 1_000;
 /// Changes of metadata that wait for their turn; more are refused.
 pub const METADATA_CHANGES_WAITING_MAX: usize = 10_000;
 /// Shards in one process.

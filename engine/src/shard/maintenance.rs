@@ -121,7 +121,9 @@ impl<I: Io> Shard<I> {
         if now >= self.maintenance.next_retention {
             self.maintenance.next_retention = now + Nanos::from_millis(self.config.retention_check_ms);
             self.retain(io);
+            self.hasten_departures(io);
         }
+        self.settle_departures(io);
         self.remove_next(io);
         if !std::mem::replace(&mut self.maintenance.asking, true) {
             io.free_bytes(Token::new(tokens::SPACE, 0));

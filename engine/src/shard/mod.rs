@@ -7,9 +7,11 @@
 mod append;
 mod commits;
 pub mod controller;
+mod departures;
 pub mod mailbox;
 mod maintenance;
 pub mod metadata;
+mod metadata_log;
 mod moving;
 pub mod observer;
 mod reads;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 
 use append::{Placing, Waiting};
 use commits::{Commits, Watches};
+use departures::Departures;
 use maintenance::Maintenance;
 use observer::Observer;
 use reads::Reads;
@@ -42,7 +45,7 @@ use crate::log::table::{LogIndex, Logs};
 use crate::log::{Log, paths};
 use crate::metrics::Step;
 use crate::time::Nanos;
-use crate::types::{Lsn, Offset, PartitionId, ShardId};
+use crate::types::{Lsn, MetadataEpoch, Offset, PartitionId, ShardId};
 use metadata::Metadata;
 
 /// Who asked: a shard, and how its host calls the request.
@@ -64,6 +67,8 @@ pub enum Output {
     Watching(Requester),
     /// A watch's condition holds.
     Woken(Requester, WatchId),
+    /// Nothing is left here of topics that were deleted up to this epoch. For the controller.
+    Clear(MetadataEpoch),
 }
 
 /// The memory of one shard, by what it is for.
@@ -142,6 +147,7 @@ pub struct Shard<I: Io> {
     commits: Commits,
     watches: Watches,
     trimmed: VecDeque<Trimmed>,
+    departures: Departures,
     reads: Reads,
     maintenance: Maintenance,
     disk_full: bool,
@@ -258,6 +264,7 @@ impl<I: Io> Shard<I> {
             }
             tokens::COLD => self.on_cold(io, token, done),
             tokens::MAP => self.reads.readers.on_mapped(io, done),
+            tokens::DEPARTURES => self.on_directories_flushed(done),
             tokens::GROW | tokens::REMOVE | tokens::SPACE => self.on_maintenance(io, token, done),
             owner => panic!("a completion for owner {owner}, which this shard does not know"),
         }
@@ -487,6 +494,9 @@ impl<I: Io> Shard<I> {
             .map(|(_, log)| log.id)
             .filter(|id| !metadata.by_id.contains_key(&id.topic))
             .collect();
+        if !gone.is_empty() {
+            self.departures.leave(metadata.epoch, self.journal.last_lsn(), self.trim.states_taken());
+        }
         for id in gone {
             let Some((index, log)) = self.logs.remove(id) else { continue };
             self.producers -= log.producers.len();

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::commits::{Commits, Watches};
+use super::departures::Departures;
 use super::maintenance::Maintenance;
 use super::metadata::Metadata;
 use super::observer::Observer;
@@ -93,6 +94,7 @@ impl<I: Io> Shard<I> {
             checkpoint.replay_lsn,
             &mut |lsn, record, payload| rebuild.record(lsn, record, payload),
         )?;
+        let departures = Departures::new(rebuild.met_deleted(), metadata.epoch, recovered.last_lsn);
         let logs = rebuild.finish(&mut disk)?;
         let report =
             Report { journal_bytes: recovered.bytes, last_lsn: recovered.last_lsn, logs: logs.len() };
@@ -128,6 +130,7 @@ impl<I: Io> Shard<I> {
             commits: Commits::default(),
             watches: Watches::default(),
             trimmed: VecDeque::new(),
+            departures,
             disk_full: false,
             producers,
             outputs: VecDeque::new(),

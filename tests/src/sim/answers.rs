@@ -140,9 +140,6 @@ impl Workload {
                     }
                 }
             }
-            (Op::Delete(id), Reply::Refused(Refusal::DiskFull)) if self.demand.full_disk => {
-                self.model.topics.insert(id, Topic::Live);
-            }
             (_, reply) => self.model.violated(format!("an answer of the wrong kind: {reply:?}")),
         }
     }

@@ -129,7 +129,12 @@ impl<'a> Run<'a> {
         if scenario.canary == Canary::LyingFlush {
             faults.flush_lie = 0.2;
         }
-        let config = config(&mut random);
+        let mut config = config(&mut random);
+        config.metadata_log_bytes = match theme {
+            // Room for all deletions while the disk is full.
+            Theme::FullDisk => 256 << 10,
+            _ => (16 << 10) << (scenario.seed % 3),
+        };
         let demand = Demand {
             under_way: random.between(2, 24) as usize,
             topics: topics(&mut random),
@@ -446,6 +451,13 @@ impl<'a> Run<'a> {
                     self.workload.model.violated(format!("shard {shard} is idle and holds {memory:?}"));
                 }
             }
+        }
+        // A shard begins a round for the sake of deletions after so many checks of retention.
+        let forgets_in_time =
+            self.config.retention_check_ms < 2_000 && self.scenario.theme != Theme::BadSegments;
+        let remembered = node.metadata(ShardId(0)).deleted.len();
+        if remembered > 0 && forgets_in_time && !self.workload.any_poisoned() {
+            self.workload.model.violated(format!("{remembered} deletions are remembered for good"));
         }
         for wire in &node.wires {
             wire.borrow_mut().idle = false;
