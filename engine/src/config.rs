@@ -26,6 +26,8 @@ pub struct Config {
     pub spin_us: u64,
     /// How often retention is checked.
     pub retention_check_ms: u64,
+    /// How often every stored segment is read and checked; 0 is never.
+    pub scrub_interval_ms: u64,
     /// How long a deleted file stays readable before it is unlinked.
     pub delete_delay_ms: u64,
     /// What a new topic gets where its creator does not say.
@@ -46,6 +48,7 @@ impl Default for Config {
             map_segments: true,
             spin_us: 0,
             retention_check_ms: 300_000,
+            scrub_interval_ms: 7 * 24 * 3_600_000,
             delete_delay_ms: 60_000,
             topic: TopicConfig::default(),
             partitions_default: 1,

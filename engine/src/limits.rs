@@ -58,6 +58,13 @@ pub const COLD_READS_WAITING_MAX: usize = 4096;
 /// Files that a shard keeps open for reading.
 pub const OPEN_SEGMENTS_MAX: usize = 256;
 
+/// Bytes that the scrub reads in a second, at most.
+pub const SCRUB_BYTES_PER_SECOND: usize = 4 << 20;
+/// What each of its steps counts for, however little it reads.
+pub const SCRUB_STEP_BYTES_MIN: usize = 64 << 10;
+/// Logs that the scrub looks at for something to read, in one turn.
+pub const SCRUB_LOGS_PER_TURN: usize = 1_000;
+
 /// Bytes of segments that a shard maps; the kernel's page tables for them take 1/512 of that.
 pub const MAPPED_BYTES_MAX: usize = 16 << 30;
 /// Maps that may wait for slow readers to be unmapped. At this many, no more segments are mapped.

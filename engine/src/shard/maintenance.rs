@@ -124,6 +124,7 @@ impl<I: Io> Shard<I> {
             self.hasten_departures(io);
         }
         self.settle_departures(io);
+        self.scrub_tick(io, now);
         self.remove_next(io);
         if !std::mem::replace(&mut self.maintenance.asking, true) {
             io.free_bytes(Token::new(tokens::SPACE, 0));

@@ -17,6 +17,7 @@ pub mod observer;
 mod reads;
 pub mod recovery;
 pub mod request;
+mod scrub;
 pub mod tokens;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -29,6 +30,7 @@ use maintenance::Maintenance;
 use observer::Observer;
 use reads::Reads;
 use request::{AppToken, Reply, Request, WatchId};
+use scrub::Scrubbing;
 
 use crate::buffer::{Block, Pool};
 use crate::config::Config;
@@ -148,6 +150,7 @@ pub struct Shard<I: Io> {
     watches: Watches,
     trimmed: VecDeque<Trimmed>,
     departures: Departures,
+    scrubbing: Scrubbing,
     reads: Reads,
     maintenance: Maintenance,
     disk_full: bool,
@@ -264,6 +267,7 @@ impl<I: Io> Shard<I> {
             }
             tokens::COLD => self.on_cold(io, token, done),
             tokens::MAP => self.reads.readers.on_mapped(io, done),
+            tokens::SCRUB => self.on_scrub(io, token, done),
             tokens::DEPARTURES => self.on_directories_flushed(done),
             tokens::GROW | tokens::REMOVE | tokens::SPACE => self.on_maintenance(io, token, done),
             owner => panic!("a completion for owner {owner}, which this shard does not know"),

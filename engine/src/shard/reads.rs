@@ -72,6 +72,11 @@ impl Reads {
         while self.ahead.pop_front_if(|ahead| now.since(ahead.since) > AHEAD_KEPT).is_some() {}
     }
 
+    /// Whether somebody waits for a file to be read.
+    pub fn is_busy(&self) -> bool {
+        !self.queue.is_empty() || self.under_way() > 0
+    }
+
     fn under_way(&self) -> usize {
         self.jobs.iter().flatten().count()
     }
@@ -138,12 +143,15 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    /// Whether there are commits, or were until just now.
+    pub(super) fn is_committing(&self, io: &I) -> bool {
+        self.journal.is_in_flight() || io.now().since(self.journal.flushed_at()) < COMMITS_PAUSE
+    }
+
     /// Cold reads that may be under way: fewer while there are commits, for the disk serves one after the other, and a
     /// commit's write would wait behind all of them.
     fn cold_reads_max(&self, io: &I) -> usize {
-        let committing =
-            self.journal.is_in_flight() || io.now().since(self.journal.flushed_at()) < COMMITS_PAUSE;
-        if committing { COLD_READS_BESIDE_COMMITS } else { COLD_READS_IN_FLIGHT }
+        if self.is_committing(io) { COLD_READS_BESIDE_COMMITS } else { COLD_READS_IN_FLIGHT }
     }
 
     /// Reads what a reader will ask for next, while it is served what it has asked for; unless others wait for the disk.

@@ -10,6 +10,7 @@ use super::maintenance::Maintenance;
 use super::metadata::Metadata;
 use super::observer::Observer;
 use super::reads::Reads;
+use super::scrub::Scrubbing;
 use super::{Pools, Shard, TailGroup, tokens};
 use crate::config::Config;
 use crate::error::Fatal;
@@ -116,6 +117,7 @@ impl<I: Io> Shard<I> {
                 pools.staging.clone(),
             ),
             reads: Reads::new(config.map_segments),
+            scrubbing: Scrubbing::new(config.scrub_interval_ms),
             config,
             metadata,
             logs,
