@@ -12,7 +12,7 @@ use millstream_engine::io::sim::{Crash, Survivors, World};
 use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::{PartitionId, TopicId};
-use millstream_tests::crash::at_every_crash_point;
+use millstream_tests::crash::{at_every_crash_point, at_every_nth_crash_point};
 use millstream_tests::solo::{self, Solo};
 
 /// Bytes of the metadata log: eight small changes, of which two are for deletions.
@@ -20,7 +20,7 @@ const LOG_BYTES: u64 = 32 << 10;
 /// In which a deletion is forgotten although nothing else happens.
 const LONG: Nanos = Nanos::from_millis(16_000);
 /// Of the points of the longest story, every so many-th.
-const STRIDE: u64 = 3;
+const STRIDE: usize = 4;
 
 fn config() -> Config {
     Config { metadata_log_bytes: LOG_BYTES, retention_check_ms: 100, delete_delay_ms: 100, ..solo::config() }
@@ -110,10 +110,9 @@ fn a_crash_at_any_point_of_forgetting_leaves_a_directory_that_opens() {
             *forgotten.borrow_mut() += usize::from(remembered(&node) == 0);
         }
     };
-    let points = at_every_crash_point(set_up, run, |world, point| {
-        if point % STRIDE != 0 {
-            return;
-        }
+    let disk = set_up().snapshot_disk();
+    let set_up = || World::from_disk(7, disk.clone(), Faults::default());
+    let points = at_every_nth_crash_point(STRIDE, set_up, run, |world, point| {
         for crash in [Crash::Kill, Crash::Power(Survivors::None), Crash::Power(Survivors::Some)] {
             let world = crashed(world, crash, point);
             let mut node = start(&world);

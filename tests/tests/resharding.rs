@@ -10,7 +10,7 @@ use millstream_engine::types::{Durability, Offset, PartitionId, ShardId, TopicId
 use millstream_tests::sim::audit::ask;
 use millstream_tests::sim::canary::{Cage, Canary};
 use millstream_tests::sim::node::SimNode;
-use millstream_tests::{crash::at_every_crash_point, solo};
+use millstream_tests::{crash::at_every_nth_crash_point, solo};
 
 use millstream_engine::format::batch::BatchBuilder;
 use millstream_engine::format::settings::to_pairs;
@@ -18,7 +18,7 @@ use millstream_engine::format::settings::to_pairs;
 const PARTITIONS: u32 = 3;
 const APPENDS: u64 = 4;
 /// Of the points, every so many-th.
-const STRIDE: u64 = 5;
+const STRIDE: usize = 7;
 
 fn config(shards: u16) -> Config {
     Config { shards, scrub_interval_ms: 0, ..solo::config() }
@@ -98,16 +98,15 @@ fn a_move_to_other_shards_that_is_cut_off_anywhere_loses_nothing() {
             drop(node);
         }
     };
-    let points = at_every_crash_point(killed, run, |world, point| {
-        if point % STRIDE != 0 {
-            return;
-        }
+    let disk = killed().snapshot_disk();
+    let set_up = || World::from_disk(9, disk.clone(), Faults::default());
+    let points = at_every_nth_crash_point(STRIDE, set_up, run, |world, point| {
         let (crash, shards) = [
             (Crash::Power(Survivors::None), 3),
             (Crash::Kill, 3),
             (Crash::Power(Survivors::Some), 1),
             (Crash::Power(Survivors::None), 2),
-        ][(point / STRIDE % 4) as usize];
+        ][(point % 4) as usize];
         world.crash(crash);
         let mut node = start(world, shards).expect("nobody stops the machine");
         let place = format!("point {point}, {crash:?}, then {shards} shards");

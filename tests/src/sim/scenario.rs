@@ -452,7 +452,8 @@ impl<'a> Run<'a> {
         let forgets_in_time =
             self.config.retention_check_ms < 2_000 && self.scenario.theme != Theme::BadSegments;
         let remembered = node.metadata(ShardId(0)).deleted.len();
-        if remembered > 0 && forgets_in_time && !self.workload.any_poisoned() {
+        let poisoned = (0..node.shards()).any(|shard| node.shard(ShardId(shard)).is_poisoned());
+        if remembered > 0 && forgets_in_time && !poisoned {
             self.workload.model.violated(format!("{remembered} deletions are remembered for good"));
         }
         for wire in &node.wires {
