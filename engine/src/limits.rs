@@ -63,6 +63,13 @@ pub const COLD_READS_WAITING_MAX: usize = 4096;
 /// Files that a shard keeps open for reading.
 pub const OPEN_SEGMENTS_MAX: usize = 256;
 
+/// Bytes that the scrub reads in a second, at most.
+pub const SCRUB_BYTES_PER_SECOND: usize = 4 << 20;
+/// What each of its steps counts for, however little it reads.
+pub const SCRUB_STEP_BYTES_MIN: usize = 64 << 10;
+/// Logs that the scrub looks at for something to read, in one turn.
+pub const SCRUB_LOGS_PER_TURN: usize = 1_000;
+
 /// Bytes of segments that a shard maps; the kernel's page tables for them take 1/512 of that.
 pub const MAPPED_BYTES_MAX: usize = 16 << 30;
 /// Maps that may wait for slow readers to be unmapped. At this many, no more segments are mapped.
@@ -138,6 +145,10 @@ pub const SETTING_BYTES_MAX: usize = 32_767;
 pub const PRODUCER_IDS_PER_RECORD: u64 = 1_000;
 /// Slots that partitions are placed on. A multiple of every sensible number of shards, so that they stay even.
 pub const SLOTS: u32 = 5040;
+/// Bytes that the metadata log is written in advance with. When they are used up it is folded into the snapshot.
+pub const METADATA_LOG_BYTES: u64 = 1 << 20;
+/// Deletions that are forgotten at a time.
+pub const DELETIONS_FORGOTTEN_MAX: usize = 1_000;
 /// Changes of metadata that wait for their turn; more are refused.
 pub const METADATA_CHANGES_WAITING_MAX: usize = 10_000;
 /// Shards in one process.

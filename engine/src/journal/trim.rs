@@ -81,6 +81,9 @@ pub struct Trim {
     failures: BTreeMap<(LogIndex, Offset), u32>,
     failed: Option<IoError>,
     not_before: Nanos,
+    /// States taken so far, and what the checkpoint on disk is: which of them, and from where it has the journal replayed.
+    taken: u64,
+    durable: (u64, Lsn),
     /// Segments whose files have grown: what is cached of them, their indexes above all, is outdated.
     drained: Vec<(LogIndex, Offset)>,
 }
@@ -102,6 +105,8 @@ impl Trim {
             failures: BTreeMap::new(),
             failed: None,
             not_before: Nanos::ZERO,
+            taken: 0,
+            durable: (0, Lsn::ZERO),
             drained: Vec::new(),
         }
     }
@@ -114,6 +119,16 @@ impl Trim {
     /// Whether a round may start: none is under way, and the last one did not fail just now.
     pub fn may_start(&self, now: Nanos) -> bool {
         self.is_idle() && now >= self.not_before
+    }
+
+    /// States taken so far. A checkpoint of one of them may come to be on disk, or is.
+    pub fn states_taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Whether the checkpoint on disk is of a later state than these, and the journal is replayed from behind `lsn`.
+    pub fn is_beyond(&self, states: u64, lsn: Lsn) -> bool {
+        self.durable.0 > states && self.durable.1 > lsn
     }
 
     /// Segments whose files have grown since this was last asked.
@@ -193,6 +208,7 @@ impl Trim {
                         shard: self.shard,
                         partitions: logs.iter().map(|(_, log)| log.state()).collect(),
                     };
+                    self.taken += 1;
                     self.phase = Phase::Settling(Taken { lsn, needed, bytes: checkpoint.encode() });
                 }
                 Phase::Settling(taken) => {
@@ -229,6 +245,7 @@ impl Trim {
                 Ok(false) => None,
                 Ok(true) => {
                     journal.files_mut().recycle(needed);
+                    self.durable = (self.taken, needed);
                     self.phase = Phase::Idle;
                     Some(Ended::Done)
                 }

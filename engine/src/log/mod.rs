@@ -11,6 +11,7 @@ pub mod producers;
 pub mod readers;
 pub mod recovery;
 pub mod scanner;
+pub mod scrub;
 pub mod segment;
 pub mod summing;
 pub mod table;

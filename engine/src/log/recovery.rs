@@ -73,6 +73,8 @@ pub struct Rebuild {
     deleted: BTreeSet<TopicId>,
     checkpoint_lsn: Lsn,
     now: WallMs,
+    /// Whether there was anything of a deleted owner.
+    met_deleted: bool,
     chains: BTreeMap<PartitionId, Chain>,
     pending: BTreeMap<LogIndex, Pending>,
     /// Batches behind a gap, without a gap among themselves.
@@ -89,10 +91,11 @@ impl Rebuild {
         states: &[PartitionState],
         now: WallMs,
     ) -> Result<Rebuild, String> {
+        let mut met_deleted = false;
         for state in states {
             match logs.find(state.id).and_then(|index| logs.get_mut(index)) {
                 Some(log) => restore(log, state),
-                None if deleted.contains(&state.id.topic) => {}
+                None if deleted.contains(&state.id.topic) => met_deleted = true,
                 None => {
                     return Err(format!("it holds partition {}, which the metadata does not know", state.id));
                 }
@@ -103,16 +106,23 @@ impl Rebuild {
             deleted,
             checkpoint_lsn,
             now,
+            met_deleted,
             chains: BTreeMap::new(),
             pending: BTreeMap::new(),
             aside: BTreeMap::new(),
         })
     }
 
+    /// Whether the checkpoint or the journal holds anything of owners that are no more, and must not be forgotten yet.
+    pub fn met_deleted(&self) -> bool {
+        self.met_deleted
+    }
+
     /// Takes one journal record, in order.
     pub fn record(&mut self, lsn: Lsn, record: &RecordHeader, payload: Slice) -> Result<(), String> {
         let Some(index) = self.logs.find(record.partition) else {
             if self.deleted.contains(&record.partition.topic) {
+                self.met_deleted = true;
                 return Ok(()); // L7
             }
             return Err(format!(

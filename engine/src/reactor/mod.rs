@@ -29,7 +29,7 @@ use crate::shard::metadata::Metadata;
 use crate::shard::request::{AppToken, Reply, Request, WatchId};
 use crate::shard::{self, Requester, Shard, tokens};
 use crate::time::Nanos;
-use crate::types::ShardId;
+use crate::types::{MetadataEpoch, ShardId};
 
 /// What one shard asks of another. Each is answered by one [`Answer`], which gives back the room it took.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub enum Ask {
     Adopt(Socket),
     /// Apply this metadata.
     Apply(Arc<Metadata>),
+    /// Nothing is left of topics that were deleted up to this epoch.
+    Clear(MetadataEpoch),
 }
 
 /// The answer to an [`Ask`].
@@ -130,6 +132,8 @@ pub struct Reactor<I: Io, A: App> {
     /// Directory renames that must be done before a change of metadata counts as applied here.
     renames: VecDeque<(String, String)>,
     applying: Option<ShardId>,
+    /// Whether all of them were done.
+    renamed: bool,
     /// The next rename waits for a removal.
     rename_waits: bool,
     listening: Option<Result<SocketAddr, IoError>>,
@@ -172,6 +176,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             offloaded: BTreeMap::new(),
             renames: VecDeque::new(),
             applying: None,
+            renamed: true,
             rename_waits: false,
             listening: None,
             last_busy: Nanos::ZERO,
@@ -339,6 +344,7 @@ impl<I: Io, A: App> Reactor<I, A> {
                         && error != IoError::NotFound
                     {
                         tracing::warn!(%error, "a deleted topic's directory could not be renamed; the next start removes it");
+                        self.renamed = false;
                     }
                     return self.rename_next();
                 }
@@ -506,6 +512,15 @@ impl<I: Io, A: App> Reactor<I, A> {
                 self.shared.connections[usize::from(self.shard.id().0)].fetch_add(1, Ordering::Relaxed);
                 self.step(AppEvent::Accepted { conn, peer, local });
             }
+            Ask::Clear(upto) => {
+                self.post.reply(from, Answer::Noted);
+                let mut next = Vec::new();
+                if let Some(controller) = &mut self.controller {
+                    let token = Token::new(tokens::METADATA, FRAME);
+                    controller.clear(&mut self.io, token, from, upto, &mut next);
+                }
+                self.on_controller(next);
+            }
             Ask::Apply(metadata) => {
                 self.renames = self.shard.apply(metadata).into();
                 self.outbox.metadata = Arc::clone(self.shard.metadata());
@@ -551,6 +566,7 @@ impl<I: Io, A: App> Reactor<I, A> {
         if let Some((from, to)) = self.renames.pop_front() {
             self.io.rename(Token::new(tokens::METADATA, RENAME), &from, &to);
         } else if let Some(controller) = self.applying.take() {
+            self.shard.departed(std::mem::replace(&mut self.renamed, true));
             self.post.reply(controller, Answer::Applied);
         }
     }
@@ -562,6 +578,7 @@ impl<I: Io, A: App> Reactor<I, A> {
                 shard::Output::Reply(who, reply) => {
                     self.post.reply(who.shard, Answer::Engine(who.token, reply));
                 }
+                shard::Output::Clear(upto) => self.send(CONTROLLER, Ask::Clear(upto), None),
                 shard::Output::Woken(who, watch) => self.send(who.shard, Ask::Woken(who.token, watch), None),
             }
         }

@@ -1,32 +1,27 @@
 //! Changes of the metadata, one after the other: written to the metadata log, applied by every shard, then answered.
 //!
 //! The controller lives on shard 0. Its log is a file of its own (`metadata/log`) behind a snapshot
-//! (`metadata/snapshot`); see [`crate::format::metadata`] for both. At every start the log is folded into the snapshot and
-//! emptied: a crash in between leaves frames in the log that the snapshot has already, which are told by their epochs.
+//! (`metadata/snapshot`); see [`crate::format::metadata`] for both, and [`super::metadata_log`] for how they are written.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::Requester;
 use super::metadata::{Metadata, Topic};
+use super::metadata_log::{Folded, LOG, METADATA, MetadataLog, Room, SNAPSHOT};
 use super::request::{Reply, Request};
-use crate::buffer::{Block, Pool};
+use crate::buffer::Pool;
 use crate::config::{Config, TopicConfig};
 use crate::error::{Fatal, IoError, Refusal};
 use crate::format::metadata::{End, MetadataRecord, encode_frame, scan};
 use crate::format::partition::is_topic_name;
 use crate::format::settings::configured;
-use crate::io::{Blocking, DiskDone, FileId, Io, OpenMode, Token};
+use crate::io::{Blocking, DiskDone, Io, Token};
 use crate::limits::{
-    METADATA_CHANGES_WAITING_MAX, PARTITIONS_PER_NODE_MAX, PARTITIONS_PER_TOPIC_MAX, PRODUCER_IDS_PER_RECORD,
-    SLOTS,
+    DELETIONS_FORGOTTEN_MAX, METADATA_CHANGES_WAITING_MAX, PARTITIONS_PER_NODE_MAX, PARTITIONS_PER_TOPIC_MAX,
+    PRODUCER_IDS_PER_RECORD, SLOTS,
 };
 use crate::types::{MetadataEpoch, ShardId, Slot, TopicId};
-
-/// The directory of the metadata log.
-pub const METADATA: &str = "metadata";
-const SNAPSHOT: &str = "metadata/snapshot";
-const LOG: &str = "metadata/log";
 
 /// A change that somebody wants.
 #[derive(Debug)]
@@ -101,16 +96,23 @@ enum State {
     Idle,
     Writing(Pending),
     Applying(Pending, u16),
+    /// The log is put into the snapshot; then comes the change that had no room.
+    Folding(Option<Asked>),
     /// A frame could not be made durable: what the log holds is unknown until the next start reads it.
     Broken,
 }
 
+/// Records that somebody waits for, or nobody.
+struct Asked {
+    records: Vec<MetadataRecord>,
+    answer: Option<(Requester, Reply)>,
+}
+
 struct Pending {
-    who: Requester,
+    asked: Asked,
     next: Arc<Metadata>,
-    reply: Reply,
-    crc: u32,
-    bytes: u64,
+    /// The frame's checksum and length.
+    frame: (u32, u64),
 }
 
 /// How many partitions lie on each slot, over all topics.
@@ -182,10 +184,12 @@ pub struct Controller {
     partitions_default: u32,
     /// The next id for a producer. Those from here to the metadata's mark are written down as given already.
     next_producer_id: u64,
-    file: FileId,
-    pool: Pool,
-    position: u64,
-    last_crc: u32,
+    log: MetadataLog,
+    /// Topics that are no more, by the epoch in which they went, and up to which epoch each shard has nothing left of such.
+    deleted: VecDeque<(MetadataEpoch, TopicId)>,
+    clear: Vec<MetadataEpoch>,
+    /// Whether to look for what may be forgotten.
+    forgets: bool,
     queue: VecDeque<(Requester, Change)>,
     state: State,
 }
@@ -335,20 +339,16 @@ impl Controller {
         config: &Config,
         pool: Pool,
     ) -> Result<Controller, Fatal> {
-        let (file, _) = disk.open(LOG, OpenMode::Direct)?;
-        disk.set_len(file, LOG, 0)?;
-        disk.flush(file, LOG)?;
-        disk.sync_dir(METADATA)?;
         Ok(Controller {
             next_producer_id: metadata.producer_ids_below,
             load: Load::of(&metadata),
+            log: MetadataLog::start(disk, config.metadata_log_bytes, pool)?,
+            deleted: metadata.deleted.iter().map(|id| (metadata.epoch, *id)).collect(),
+            clear: vec![MetadataEpoch(0); usize::from(metadata.shards)],
+            forgets: false,
             metadata,
             defaults: config.topic.clone(),
             partitions_default: config.partitions_default,
-            file,
-            pool,
-            position: 0,
-            last_crc: 0,
             queue: VecDeque::new(),
             state: State::Idle,
         })
@@ -370,7 +370,7 @@ impl Controller {
         self.advance(io, token, out);
     }
 
-    /// The frame being written is durable, or is not.
+    /// What was written is durable, or is not: a frame, or a step of a fold.
     pub fn on_done<I: Io>(
         &mut self,
         io: &mut I,
@@ -378,22 +378,34 @@ impl Controller {
         done: Result<DiskDone, IoError>,
         out: &mut Vec<Next>,
     ) {
-        let State::Writing(pending) = std::mem::replace(&mut self.state, State::Broken) else {
-            panic!("no frame is being written");
-        };
-        if let Err(IoError::NoSpace) = done {
+        match std::mem::replace(&mut self.state, State::Broken) {
+            State::Writing(pending) => self.on_written(pending, done, out),
+            State::Folding(asked) => match self.log.on_folding(io, token, done) {
+                None => self.state = State::Folding(asked),
+                Some(folded) => {
+                    self.on_folded(folded);
+                    asked.map(|asked| self.place(io, token, asked, out));
+                }
+            },
+            _ => panic!("nothing is being written"),
+        }
+        self.advance(io, token, out);
+    }
+
+    fn on_written(&mut self, pending: Pending, done: Result<DiskDone, IoError>, out: &mut Vec<Next>) {
+        match done {
+            Ok(_) => {}
             // The write found no room for the frame's block: what comes next is written in its place.
-            self.state = State::Idle;
-            out.push(Next::Reply(pending.who, Reply::Refused(Refusal::DiskFull)));
-            return self.advance(io, token, out);
+            Err(IoError::NoSpace) => {
+                self.state = State::Idle;
+                return self.refuse(pending.asked, Refusal::DiskFull, out);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the metadata log could not be flushed: nothing is created or deleted any more");
+                return self.refuse(pending.asked, Refusal::Poisoned, out);
+            }
         }
-        if let Err(error) = done {
-            tracing::error!(%error, "the metadata log could not be flushed: nothing is created or deleted any more");
-            out.push(Next::Reply(pending.who, Reply::Refused(Refusal::Poisoned)));
-            return self.advance(io, token, out);
-        }
-        self.position += pending.bytes;
-        self.last_crc = pending.crc;
+        self.log.appended(pending.frame);
         let before = std::mem::replace(&mut self.metadata, Arc::clone(&pending.next));
         if let Some(changed) = self.metadata.changed {
             let slots =
@@ -401,9 +413,48 @@ impl Controller {
             self.load.remove(&slots(&before));
             self.load.add(&slots(&self.metadata));
         }
+        for record in &pending.asked.records {
+            match record {
+                MetadataRecord::TopicDeleted { id } => self.deleted.push_back((self.metadata.epoch, *id)),
+                MetadataRecord::DeletionForgotten { .. } => {
+                    self.deleted.pop_front();
+                    self.forgets = true; // There may be more than go at a time.
+                }
+                _ => {}
+            }
+        }
         out.push(Next::Publish(Arc::clone(&pending.next)));
         let shards = self.metadata.shards;
         self.state = State::Applying(pending, shards);
+    }
+
+    fn on_folded(&mut self, folded: Folded) {
+        self.state = State::Idle;
+        match folded {
+            Folded::Done => {}
+            Folded::NotNow(error) => tracing::warn!(%error, "the metadata log could not be folded"),
+            Folded::Broken(error) => {
+                tracing::error!(%error, "the metadata log could not be emptied: nothing is created or deleted any more");
+                self.state = State::Broken;
+            }
+        }
+    }
+
+    /// A shard has nothing left of topics that were deleted up to this epoch: neither in its journal nor in its checkpoint, nor
+    /// directories by their names.
+    pub fn clear<I: Io>(
+        &mut self,
+        io: &mut I,
+        token: Token,
+        from: ShardId,
+        upto: MetadataEpoch,
+        out: &mut Vec<Next>,
+    ) {
+        if let Some(clear) = self.clear.get_mut(usize::from(from.0)) {
+            *clear = upto.max(*clear);
+        }
+        self.forgets = true;
+        self.advance(io, token, out);
     }
 
     /// One more shard has applied the change under way.
@@ -413,20 +464,19 @@ impl Controller {
         if *missing > 0 {
             return;
         }
-        let reply = std::mem::replace(&mut pending.reply, Reply::Done);
-        out.push(Next::Reply(pending.who, reply));
+        out.extend(pending.asked.answer.take().map(|(who, reply)| Next::Reply(who, reply)));
         self.state = State::Idle;
         self.advance(io, token, out);
     }
 
     /// Whether a change is under way.
     pub fn is_busy(&self) -> bool {
-        matches!(self.state, State::Writing(_) | State::Applying(..))
+        matches!(self.state, State::Writing(_) | State::Applying(..) | State::Folding(_))
     }
 
     fn advance<I: Io>(&mut self, io: &mut I, token: Token, out: &mut Vec<Next>) {
         while !self.is_busy() {
-            let Some((who, change)) = self.queue.pop_front() else { return };
+            let Some((who, change)) = self.queue.pop_front() else { return self.forget(io, token, out) };
             if matches!(self.state, State::Broken) {
                 out.push(Next::Reply(who, Reply::Refused(Refusal::Poisoned)));
                 continue;
@@ -434,8 +484,23 @@ impl Controller {
             match self.prepare(io, change) {
                 Err(refusal) => out.push(Next::Reply(who, Reply::Refused(refusal))),
                 Ok(Prepared::Answer(reply)) => out.push(Next::Reply(who, reply)),
-                Ok(Prepared::Write(record, reply)) => self.write(io, token, who, &record, reply, out),
+                Ok(Prepared::Write(record, reply)) => {
+                    self.place(io, token, Asked { records: vec![record], answer: Some((who, reply)) }, out);
+                }
             }
+        }
+    }
+
+    /// Forgets deletions that no shard has anything left of, when nothing else is to be done.
+    fn forget<I: Io>(&mut self, io: &mut I, token: Token, out: &mut Vec<Next>) {
+        if !std::mem::take(&mut self.forgets) || matches!(self.state, State::Broken) {
+            return;
+        }
+        let upto = self.clear.iter().min().copied().unwrap_or_default();
+        let due = self.deleted.iter().take_while(|(epoch, _)| *epoch <= upto).take(DELETIONS_FORGOTTEN_MAX);
+        let records: Vec<_> = due.map(|(_, id)| MetadataRecord::DeletionForgotten { id: *id }).collect();
+        if !records.is_empty() {
+            self.place(io, token, Asked { records, answer: None }, out);
         }
     }
 
@@ -490,27 +555,36 @@ impl Controller {
         self.metadata.by_id.get(&id).ok_or(Refusal::UnknownTopic(id))
     }
 
-    fn write<I: Io>(
-        &mut self,
-        io: &mut I,
-        token: Token,
-        who: Requester,
-        record: &MetadataRecord,
-        reply: Reply,
-        out: &mut Vec<Next>,
-    ) {
+    /// Writes what was asked, behind a fold if there is no room.
+    fn place<I: Io>(&mut self, io: &mut I, token: Token, asked: Asked, out: &mut Vec<Next>) {
+        if matches!(self.state, State::Broken) {
+            return self.refuse(asked, Refusal::Poisoned, out);
+        }
+        match self.log.room(&asked.records, io.now()) {
+            Room::Here => self.write(io, token, asked, out),
+            Room::AfterFold => {
+                self.log.fold(io, token, self.metadata.epoch, &snapshot_records(&self.metadata));
+                self.state = State::Folding(Some(asked));
+            }
+            Room::None => self.refuse(asked, Refusal::DiskFull, out),
+        }
+    }
+
+    fn write<I: Io>(&mut self, io: &mut I, token: Token, asked: Asked, out: &mut Vec<Next>) {
         let mut next = Metadata::clone(&self.metadata);
         next.epoch = MetadataEpoch(self.metadata.epoch.0 + 1);
         next.changed = None;
-        apply(&mut next, record, &self.defaults);
-        let (frame, crc) = encode_frame(next.epoch, self.last_crc, std::slice::from_ref(record));
-        let Some(mut block): Option<Block> = self.pool.block(frame.len()) else {
-            return out.push(Next::Reply(who, Reply::Refused(Refusal::Busy)));
+        for record in &asked.records {
+            apply(&mut next, record, &self.defaults);
+        }
+        let Some(frame) = self.log.append(io, token, next.epoch, &asked.records) else {
+            return self.refuse(asked, Refusal::Busy, out);
         };
-        block.push(&frame);
-        io.append_durable(token, self.file, self.position, block.freeze());
-        let bytes = frame.len() as u64;
-        self.state = State::Writing(Pending { who, next: Arc::new(next), reply, crc, bytes });
+        self.state = State::Writing(Pending { asked, next: Arc::new(next), frame });
+    }
+
+    fn refuse(&self, asked: Asked, refusal: Refusal, out: &mut Vec<Next>) {
+        out.extend(asked.answer.map(|(who, _)| Next::Reply(who, Reply::Refused(refusal))));
     }
 }
 

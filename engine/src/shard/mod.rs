@@ -7,14 +7,17 @@
 mod append;
 mod commits;
 pub mod controller;
+mod departures;
 pub mod mailbox;
 mod maintenance;
 pub mod metadata;
+mod metadata_log;
 mod moving;
 pub mod observer;
 mod reads;
 pub mod recovery;
 pub mod request;
+mod scrub;
 pub mod tokens;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -22,10 +25,12 @@ use std::sync::Arc;
 
 use append::{Placing, Waiting};
 use commits::{Commits, Watches};
+use departures::Departures;
 use maintenance::Maintenance;
 use observer::Observer;
 use reads::Reads;
 use request::{AppToken, Reply, Request, WatchId};
+use scrub::Scrubbing;
 
 use crate::buffer::{Block, Pool};
 use crate::config::Config;
@@ -42,7 +47,7 @@ use crate::log::table::{LogIndex, Logs};
 use crate::log::{Log, paths};
 use crate::metrics::Step;
 use crate::time::Nanos;
-use crate::types::{Lsn, Offset, PartitionId, ShardId};
+use crate::types::{Lsn, MetadataEpoch, Offset, PartitionId, ShardId};
 use metadata::Metadata;
 
 /// Who asked: a shard, and how its host calls the request.
@@ -64,6 +69,8 @@ pub enum Output {
     Watching(Requester),
     /// A watch's condition holds.
     Woken(Requester, WatchId),
+    /// Nothing is left here of topics that were deleted up to this epoch. For the controller.
+    Clear(MetadataEpoch),
 }
 
 /// The memory of one shard, by what it is for.
@@ -142,6 +149,8 @@ pub struct Shard<I: Io> {
     commits: Commits,
     watches: Watches,
     trimmed: VecDeque<Trimmed>,
+    departures: Departures,
+    scrubbing: Scrubbing,
     reads: Reads,
     maintenance: Maintenance,
     disk_full: bool,
@@ -259,6 +268,8 @@ impl<I: Io> Shard<I> {
             }
             tokens::COLD => self.on_cold(io, token, done),
             tokens::MAP => self.reads.readers.on_mapped(io, done),
+            tokens::SCRUB => self.on_scrub(io, token, done),
+            tokens::DEPARTURES => self.on_directories_flushed(done),
             tokens::GROW | tokens::REMOVE | tokens::SPACE => self.on_maintenance(io, token, done),
             owner => panic!("a completion for owner {owner}, which this shard does not know"),
         }
@@ -492,6 +503,9 @@ impl<I: Io> Shard<I> {
         };
         let before = self.metadata.partitions_in(changed, self.id).map(|(id, _)| id);
         let gone: Vec<PartitionId> = before.filter(|_| !metadata.by_id.contains_key(&changed)).collect();
+        if !gone.is_empty() {
+            self.departures.leave(metadata.epoch, self.journal.last_lsn(), self.trim.states_taken());
+        }
         for id in gone {
             let Some((index, log)) = self.logs.remove(id) else { continue };
             self.producers -= log.producers.len();

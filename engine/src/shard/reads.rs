@@ -81,6 +81,11 @@ impl Reads {
         while self.ahead.pop_front_if(|ahead| now.since(ahead.since) > AHEAD_KEPT).is_some() {}
     }
 
+    /// Whether somebody waits for a file to be read.
+    pub fn is_busy(&self) -> bool {
+        !self.queue.is_empty() || self.under_way() > 0
+    }
+
     fn under_way(&self) -> usize {
         self.jobs.iter().flatten().count()
     }
@@ -154,7 +159,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// Whether there are commits: the disk serves one after the other, and a commit's write waits behind every read.
-    fn is_committing(&self, io: &I) -> bool {
+    pub(super) fn is_committing(&self, io: &I) -> bool {
         self.journal.is_in_flight() || io.now().since(self.journal.flushed_at()) < COMMITS_PAUSE
     }
 

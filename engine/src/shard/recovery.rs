@@ -5,10 +5,12 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::commits::{Commits, Watches};
+use super::departures::Departures;
 use super::maintenance::Maintenance;
 use super::metadata::Metadata;
 use super::observer::Observer;
 use super::reads::Reads;
+use super::scrub::Scrubbing;
 use super::{Pools, Shard, TailGroup, tokens};
 use crate::config::Config;
 use crate::error::Fatal;
@@ -93,6 +95,7 @@ impl<I: Io> Shard<I> {
             checkpoint.replay_lsn,
             &mut |lsn, record, payload| rebuild.record(lsn, record, payload),
         )?;
+        let departures = Departures::new(rebuild.met_deleted(), metadata.epoch, recovered.last_lsn);
         let logs = rebuild.finish(&mut disk)?;
         let report =
             Report { journal_bytes: recovered.bytes, last_lsn: recovered.last_lsn, logs: logs.len() };
@@ -114,6 +117,7 @@ impl<I: Io> Shard<I> {
                 pools.staging.clone(),
             ),
             reads: Reads::new(config.map_segments),
+            scrubbing: Scrubbing::new(config.scrub_interval_ms),
             config,
             metadata,
             logs,
@@ -128,6 +132,7 @@ impl<I: Io> Shard<I> {
             commits: Commits::default(),
             watches: Watches::default(),
             trimmed: VecDeque::new(),
+            departures,
             disk_full: false,
             producers,
             outputs: VecDeque::new(),

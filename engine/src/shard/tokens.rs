@@ -20,3 +20,7 @@ pub const LISTEN: u8 = 8;
 pub const OFFLOAD: u8 = 9;
 /// A segment being mapped.
 pub const MAP: u8 = 10;
+/// The scrub.
+pub const SCRUB: u8 = 12;
+/// The flush of directories that were renamed.
+pub const DEPARTURES: u8 = 11;
