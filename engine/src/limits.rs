@@ -144,8 +144,8 @@ pub const QUEUE_GROUPS_CACHED_BYTES: usize = 16 << 20;
 pub const CARRIED_MESSAGE_BYTES_MAX: u64 = 1 << 20;
 /// A file for messages that outlive their place in the journal is not written on past this.
 pub const MESSAGE_FILE_BYTES: u64 = 64 << 20;
-/// A file in which so few messages are wanted is given up, and they are carried.
-pub const SPARSE_FILE_MESSAGES_MAX: u64 = 256;
+/// A file in which so few bytes are wanted is given up, and they are carried.
+pub const SPARSE_FILE_BYTES_MAX: u64 = 256 << 10;
 /// Queues that one request may ask about.
 pub const QUEUES_PER_REQUEST_MAX: usize = 1_000;
 /// Leaving messages of one shard that its host is asked about at a time; the others wait in their queues.

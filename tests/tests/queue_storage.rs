@@ -9,7 +9,9 @@ use millstream_engine::shard::message::{ConsumerId, Credit, Delivery, LeaveReaso
 use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::{QueueId, Seq, ShardId};
-use millstream_tests::queues::{PLENTY, consume, create, delete, delivered, message, publish, settle, stats};
+use millstream_tests::queues::{
+    PLENTY, consume, create, dead_letters, delete, delivered, message, publish, settle, stats,
+};
 use millstream_tests::solo::{Solo, config};
 
 /// Longer than settlements wait.

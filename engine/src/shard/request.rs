@@ -140,7 +140,8 @@ pub enum Request {
         /// It is settled at once.
         no_ack: bool,
     },
-    /// Drop all ready messages: [`Reply::Purged`], when that is durable.
+    /// Drop all ready messages: [`Reply::Purged`], at once. What a crash may take back of it is what it may take back of a
+    /// settlement.
     Purge(QueueId),
     /// Tell how queues stand, as many of them as are here: [`Reply::QueueStats`].
     QueueStats {
@@ -160,8 +161,9 @@ pub enum Request {
     },
     /// Open a queue that was closed and not deleted: [`Reply::Done`].
     OpenQueue(QueueId),
-    /// Say where a leaving message of this shard goes: [`Reply::Done`] when it has left, durably if it is kept over a
-    /// restart; [`Refusal::UnknownQueue`] if queue or message are gone.
+    /// Say where a leaving message of this shard goes: [`Reply::Done`] when it has left its queue, or when a shard that is to
+    /// get it stores nothing now, and the host is asked again later; [`Refusal::UnknownQueue`] if queue or message are
+    /// gone. Queues that are gone or full get nothing.
     Move(Move),
 }
 

@@ -10,7 +10,7 @@ use crate::format::journal::record_at;
 use crate::format::message::split;
 use crate::io::FileId;
 use crate::journal::Submitted;
-use crate::limits::{GROUP_BYTES_MAX, QUEUE_GROUPS_CACHED_BYTES, SPARSE_FILE_MESSAGES_MAX};
+use crate::limits::{GROUP_BYTES_MAX, QUEUE_GROUPS_CACHED_BYTES, SPARSE_FILE_BYTES_MAX};
 use crate::queue::Locator;
 use crate::types::Lsn;
 
@@ -95,8 +95,8 @@ pub struct Groups {
     /// Groups whose bytes were read back, in that order.
     cached: VecDeque<GroupKey>,
     cached_bytes: usize,
-    /// Messages wanted in each file of survivors.
-    stores: BTreeMap<u64, u64>,
+    /// What is wanted in each file of survivors: messages, and bytes.
+    stores: BTreeMap<u64, (u64, u64)>,
 }
 
 impl Groups {
@@ -153,7 +153,8 @@ impl Groups {
         group.wanted += 1;
         group.wanted_bytes += bytes;
         if let Some(site) = group.site.filter(|site| site.store > 0) {
-            *self.stores.entry(site.store).or_default() += 1;
+            let wanted = self.stores.entry(site.store).or_default();
+            *wanted = (wanted.0 + 1, wanted.1 + bytes);
         }
     }
 
@@ -165,8 +166,8 @@ impl Groups {
         group.wanted_bytes -= bytes;
         if let Some(site) = group.site.filter(|site| site.store > 0) {
             let wanted = self.stores.get_mut(&site.store).expect("it was counted");
-            *wanted -= 1;
-            if *wanted == 0 {
+            *wanted = (wanted.0 - 1, wanted.1 - bytes);
+            if wanted.0 == 0 {
                 self.stores.remove(&site.store);
             }
         }
@@ -198,7 +199,7 @@ impl Groups {
 
     /// Whether somebody wants something in this file of survivors, but so little that it had better be elsewhere.
     pub fn is_store_sparse(&self, store: u64) -> bool {
-        self.stores.get(&store).is_some_and(|wanted| *wanted <= SPARSE_FILE_MESSAGES_MAX)
+        self.stores.get(&store).is_some_and(|(_, bytes)| *bytes <= SPARSE_FILE_BYTES_MAX)
     }
 
     /// The groups of a file of survivors.

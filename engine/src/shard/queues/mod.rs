@@ -491,7 +491,10 @@ impl Queues {
     /// Puts what is pending into the open group, if it is time.
     pub fn note(&mut self, desk: &mut Desk<'_>) {
         let company = !desk.journal.is_open_empty() && !desk.journal.is_in_flight();
-        if desk.journal.is_poisoned() || !self.pending.is_due(desk.now, company) {
+        if desk.journal.is_poisoned() {
+            self.pending = Pending::default();
+        }
+        if !self.pending.is_due(desk.now, company) {
             return;
         }
         self.marking.extend(self.pending.journal(desk.journal));

@@ -59,6 +59,9 @@ impl Queues {
         let reading = &mut self.reading;
         let key = reading.in_flight.remove(&token.id()).expect("a read was under way");
         let site = reading.sites.remove(&key).expect("its place was known");
+        if self.groups.bytes(key).is_none() {
+            return; // Nobody wants it any more, and there may be something else in its place.
+        }
         match done {
             Ok(DiskDone::Read(block)) => {
                 let bytes = block.freeze();
