@@ -137,12 +137,62 @@ pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 pub const PARTITIONS_PER_TOPIC_MAX: u32 = 10_000;
 /// Partitions that a node may have, over all topics: each costs every start and every checkpoint some memory.
 pub const PARTITIONS_PER_NODE_MAX: u32 = 100_000;
+/// Queues that a node may have.
+pub const QUEUES_PER_NODE_MAX: usize = 1_000_000;
+/// Queues of one shard that one message may be published to.
+pub const QUEUES_PER_PUBLISH_MAX: usize = 1_024;
+/// Messages that a queue looks at in one turn; what is left waits for the next.
+pub const QUEUE_WORK_PER_TURN: usize = 1_024;
+/// How long a settlement may wait for company in the journal, and so what a crash may take back of them.
+pub const SETTLEMENT_DELAY: Nanos = Nanos::from_millis(5);
+/// Bytes of settlements that wait for no company.
+pub const SETTLEMENT_BYTES_MAX: usize = 64 << 10;
+/// It is recorded ahead of deliveries how far they may have come, by so many messages: after a crash so many may count as
+/// delivered that were not.
+pub const MARK_AHEAD: u64 = 4_096;
+/// Groups with messages that a shard reads back at a time.
+pub const QUEUE_READS_IN_FLIGHT: usize = 4;
+/// Bytes of groups that were read back and are kept for what else is wanted of them.
+pub const QUEUE_GROUPS_CACHED_BYTES: usize = 16 << 20;
+/// Messages still wanted in the journal files to be recycled are carried forward up to so many bytes; more are moved to
+/// files of their own.
+pub const CARRIED_MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// A file for messages that outlive their place in the journal is not written on past this.
+pub const MESSAGE_FILE_BYTES: u64 = 64 << 20;
+/// A file in which so few bytes are wanted is given up, and they are carried.
+pub const SPARSE_FILE_BYTES_MAX: u64 = 256 << 10;
+/// Queues that one request may ask about.
+pub const QUEUES_PER_REQUEST_MAX: usize = 1_000;
+/// Leaving messages of one shard that its host is asked about at a time; the others wait in their queues.
+pub const LEAVING_TOLD_MAX: usize = 256;
+/// A queue's name: what the host puts into it.
+pub const QUEUE_NAME_BYTES_MAX: usize = 1_024;
+/// The key of one of the host's entries, and its value.
+pub const ENTRY_KEY_BYTES_MAX: usize = 4_096;
+/// The value of one of the host's entries.
+pub const ENTRY_VALUE_BYTES_MAX: usize = 1 << 20;
+/// Guards and edits, all together, in one change of metadata.
+pub const EDITS_PER_CHANGE_MAX: usize = 100_000;
+/// What the entries and names in one change may have together.
+pub const CHANGE_BYTES_MAX: usize = 64 << 20;
+/// Things that changes of metadata which wait may touch together to be written and applied as one.
+pub const METADATA_CHANGES_PER_FRAME: usize = 1_000;
+/// The names and values of those.
+pub const METADATA_FRAME_BYTES: usize = 1 << 20;
+/// Changes of metadata that a snapshot remembers, for hosts that want to know what is new.
+pub const METADATA_CHANGES_REMEMBERED: usize = 1_024;
+/// A message's header and body.
+pub const MESSAGE_BYTES_MAX: usize = 100 << 20;
+/// A message's header.
+pub const MESSAGE_HEADER_BYTES_MAX: usize = 256 << 10;
 /// Settings that one topic may have.
 pub const SETTINGS_PER_TOPIC_MAX: usize = 64;
 /// A setting's name, and its value: what a length on the wire can say.
 pub const SETTING_BYTES_MAX: usize = 32_767;
 /// Ids for idempotent producers that are written down as used at a time. A start skips what is left of them.
 pub const PRODUCER_IDS_PER_RECORD: u64 = 1_000;
+/// Messages that a full queue looks at, to make room for one more.
+pub const QUEUE_WORK_PER_ADMISSION: usize = 64;
 /// Slots that partitions are placed on. A multiple of every sensible number of shards, so that they stay even.
 pub const SLOTS: u32 = 5040;
 /// Bytes that the metadata log is written in advance with. When they are used up it is folded into the snapshot.

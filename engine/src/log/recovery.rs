@@ -137,6 +137,12 @@ impl Rebuild {
                 self.carry(index, lsn, record, payload);
                 Ok(())
             }
+            RecordKind::Message
+            | RecordKind::Settled
+            | RecordKind::Failed
+            | RecordKind::Leaving
+            | RecordKind::Mark
+            | RecordKind::Forgotten => Err(format!("a record of kind {:?} is no log's", record.kind)),
             RecordKind::LogStart => {
                 let log = self.logs.get_mut(index).expect("found above");
                 if lsn > self.checkpoint_lsn {

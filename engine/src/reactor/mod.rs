@@ -25,11 +25,12 @@ use crate::limits::{MAIL_PER_ROUND, MAIL_ROUNDS_PER_TURN, SLOW_SEND, STUCK_SEND}
 use crate::metrics::{Reader, ShardMetrics, Step};
 use crate::shard::controller::{CONTROLLER, Change, Controller, Next};
 use crate::shard::mailbox::{Mail, Post};
+use crate::shard::message::{CancelReason, ConsumerId, Delivery};
 use crate::shard::metadata::Metadata;
 use crate::shard::request::{AppToken, Reply, Request, WatchId};
-use crate::shard::{self, Requester, Shard, tokens};
+use crate::shard::{self, Arrived, Inbound, Requester, Shard, tokens};
 use crate::time::Nanos;
-use crate::types::{MetadataEpoch, ShardId};
+use crate::types::{MetadataEpoch, QueueId, Seq, ShardId};
 
 /// What one shard asks of another. Each is answered by one [`Answer`], which gives back the room it took.
 #[derive(Debug)]
@@ -38,6 +39,16 @@ pub enum Ask {
     Engine(AppToken, Request),
     /// A watch's condition holds.
     Woken(AppToken, WatchId),
+    /// An answer that is to arrive in order with what else is told of consumers.
+    Answered(AppToken, Reply),
+    /// Messages for consumers.
+    Delivered(Vec<Delivery>),
+    /// A message comes in from a queue there.
+    Inbound(Box<Inbound>),
+    /// What came in has left its queue.
+    Forget(QueueId, Seq),
+    /// A consumer was ended by its queue.
+    ConsumerCancelled(ConsumerId, QueueId, CancelReason),
     /// What one host has to say to another.
     Tell(Box<dyn Any + Send>),
     /// Take this connection.
@@ -53,6 +64,8 @@ pub enum Ask {
 pub enum Answer {
     /// To a host's request.
     Engine(AppToken, Reply),
+    /// A message has arrived, or has not.
+    Arrived(Arrived),
     /// The metadata is applied.
     Applied,
     /// Taken note of.
@@ -473,6 +486,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             match message {
                 Mail::Request(from, ask) => self.on_ask(from, ask),
                 Mail::Reply(_, Answer::Engine(token, reply)) => self.step(AppEvent::Reply(token, reply)),
+                Mail::Reply(_, Answer::Arrived(arrived)) => self.shard.arrived(&self.io, arrived),
                 Mail::Reply(_, Answer::Noted) => {}
                 Mail::Reply(_, Answer::Applied) => {
                     let mut next = Vec::new();
@@ -500,6 +514,23 @@ impl<I: Io, A: App> Reactor<I, A> {
                 self.post.reply(from, Answer::Noted);
                 self.step(AppEvent::Reply(token, Reply::Woken(watch)));
             }
+            Ask::Answered(token, reply) => {
+                self.post.reply(from, Answer::Noted);
+                self.step(AppEvent::Reply(token, reply));
+            }
+            Ask::Delivered(deliveries) => {
+                self.post.reply(from, Answer::Noted);
+                self.step(AppEvent::Delivered(deliveries));
+            }
+            Ask::Inbound(inbound) => self.shard.inbound(&self.io, *inbound),
+            Ask::Forget(queue, seq) => {
+                self.post.reply(from, Answer::Noted);
+                self.shard.forget(&self.io, queue, seq);
+            }
+            Ask::ConsumerCancelled(consumer, queue, reason) => {
+                self.post.reply(from, Answer::Noted);
+                self.step(AppEvent::ConsumerCancelled { consumer, queue, reason });
+            }
             Ask::Tell(message) => {
                 self.post.reply(from, Answer::Noted);
                 self.step(AppEvent::Told { from, message });
@@ -522,7 +553,7 @@ impl<I: Io, A: App> Reactor<I, A> {
                 self.on_controller(next);
             }
             Ask::Apply(metadata) => {
-                self.renames = self.shard.apply(metadata).into();
+                self.renames = self.shard.apply(&self.io, metadata).into();
                 self.outbox.metadata = Arc::clone(self.shard.metadata());
                 self.applying = Some(from);
                 self.take_outputs();
@@ -579,6 +610,19 @@ impl<I: Io, A: App> Reactor<I, A> {
                     self.post.reply(who.shard, Answer::Engine(who.token, reply));
                 }
                 shard::Output::Clear(upto) => self.send(CONTROLLER, Ask::Clear(upto), None),
+                shard::Output::Ordered(who, reply) => {
+                    self.post.reply(who.shard, Answer::Noted);
+                    self.send(who.shard, Ask::Answered(who.token, reply), None);
+                }
+                shard::Output::Delivered(to, deliveries) => self.send(to, Ask::Delivered(deliveries), None),
+                shard::Output::ConsumerCancelled(to, consumer, queue, reason) => {
+                    self.send(to, Ask::ConsumerCancelled(consumer, queue, reason), None);
+                }
+                shard::Output::Inbound(to, inbound) => self.send(to, Ask::Inbound(Box::new(inbound)), None),
+                shard::Output::Arrived(to, arrived) => self.post.reply(to, Answer::Arrived(arrived)),
+                shard::Output::Forget(to, queue, seq) => self.send(to, Ask::Forget(queue, seq), None),
+                shard::Output::DeadLettered(letter) => self.step(AppEvent::DeadLettered(letter)),
+                shard::Output::QueueExpired(queue) => self.step(AppEvent::QueueExpired(queue)),
                 shard::Output::Woken(who, watch) => self.send(who.shard, Ask::Woken(who.token, watch), None),
             }
         }

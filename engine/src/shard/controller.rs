@@ -1,87 +1,27 @@
-//! Changes of the metadata, one after the other: written to the metadata log, applied by every shard, then answered.
+//! Changes of the metadata, in order, those that wait together as one: written to the metadata log, applied by every
+//! shard, then answered.
 //!
 //! The controller lives on shard 0. Its log is a file of its own (`metadata/log`) behind a snapshot
 //! (`metadata/snapshot`); see [`crate::format::metadata`] for both, and [`super::metadata_log`] for how they are written.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Requester;
-use super::metadata::{Metadata, Topic};
+use super::draft::{Draft, Means, records_of, replay};
+use super::metadata::Metadata;
 use super::metadata_log::{Folded, LOG, METADATA, MetadataLog, Room, SNAPSHOT};
-use super::request::{Reply, Request};
+use super::placement::Placement;
+use super::request::Reply;
 use crate::buffer::Pool;
 use crate::config::{Config, TopicConfig};
 use crate::error::{Fatal, IoError, Refusal};
 use crate::format::metadata::{End, MetadataRecord, encode_frame, scan};
-use crate::format::partition::is_topic_name;
-use crate::format::settings::configured;
 use crate::io::{Blocking, DiskDone, Io, Token};
-use crate::limits::{
-    DELETIONS_FORGOTTEN_MAX, METADATA_CHANGES_WAITING_MAX, PARTITIONS_PER_NODE_MAX, PARTITIONS_PER_TOPIC_MAX,
-    PRODUCER_IDS_PER_RECORD, SLOTS,
-};
-use crate::types::{MetadataEpoch, ShardId, Slot, TopicId};
+use crate::limits::{DELETIONS_FORGOTTEN_MAX, METADATA_CHANGES_WAITING_MAX};
+use crate::types::{MetadataEpoch, ShardId, TopicId};
 
-/// A change that somebody wants.
-#[derive(Debug)]
-pub enum Change {
-    /// A new topic.
-    CreateTopic {
-        /// Its name.
-        name: String,
-        /// How many partitions; the node's default if not said.
-        partitions: Option<u32>,
-        /// Its settings by name.
-        settings: Vec<(String, String)>,
-    },
-    /// The end of one.
-    DeleteTopic(TopicId),
-    /// More partitions.
-    AddPartitions {
-        /// Of which topic.
-        topic: TopicId,
-        /// How many there are to be.
-        count: u32,
-    },
-    /// Other settings.
-    ConfigureTopic {
-        /// Of which topic.
-        topic: TopicId,
-        /// What to set, or to unset.
-        changes: Vec<(String, Option<String>)>,
-        /// Whether everything else is unset.
-        replace: bool,
-    },
-    /// An id for a producer.
-    NewProducerId,
-}
-
-impl Change {
-    /// The change that a request wants; a request that wants something else is given back.
-    pub fn of(request: Request) -> Result<Change, Request> {
-        Ok(match request {
-            Request::CreateTopic { name, partitions, settings } => {
-                Change::CreateTopic { name, partitions, settings }
-            }
-            Request::DeleteTopic(id) => Change::DeleteTopic(id),
-            Request::AddPartitions { topic, count } => Change::AddPartitions { topic, count },
-            Request::ConfigureTopic { topic, changes, replace } => {
-                Change::ConfigureTopic { topic, changes, replace }
-            }
-            Request::NewProducerId => Change::NewProducerId,
-            other => return Err(other),
-        })
-    }
-}
-
-/// What a change comes to.
-enum Prepared {
-    /// It is answered as soon as this record is durable and applied.
-    Write(MetadataRecord, Reply),
-    /// It changes nothing.
-    Answer(Reply),
-}
+pub use super::draft::Change;
 
 /// What is to be done next about a change.
 #[derive(Debug)]
@@ -96,95 +36,35 @@ enum State {
     Idle,
     Writing(Pending),
     Applying(Pending, u16),
-    /// The log is put into the snapshot; then comes the change that had no room.
-    Folding(Option<Asked>),
+    /// The log is put into the snapshot; then comes what had no room.
+    Folding(Pending),
     /// A frame could not be made durable: what the log holds is unknown until the next start reads it.
     Broken,
 }
 
-/// Records that somebody waits for, or nobody.
-struct Asked {
-    records: Vec<MetadataRecord>,
-    answer: Option<(Requester, Reply)>,
-}
-
 struct Pending {
-    asked: Asked,
+    /// Whom to answer when it is applied, and what.
+    replies: Vec<(Requester, Reply)>,
+    /// What it writes down; nothing, if it changes only what is not kept.
+    records: Vec<MetadataRecord>,
     next: Arc<Metadata>,
-    /// The frame's checksum and length.
+    /// The frame's checksum and length, once it is being written.
     frame: (u32, u64),
-}
-
-/// How many partitions lie on each slot, over all topics.
-struct Load {
-    counts: Vec<u32>,
-    /// Every slot behind its count.
-    order: BTreeSet<(u32, u32)>,
-    partitions: u64,
-}
-
-impl Load {
-    fn of(metadata: &Metadata) -> Load {
-        let mut load = Load {
-            counts: vec![0; SLOTS as usize],
-            order: (0..SLOTS).map(|slot| (0, slot)).collect(),
-            partitions: 0,
-        };
-        metadata.by_id.values().for_each(|topic| load.add(&topic.slots));
-        load
-    }
-
-    fn add(&mut self, slots: &[Slot]) {
-        slots.iter().for_each(|slot| self.change(*slot, 1));
-    }
-
-    fn remove(&mut self, slots: &[Slot]) {
-        slots.iter().for_each(|slot| self.change(*slot, -1));
-    }
-
-    fn change(&mut self, slot: Slot, by: i32) {
-        self.partitions = self.partitions.saturating_add_signed(by.into());
-        // A slot that does not exist here has no load to be spared.
-        let Some(count) = self.counts.get_mut(slot.0 as usize) else { return };
-        self.order.remove(&(*count, slot.0));
-        *count = count.saturating_add_signed(by);
-        self.order.insert((*count, slot.0));
-    }
-
-    /// Whether the node may have so many partitions more.
-    fn check_room(&self, more: u32) -> Result<(), Refusal> {
-        let fits = self.partitions + u64::from(more) <= u64::from(PARTITIONS_PER_NODE_MAX);
-        if fits { Ok(()) } else { Err(Refusal::TooManyPartitions) }
-    }
-
-    /// Slots for new partitions: each time the one with the fewest so far, the lowest of them.
-    fn least_loaded(&self, partitions: u32) -> Vec<Slot> {
-        let mut others = self.order.iter().copied().peekable();
-        let mut taken: BTreeSet<(u32, u32)> = BTreeSet::new();
-        let mut slots = Vec::with_capacity(partitions as usize);
-        for _ in 0..partitions {
-            let again = taken.first().filter(|taken| others.peek().is_none_or(|other| *taken < other));
-            let next = if again.is_some() { taken.pop_first() } else { others.next() };
-            let (count, slot) = next.expect("there are slots");
-            taken.insert((count + 1, slot));
-            slots.push(Slot(slot));
-        }
-        slots
-    }
 }
 
 /// The one place where metadata changes.
 ///
 /// **Durability.** A change is answered when its frame is written and flushed and every shard has applied its epoch.
-/// One change is under way at a time. After a failed flush nothing is changed any more until a restart.
+/// One frame is under way at a time; what comes meanwhile is the next. After a failed flush nothing is changed any more
+/// until a restart.
 pub struct Controller {
     metadata: Arc<Metadata>,
-    load: Load,
     defaults: TopicConfig,
     partitions_default: u32,
     /// The next id for a producer. Those from here to the metadata's mark are written down as given already.
     next_producer_id: u64,
     log: MetadataLog,
+    placement: Placement,
     /// Topics that are no more, by the epoch in which they went, and up to which epoch each shard has nothing left of such.
     deleted: VecDeque<(MetadataEpoch, TopicId)>,
     clear: Vec<MetadataEpoch>,
@@ -221,13 +101,13 @@ pub fn load<I: Io>(disk: &mut Blocking<'_, I>, base: Metadata, config: &Config) 
             if path == LOG && epoch <= metadata.epoch {
                 continue;
             }
-            for record in &records {
-                apply(&mut metadata, record, &config.topic);
-            }
             metadata.epoch = epoch;
+            for record in &records {
+                replay(&mut metadata, record, &config.topic);
+            }
         }
     }
-    let (frame, _) = encode_frame(metadata.epoch, 0, &snapshot_records(&metadata));
+    let (frame, _) = encode_frame(metadata.epoch, 0, &records_of(&metadata));
     disk.replace(SNAPSHOT, &frame)?;
     Ok(metadata)
 }
@@ -241,94 +121,10 @@ pub fn add_topic<I: Io>(
 ) -> Result<Metadata, Fatal> {
     let mut next = metadata.clone();
     next.epoch = MetadataEpoch(metadata.epoch.0 + 1);
-    apply(&mut next, record, &config.topic);
-    let (frame, _) = encode_frame(next.epoch, 0, &snapshot_records(&next));
+    replay(&mut next, record, &config.topic);
+    let (frame, _) = encode_frame(next.epoch, 0, &records_of(&next));
     disk.replace(SNAPSHOT, &frame)?;
     Ok(next)
-}
-
-/// The record of a new topic, if it may be.
-pub fn new_topic<I: Io>(
-    io: &mut I,
-    metadata: &Metadata,
-    defaults: &TopicConfig,
-    name: String,
-    partitions: u32,
-    settings: Vec<(String, String)>,
-) -> Result<(TopicId, MetadataRecord), Refusal> {
-    plan_topic(io, metadata, &Load::of(metadata), defaults, name, partitions, settings)
-}
-
-fn plan_topic<I: Io>(
-    io: &mut I,
-    metadata: &Metadata,
-    load: &Load,
-    defaults: &TopicConfig,
-    name: String,
-    partitions: u32,
-    settings: Vec<(String, String)>,
-) -> Result<(TopicId, MetadataRecord), Refusal> {
-    if !is_topic_name(&name) {
-        return Err(Refusal::InvalidTopicName);
-    }
-    if let Some(topic) = metadata.topic(&name) {
-        return Err(Refusal::TopicExists(topic.id));
-    }
-    if partitions == 0 || partitions > PARTITIONS_PER_TOPIC_MAX {
-        return Err(Refusal::InvalidPartitions);
-    }
-    load.check_room(partitions)?;
-    configured(defaults, &settings).map_err(Refusal::InvalidConfig)?;
-    let id = new_topic_id(io);
-    let slots = load.least_loaded(partitions);
-    Ok((id, MetadataRecord::TopicCreated { id, name, config: settings, slots }))
-}
-
-fn apply(metadata: &mut Metadata, record: &MetadataRecord, defaults: &TopicConfig) {
-    match record {
-        MetadataRecord::TopicCreated { id, name, config: pairs, slots } => {
-            metadata.put(Topic::new(*id, name.clone(), pairs.clone(), slots.clone(), defaults));
-        }
-        MetadataRecord::TopicConfigured { id, config: pairs } => {
-            if let Some(topic) = metadata.by_id.get(id) {
-                let topic = Topic::new(*id, topic.name.clone(), pairs.clone(), topic.slots.clone(), defaults);
-                metadata.put(topic);
-            }
-        }
-        MetadataRecord::PartitionsAdded { id, slots } => {
-            if let Some(topic) = metadata.by_id.get(id) {
-                let mut topic = Topic::clone(topic);
-                topic.slots.extend_from_slice(slots);
-                metadata.put(topic);
-            }
-        }
-        MetadataRecord::ProducerIdsGiven { below } => metadata.producer_ids_below = *below,
-        MetadataRecord::TopicDeleted { id } => {
-            metadata.remove(*id);
-            metadata.deleted.insert(*id);
-        }
-        MetadataRecord::DeletionForgotten { id } => {
-            metadata.deleted.remove(id);
-        }
-        // What only the host understands is not asked for yet.
-        MetadataRecord::Entity { .. } => {}
-    }
-}
-
-fn snapshot_records(metadata: &Metadata) -> Vec<MetadataRecord> {
-    let topics = metadata.by_id.values().map(|topic| created(topic));
-    let deleted = metadata.deleted.iter().map(|id| MetadataRecord::TopicDeleted { id: *id });
-    let given = MetadataRecord::ProducerIdsGiven { below: metadata.producer_ids_below };
-    topics.chain(deleted).chain((metadata.producer_ids_below > 0).then_some(given)).collect()
-}
-
-fn created(topic: &Topic) -> MetadataRecord {
-    MetadataRecord::TopicCreated {
-        id: topic.id,
-        name: topic.name.clone(),
-        config: topic.settings.clone(),
-        slots: topic.slots.clone(),
-    }
 }
 
 impl Controller {
@@ -341,8 +137,8 @@ impl Controller {
     ) -> Result<Controller, Fatal> {
         Ok(Controller {
             next_producer_id: metadata.producer_ids_below,
-            load: Load::of(&metadata),
             log: MetadataLog::start(disk, config.metadata_log_bytes, pool)?,
+            placement: Placement::of(&metadata),
             deleted: metadata.deleted.iter().map(|id| (metadata.epoch, *id)).collect(),
             clear: vec![MetadataEpoch(0); usize::from(metadata.shards)],
             forgets: false,
@@ -380,11 +176,11 @@ impl Controller {
     ) {
         match std::mem::replace(&mut self.state, State::Broken) {
             State::Writing(pending) => self.on_written(pending, done, out),
-            State::Folding(asked) => match self.log.on_folding(io, token, done) {
-                None => self.state = State::Folding(asked),
+            State::Folding(pending) => match self.log.on_folding(io, token, done) {
+                None => self.state = State::Folding(pending),
                 Some(folded) => {
                     self.on_folded(folded);
-                    asked.map(|asked| self.place(io, token, asked, out));
+                    self.place(io, token, pending, out);
                 }
             },
             _ => panic!("nothing is being written"),
@@ -394,38 +190,20 @@ impl Controller {
 
     fn on_written(&mut self, pending: Pending, done: Result<DiskDone, IoError>, out: &mut Vec<Next>) {
         match done {
-            Ok(_) => {}
+            Ok(_) => {
+                self.log.appended(pending.frame);
+                self.publish(pending, out);
+            }
             // The write found no room for the frame's block: what comes next is written in its place.
             Err(IoError::NoSpace) => {
                 self.state = State::Idle;
-                return self.refuse(pending.asked, Refusal::DiskFull, out);
+                self.refuse_all(pending.replies, &Refusal::DiskFull, out);
             }
             Err(error) => {
                 tracing::error!(%error, "the metadata log could not be flushed: nothing is created or deleted any more");
-                return self.refuse(pending.asked, Refusal::Poisoned, out);
+                self.refuse_all(pending.replies, &Refusal::Poisoned, out);
             }
         }
-        self.log.appended(pending.frame);
-        let before = std::mem::replace(&mut self.metadata, Arc::clone(&pending.next));
-        if let Some(changed) = self.metadata.changed {
-            let slots =
-                |of: &Metadata| of.by_id.get(&changed).map(|topic| topic.slots.clone()).unwrap_or_default();
-            self.load.remove(&slots(&before));
-            self.load.add(&slots(&self.metadata));
-        }
-        for record in &pending.asked.records {
-            match record {
-                MetadataRecord::TopicDeleted { id } => self.deleted.push_back((self.metadata.epoch, *id)),
-                MetadataRecord::DeletionForgotten { .. } => {
-                    self.deleted.pop_front();
-                    self.forgets = true; // There may be more than go at a time.
-                }
-                _ => {}
-            }
-        }
-        out.push(Next::Publish(Arc::clone(&pending.next)));
-        let shards = self.metadata.shards;
-        self.state = State::Applying(pending, shards);
     }
 
     fn on_folded(&mut self, folded: Folded) {
@@ -464,7 +242,8 @@ impl Controller {
         if *missing > 0 {
             return;
         }
-        out.extend(pending.asked.answer.take().map(|(who, reply)| Next::Reply(who, reply)));
+        let replies = std::mem::take(&mut pending.replies);
+        out.extend(replies.into_iter().map(|(who, reply)| Next::Reply(who, reply)));
         self.state = State::Idle;
         self.advance(io, token, out);
     }
@@ -476,19 +255,50 @@ impl Controller {
 
     fn advance<I: Io>(&mut self, io: &mut I, token: Token, out: &mut Vec<Next>) {
         while !self.is_busy() {
-            let Some((who, change)) = self.queue.pop_front() else { return self.forget(io, token, out) };
-            if matches!(self.state, State::Broken) {
-                out.push(Next::Reply(who, Reply::Refused(Refusal::Poisoned)));
-                continue;
+            if self.queue.is_empty() {
+                return self.forget(io, token, out);
             }
-            match self.prepare(io, change) {
+            if matches!(self.state, State::Broken) {
+                let refused = |(who, _)| Next::Reply(who, Reply::Refused(Refusal::Poisoned));
+                out.extend(self.queue.drain(..).map(refused));
+                return;
+            }
+            self.next_batch(io, token, out);
+        }
+    }
+
+    /// Takes what waits, as much of it as one frame may hold, and makes one epoch of it. What makes space is not mixed with
+    /// what takes some, which a full disk refuses.
+    fn next_batch<I: Io>(&mut self, io: &mut I, token: Token, out: &mut Vec<Next>) {
+        let mut draft = Draft::new(&self.metadata);
+        let mut replies = Vec::new();
+        let frees = self.queue.front().is_some_and(|(_, change)| change.frees());
+        while !draft.is_large()
+            && let Some((who, change)) = self.queue.pop_front_if(|(_, change)| change.frees() == frees)
+        {
+            let mut means = Means {
+                defaults: &self.defaults,
+                partitions_default: self.partitions_default,
+                placement: &mut self.placement,
+                next_producer_id: &mut self.next_producer_id,
+                random: &mut || io.random(),
+            };
+            match draft.take(change, &mut means) {
+                Ok(reply) => replies.push((who, reply)),
                 Err(refusal) => out.push(Next::Reply(who, Reply::Refused(refusal))),
-                Ok(Prepared::Answer(reply)) => out.push(Next::Reply(who, reply)),
-                Ok(Prepared::Write(record, reply)) => {
-                    self.place(io, token, Asked { records: vec![record], answer: Some((who, reply)) }, out);
-                }
             }
         }
+        let Draft { metadata: mut next, records, changed, .. } = draft;
+        if records.is_empty() && changed.is_empty() {
+            // Nobody has anything to wait for.
+            return out.extend(replies.into_iter().map(|(who, reply)| Next::Reply(who, reply)));
+        }
+        next.advance(next.epoch, changed);
+        let pending = Pending { replies, records, next: Arc::new(next), frame: (0, 0) };
+        if pending.records.is_empty() {
+            return self.publish(pending, out);
+        }
+        self.place(io, token, pending, out);
     }
 
     /// Forgets deletions that no shard has anything left of, when nothing else is to be done.
@@ -499,139 +309,60 @@ impl Controller {
         let upto = self.clear.iter().min().copied().unwrap_or_default();
         let due = self.deleted.iter().take_while(|(epoch, _)| *epoch <= upto).take(DELETIONS_FORGOTTEN_MAX);
         let records: Vec<_> = due.map(|(_, id)| MetadataRecord::DeletionForgotten { id: *id }).collect();
-        if !records.is_empty() {
-            self.place(io, token, Asked { records, answer: None }, out);
+        if records.is_empty() {
+            return;
         }
+        let mut next = Draft::new(&self.metadata).metadata;
+        records.iter().for_each(|record| replay(&mut next, record, &self.defaults));
+        next.advance(next.epoch, Vec::new());
+        let pending = Pending { replies: Vec::new(), records, next: Arc::new(next), frame: (0, 0) };
+        self.place(io, token, pending, out);
     }
 
-    fn prepare<I: Io>(&mut self, io: &mut I, change: Change) -> Result<Prepared, Refusal> {
-        match change {
-            Change::CreateTopic { name, partitions, settings } => {
-                let partitions = partitions.unwrap_or(self.partitions_default);
-                let (metadata, load, defaults) = (&self.metadata, &self.load, &self.defaults);
-                let (id, record) = plan_topic(io, metadata, load, defaults, name, partitions, settings)?;
-                Ok(Prepared::Write(record, Reply::TopicCreated(id)))
-            }
-            Change::DeleteTopic(id) => {
-                self.topic(id)?;
-                Ok(Prepared::Write(MetadataRecord::TopicDeleted { id }, Reply::Done))
-            }
-            Change::AddPartitions { topic: id, count } => {
-                let before = self.topic(id)?.slots.len() as u32;
-                if count <= before || count > PARTITIONS_PER_TOPIC_MAX {
-                    return Err(Refusal::InvalidPartitions);
-                }
-                self.load.check_room(count - before)?;
-                let slots = self.load.least_loaded(count - before);
-                Ok(Prepared::Write(MetadataRecord::PartitionsAdded { id, slots }, Reply::Done))
-            }
-            Change::ConfigureTopic { topic: id, changes, replace } => {
-                let topic = self.topic(id)?;
-                let mut config = if replace { Vec::new() } else { topic.settings.clone() };
-                for (name, value) in changes {
-                    config.retain(|(set, _)| *set != name);
-                    config.extend(value.map(|value| (name, value)));
-                }
-                if config == topic.settings {
-                    return Ok(Prepared::Answer(Reply::Done));
-                }
-                configured(&self.defaults, &config).map_err(Refusal::InvalidConfig)?;
-                Ok(Prepared::Write(MetadataRecord::TopicConfigured { id, config }, Reply::Done))
-            }
-            Change::NewProducerId => {
-                let id = self.next_producer_id;
-                self.next_producer_id += 1;
-                let reply = Reply::ProducerId(id);
-                if id < self.metadata.producer_ids_below {
-                    return Ok(Prepared::Answer(reply));
-                }
-                let below = id + PRODUCER_IDS_PER_RECORD;
-                Ok(Prepared::Write(MetadataRecord::ProducerIdsGiven { below }, reply))
-            }
-        }
-    }
-
-    fn topic(&self, id: TopicId) -> Result<&Arc<Topic>, Refusal> {
-        self.metadata.by_id.get(&id).ok_or(Refusal::UnknownTopic(id))
-    }
-
-    /// Writes what was asked, behind a fold if there is no room.
-    fn place<I: Io>(&mut self, io: &mut I, token: Token, asked: Asked, out: &mut Vec<Next>) {
+    /// Writes what is to be kept, behind a fold if there is no room.
+    fn place<I: Io>(&mut self, io: &mut I, token: Token, mut pending: Pending, out: &mut Vec<Next>) {
         if matches!(self.state, State::Broken) {
-            return self.refuse(asked, Refusal::Poisoned, out);
+            return self.refuse_all(pending.replies, &Refusal::Poisoned, out);
         }
-        match self.log.room(&asked.records, io.now()) {
-            Room::Here => self.write(io, token, asked, out),
+        match self.log.room(&pending.records, io.now()) {
+            Room::Here => match self.log.append(io, token, pending.next.epoch, &pending.records) {
+                Some(frame) => {
+                    pending.frame = frame;
+                    self.state = State::Writing(pending);
+                }
+                None => self.refuse_all(pending.replies, &Refusal::Busy, out),
+            },
             Room::AfterFold => {
-                self.log.fold(io, token, self.metadata.epoch, &snapshot_records(&self.metadata));
-                self.state = State::Folding(Some(asked));
+                self.log.fold(io, token, self.metadata.epoch, &records_of(&self.metadata));
+                self.state = State::Folding(pending);
             }
-            Room::None => self.refuse(asked, Refusal::DiskFull, out),
+            Room::None => self.refuse_all(pending.replies, &Refusal::DiskFull, out),
         }
     }
 
-    fn write<I: Io>(&mut self, io: &mut I, token: Token, asked: Asked, out: &mut Vec<Next>) {
-        let mut next = Metadata::clone(&self.metadata);
-        next.epoch = MetadataEpoch(self.metadata.epoch.0 + 1);
-        next.changed = None;
-        for record in &asked.records {
-            apply(&mut next, record, &self.defaults);
+    /// Has every shard apply what is durable, as far as it has to be.
+    fn publish(&mut self, pending: Pending, out: &mut Vec<Next>) {
+        self.metadata = Arc::clone(&pending.next);
+        for record in &pending.records {
+            match record {
+                MetadataRecord::TopicDeleted { id } => self.deleted.push_back((self.metadata.epoch, *id)),
+                MetadataRecord::DeletionForgotten { .. } => {
+                    self.deleted.pop_front();
+                    self.forgets = true; // There may be more than go at a time.
+                }
+                _ => {}
+            }
         }
-        let Some(frame) = self.log.append(io, token, next.epoch, &asked.records) else {
-            return self.refuse(asked, Refusal::Busy, out);
-        };
-        self.state = State::Writing(Pending { asked, next: Arc::new(next), frame });
+        out.push(Next::Publish(Arc::clone(&pending.next)));
+        self.state = State::Applying(pending, self.metadata.shards);
     }
 
-    fn refuse(&self, asked: Asked, refusal: Refusal, out: &mut Vec<Next>) {
-        out.extend(asked.answer.map(|(who, _)| Next::Reply(who, Reply::Refused(refusal))));
+    /// Drops a draft.
+    fn refuse_all(&mut self, replies: Vec<(Requester, Reply)>, refusal: &Refusal, out: &mut Vec<Next>) {
+        out.extend(replies.into_iter().map(|(who, _)| Next::Reply(who, Reply::Refused(refusal.clone()))));
+        self.placement = Placement::of(&self.metadata);
     }
-}
-
-/// A random id: RFC 9562, version 4; never all zeros, which clients take for "none".
-fn new_topic_id<I: Io>(io: &mut I) -> TopicId {
-    let mut uuid = [0; 16];
-    uuid[..8].copy_from_slice(&io.random().to_be_bytes());
-    uuid[8..].copy_from_slice(&io.random().to_be_bytes());
-    uuid[6] = uuid[6] & 0x0f | 0x40;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
-    TopicId(uuid)
 }
 
 /// The shard that the controller lives on.
 pub const CONTROLLER: ShardId = ShardId(0);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn slots(numbers: &[u32]) -> Vec<Slot> {
-        numbers.iter().copied().map(Slot).collect()
-    }
-
-    #[test]
-    fn partitions_go_to_the_slots_with_the_fewest_the_lowest_first() {
-        let mut load = Load::of(&Metadata::default());
-        assert_eq!(load.least_loaded(3), slots(&[0, 1, 2]));
-        load.add(&slots(&[0, 2, 2]));
-        assert_eq!(load.least_loaded(3), slots(&[1, 3, 4]));
-        let all = load.least_loaded(SLOTS + 1);
-        assert_eq!(
-            all[SLOTS as usize - 2..],
-            slots(&[0, 1, 3]),
-            "then each has one, and a second one begins"
-        );
-        load.remove(&slots(&[0, 2, 2]));
-        assert_eq!(load.least_loaded(3), slots(&[0, 1, 2]));
-        assert_eq!(load.partitions, 0);
-    }
-
-    #[test]
-    fn a_node_has_room_for_so_many_partitions_and_not_for_one_more() {
-        let mut load = Load::of(&Metadata::default());
-        assert_eq!(load.check_room(PARTITIONS_PER_NODE_MAX), Ok(()));
-        load.add(&slots(&[7]));
-        assert_eq!(load.check_room(PARTITIONS_PER_NODE_MAX), Err(Refusal::TooManyPartitions));
-        assert_eq!(load.check_room(PARTITIONS_PER_NODE_MAX - 1), Ok(()));
-    }
-}

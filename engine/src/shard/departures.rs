@@ -127,7 +127,7 @@ impl<I: Io> Shard<I> {
             && self.trim.may_start(io.now())
         {
             departures.checks = 0;
-            self.trim.start(io, &mut self.logs, last);
+            self.trim.start(io, &mut self.logs, &mut self.queues, last);
         }
     }
 }

@@ -86,7 +86,14 @@ impl MetadataLog {
 
     /// Where a frame of these records may go. What is kept back is for deletions: they make space.
     pub fn room(&self, records: &[MetadataRecord], now: Nanos) -> Room {
-        let frees = matches!(records, [MetadataRecord::TopicDeleted { .. }]);
+        let frees = records.iter().all(|record| {
+            matches!(
+                record,
+                MetadataRecord::TopicDeleted { .. }
+                    | MetadataRecord::QueueDeleted { .. }
+                    | MetadataRecord::Entity { value: None, .. }
+            )
+        });
         let (frame, _) = encode_frame(MetadataEpoch(0), 0, records);
         let kept_back = if frees { 0 } else { self.bytes / 4 };
         let fits = self.position + frame.len() as u64 + kept_back <= self.bytes;

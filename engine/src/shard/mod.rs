@@ -5,22 +5,27 @@
 //! completion, [`Shard::handle`] for every request, [`Shard::end_turn`] once, then [`Shard::take_output`] until empty.
 
 mod append;
+pub mod change;
 mod commits;
 pub mod controller;
 mod departures;
+pub mod draft;
 pub mod mailbox;
 mod maintenance;
+pub mod message;
 pub mod metadata;
 mod metadata_log;
 mod moving;
 pub mod observer;
+mod placement;
+mod queues;
 mod reads;
 pub mod recovery;
 pub mod request;
 mod scrub;
 pub mod tokens;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use append::{Placing, Waiting};
@@ -47,8 +52,11 @@ use crate::log::table::{LogIndex, Logs};
 use crate::log::{Log, paths};
 use crate::metrics::Step;
 use crate::time::Nanos;
-use crate::types::{Lsn, MetadataEpoch, Offset, PartitionId, ShardId};
+use crate::types::{Lsn, MetadataEpoch, Offset, PartitionId, QueueId, Seq, ShardId, TopicId};
+use message::{CancelReason, ConsumerId, DeadLetter, Delivery};
 use metadata::Metadata;
+pub use queues::{Arrived, Inbound};
+use queues::{Desk, GroupKey, Queues};
 
 /// Who asked: a shard, and how its host calls the request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,6 +79,22 @@ pub enum Output {
     Woken(Requester, WatchId),
     /// Nothing is left here of topics that were deleted up to this epoch. For the controller.
     Clear(MetadataEpoch),
+    /// The answer to a request, which arrives in order with what is told of consumers.
+    Ordered(Requester, Reply),
+    /// Messages for consumers of a shard.
+    Delivered(ShardId, Vec<Delivery>),
+    /// A consumer of a shard was ended.
+    ConsumerCancelled(ShardId, ConsumerId, QueueId, CancelReason),
+    /// A message leaves a queue of this shard for queues of another.
+    Inbound(ShardId, Inbound),
+    /// It has arrived here, or has not.
+    Arrived(ShardId, Arrived),
+    /// What another shard has from here it need not remember any more: the message has left its queue.
+    Forget(ShardId, QueueId, Seq),
+    /// The host of this shard is asked where a message goes.
+    DeadLettered(DeadLetter),
+    /// The host of this shard is told that a queue was unused for too long.
+    QueueExpired(QueueId),
 }
 
 /// The memory of one shard, by what it is for.
@@ -120,6 +144,17 @@ struct TailGroup {
     bytes: usize,
     /// Whose batches it holds, in order; each is that log's oldest when its turn comes.
     logs: VecDeque<LogIndex>,
+    /// Its last record.
+    lsn: Lsn,
+    /// If it holds messages of queues, how they call it.
+    queues: Option<GroupKey>,
+}
+
+impl TailGroup {
+    /// What is left of logs, in memory of its own: durable.
+    fn of_rests(bytes: usize, logs: VecDeque<LogIndex>) -> TailGroup {
+        TailGroup { bytes, logs, lsn: Lsn::ZERO, queues: None }
+    }
 }
 
 /// A log-start move that waits to be durable before files go.
@@ -152,6 +187,7 @@ pub struct Shard<I: Io> {
     departures: Departures,
     scrubbing: Scrubbing,
     reads: Reads,
+    queues: Queues,
     maintenance: Maintenance,
     disk_full: bool,
     /// Idempotent producers that the logs remember, all together.
@@ -187,6 +223,7 @@ impl<I: Io> Shard<I> {
         self.journal.is_poisoned()
             || self.backlog.is_empty()
                 && self.commits.is_empty()
+                && self.queues.is_settled()
                 && self.trimmed.is_empty()
                 && self.journal.durable_lsn() == self.journal.last_lsn()
     }
@@ -242,11 +279,26 @@ impl<I: Io> Shard<I> {
             Request::Extents(partitions) => self.extents(who, &partitions),
             Request::DiskSpace => self.tell_space(who),
             Request::TrimLog { partition, before } => self.trim_log(who, partition, before),
+            Request::Publish(_)
+            | Request::Consume(_)
+            | Request::Grant(_)
+            | Request::CancelConsumer { .. }
+            | Request::Settle { .. }
+            | Request::Get { .. }
+            | Request::Purge(_)
+            | Request::QueueStats { .. }
+            | Request::CloseQueue { .. }
+            | Request::OpenQueue(_)
+            | Request::Move(_) => {
+                let (queues, mut desk) = self.queues(io);
+                queues.handle(&mut desk, who, request);
+            }
             Request::CreateTopic { .. }
             | Request::DeleteTopic(_)
             | Request::AddPartitions { .. }
             | Request::ConfigureTopic { .. }
-            | Request::NewProducerId => {
+            | Request::NewProducerId
+            | Request::ChangeMetadata(_) => {
                 unreachable!("changes of metadata are the controller's")
             }
         }
@@ -258,15 +310,36 @@ impl<I: Io> Shard<I> {
         self.release();
     }
 
+    /// A message comes in from a queue of another shard.
+    pub fn inbound(&mut self, io: &I, inbound: Inbound) {
+        let (queues, mut desk) = self.queues(io);
+        queues.inbound(&mut desk, inbound);
+    }
+
+    /// A message that was sent to another shard has arrived there, or has not.
+    pub fn arrived(&mut self, io: &I, arrived: Arrived) {
+        let (queues, mut desk) = self.queues(io);
+        queues.arrived(&mut desk, arrived);
+    }
+
+    /// What came in from another shard's queue has left that.
+    pub fn forget(&mut self, io: &I, queue: QueueId, seq: Seq) {
+        let now = io.now();
+        self.queues.forget(queue, seq, now);
+    }
+
     /// Takes the completion of one of the shard's own operations.
     pub fn on_done(&mut self, io: &mut I, token: Token, done: Result<DiskDone, IoError>) {
         match token.owner() {
             tokens::COMMIT => self.on_commit(io, done),
             tokens::TRIM => {
-                let ended = self.trim.on_done(io, &mut self.journal, &mut self.logs, token, done);
+                let (journal, logs) = (&mut self.journal, &mut self.logs);
+                let ended = self.trim.on_done(io, journal, logs, &mut self.queues, token, done);
                 self.on_trim_ended(io, ended);
             }
             tokens::COLD => self.on_cold(io, token, done),
+            tokens::QUEUE_READ => self.queues.on_read(token, done),
+            tokens::QUEUE_STORE => self.queues.on_stored(io, done),
             tokens::MAP => self.reads.readers.on_mapped(io, done),
             tokens::SCRUB => self.on_scrub(io, token, done),
             tokens::DEPARTURES => self.on_directories_flushed(done),
@@ -306,6 +379,7 @@ impl<I: Io> Shard<I> {
     /// Answers those whose records are covered now, and removes the files of log starts that are durable.
     fn release(&mut self) {
         let (written, durable) = (self.journal.written_lsn(), self.journal.durable_lsn());
+        self.queues.durable(durable, &mut self.outputs);
         while let Some((who, appended)) = self.commits.next(written, durable) {
             self.reply(who, Reply::Appended(appended));
         }
@@ -328,6 +402,7 @@ impl<I: Io> Shard<I> {
     }
 
     fn on_poisoned(&mut self) {
+        self.queues.poisoned(&mut self.outputs);
         let waiting: Vec<Requester> = self.commits.drain().collect();
         for who in waiting
             .into_iter()
@@ -340,14 +415,22 @@ impl<I: Io> Shard<I> {
     /// Ends a turn: stores what waits, submits the group, and goes on with the work in the background.
     pub fn end_turn(&mut self, io: &mut I) {
         self.drain_backlog(io);
+        let (queues, mut desk) = self.queues(io);
+        queues.drain_backlog(&mut desk);
+        queues.run(&mut desk);
+        queues.note(&mut desk);
         self.submit(io);
+        let (queues, mut desk) = self.queues(io);
+        queues.deliver(&mut desk);
+        queues.read(io);
         self.observer.step_ended(Step::Store, io.now());
         // What was drained since may go, also when nothing is submitted for want of memory.
         self.evict();
         // A batch in parts may have its last one in the open group, and the others in groups before it.
         let placed = self.open_placed.iter().map(|placing| placing.lsn).chain(self.chain_lsn()).min();
         let unsubmitted = placed.unwrap_or(Lsn(u64::MAX)).min(self.journal.first_open_lsn());
-        let ended = self.trim.advance(io, &mut self.journal, &mut self.logs, unsubmitted);
+        let (journal, logs) = (&mut self.journal, &mut self.logs);
+        let ended = self.trim.advance(io, journal, logs, &mut self.queues, unsubmitted);
         self.on_trim_ended(io, ended);
         self.maintain(io);
         if self.is_starved() {
@@ -355,7 +438,28 @@ impl<I: Io> Shard<I> {
         }
         self.submit(io);
         self.reads.readers.close_idle(io);
+        self.queues.read(io);
+        self.queues.plan(io.now(), io.wall_ms());
         self.observer.step_ended(Step::Background, io.now());
+    }
+
+    /// The queues, and what they may use of the shard.
+    fn queues(&mut self, io: &I) -> (&mut Queues, Desk<'_>) {
+        let shut = if self.journal.is_poisoned() {
+            Some(Refusal::Poisoned)
+        } else {
+            self.disk_full.then_some(Refusal::DiskFull)
+        };
+        let desk = Desk {
+            shard: self.id,
+            shut,
+            busy: self.chain_lsn().is_some(),
+            now: io.now(),
+            wall: io.wall_ms(),
+            journal: &mut self.journal,
+            outputs: &mut self.outputs,
+        };
+        (&mut self.queues, desk)
     }
 
     /// Writes the open group, if none is in flight; its batches are the tail's from now on.
@@ -378,7 +482,8 @@ impl<I: Io> Shard<I> {
             .sum();
         let bytes = submitted.bytes.len() + own + logs.len() * size_of::<crate::cache::tail::TailBatch>();
         self.tail_bytes += bytes;
-        self.tail_groups.push_back(TailGroup { bytes, logs });
+        let (lsn, queues) = (submitted.last_lsn, self.queues.submitted(&submitted));
+        self.tail_groups.push_back(TailGroup { bytes, logs, lsn, queues });
         self.evict();
     }
 
@@ -397,7 +502,10 @@ impl<I: Io> Shard<I> {
             if !self.is_tail_pressed() {
                 return;
             }
-            let Some(group) = self.tail_groups.front_mut() else { return };
+            let durable = self.journal.durable_lsn();
+            let Some(group) = self.tail_groups.front_mut().filter(|group| group.lsn <= durable) else {
+                return;
+            };
             let mut rests = VecDeque::new();
             let mut rest_bytes = 0;
             while let Some(&index) = group.logs.front() {
@@ -421,15 +529,18 @@ impl<I: Io> Shard<I> {
                 // It waits for its segments. What was taken out of it goes on behind it, as if it were new.
                 if !rests.is_empty() {
                     self.tail_bytes += rest_bytes;
-                    self.tail_groups.push_back(TailGroup { bytes: rest_bytes, logs: rests });
+                    self.tail_groups.push_back(TailGroup::of_rests(rest_bytes, rests));
                 }
                 return;
             }
             self.tail_bytes -= group.bytes;
+            if let Some(key) = group.queues {
+                self.queues.evict(key);
+            }
             self.tail_groups.pop_front();
             if !rests.is_empty() {
                 self.tail_bytes += rest_bytes;
-                self.tail_groups.push_back(TailGroup { bytes: rest_bytes, logs: rests });
+                self.tail_groups.push_back(TailGroup::of_rests(rest_bytes, rests));
             }
         }
     }
@@ -494,15 +605,13 @@ impl<I: Io> Shard<I> {
 
     /// Swaps the metadata: makes the logs that are new here, and takes those away whose topics are gone. The
     /// directories of the latter are renamed by the returned names, which is to be done before the change is answered.
-    pub fn apply(&mut self, metadata: Arc<Metadata>) -> Vec<(String, String)> {
+    pub fn apply(&mut self, io: &I, metadata: Arc<Metadata>) -> Vec<(String, String)> {
         assert_eq!(metadata.epoch.0, self.metadata.epoch.0 + 1, "every shard applies every epoch");
         let mut renames = Vec::new();
-        let Some(changed) = metadata.changed else {
-            self.metadata = metadata;
-            return renames;
-        };
-        let before = self.metadata.partitions_in(changed, self.id).map(|(id, _)| id);
-        let gone: Vec<PartitionId> = before.filter(|_| !metadata.by_id.contains_key(&changed)).collect();
+        let changed: BTreeSet<TopicId> = metadata.changed_topics().collect();
+        let lost = changed.iter().filter(|topic| !metadata.by_id.contains_key(topic));
+        let of_topic = |topic: &TopicId| self.metadata.partitions_in(*topic, self.id).map(|(id, _)| id);
+        let gone: Vec<PartitionId> = lost.flat_map(of_topic).collect();
         if !gone.is_empty() {
             self.departures.leave(metadata.epoch, self.journal.last_lsn(), self.trim.states_taken());
         }
@@ -520,7 +629,7 @@ impl<I: Io> Shard<I> {
             self.maintenance.remove_directory(&to);
             renames.push((log.directory, to));
         }
-        for (id, topic) in metadata.partitions_in(changed, self.id) {
+        for (id, topic) in changed.iter().flat_map(|topic| metadata.partitions_in(*topic, self.id)) {
             let config = Arc::new(topic.config.clone());
             match self.logs.find(id).and_then(|index| self.logs.get_mut(index)) {
                 Some(log) if *log.config != *config => log.config = config,
@@ -530,7 +639,10 @@ impl<I: Io> Shard<I> {
                 }
             }
         }
-        self.metadata = metadata;
+        let before = std::mem::replace(&mut self.metadata, metadata);
+        let metadata = Arc::clone(&self.metadata);
+        let (queues, mut desk) = self.queues(io);
+        queues.apply(&mut desk, &before, &metadata);
         renames
     }
 

@@ -24,3 +24,7 @@ pub const MAP: u8 = 10;
 pub const SCRUB: u8 = 12;
 /// The flush of directories that were renamed.
 pub const DEPARTURES: u8 = 11;
+/// A group with messages of queues being read back; its number is the read's.
+pub const QUEUE_READ: u8 = 13;
+/// A file for survivors of the journal.
+pub const QUEUE_STORE: u8 = 14;

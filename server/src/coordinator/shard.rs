@@ -148,7 +148,7 @@ impl Coordinator {
     fn forget_topics(&mut self, before: &Metadata, metadata: &Metadata, desk: &mut Desk<'_>) {
         let is_gone =
             |topic: &TopicId| before.by_id.contains_key(topic) && !metadata.by_id.contains_key(topic);
-        if metadata.changed.as_ref().is_some_and(is_gone) {
+        if metadata.changed_topics().any(|topic| is_gone(&topic)) {
             for index in self.indexes() {
                 self.forget_missing(index, desk);
             }

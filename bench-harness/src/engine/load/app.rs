@@ -191,6 +191,10 @@ impl App for LoadApp {
             | AppEvent::Stuck(_)
             | AppEvent::Offloaded(..)
             | AppEvent::Told { .. }
+            | AppEvent::Delivered(_)
+            | AppEvent::ConsumerCancelled { .. }
+            | AppEvent::DeadLettered(_)
+            | AppEvent::QueueExpired(_)
             | AppEvent::MetadataChanged
             | AppEvent::Stopping => {}
         }
