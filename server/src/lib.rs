@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod amqp;
 pub mod broker;
 pub mod cli;
 pub mod config;

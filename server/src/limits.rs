@@ -97,6 +97,9 @@ pub const OFFSETS_LOADS_IN_FLIGHT: usize = 8;
 /// Groups whose offsets' age is looked at in one step.
 pub const GROUPS_EXPIRED_AT_ONCE: usize = 100;
 
+/// Tables and arrays within each other in a field table.
+pub const AMQP_TABLE_DEPTH_MAX: usize = 64;
+
 const _: () = assert!(
     OFFSETS_PER_GROUP_MAX * (GROUP_NAME_BYTES_MAX + millstream_engine::limits::TOPIC_NAME_BYTES_MAX + 64)
         < millstream_engine::limits::BATCH_BYTES_MAX,
