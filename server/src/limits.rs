@@ -99,6 +99,8 @@ pub const GROUPS_EXPIRED_AT_ONCE: usize = 100;
 
 /// Tables and arrays within each other in a field table.
 pub const AMQP_TABLE_DEPTH_MAX: usize = 64;
+/// What a partly arrived frame gets reserved at first; more as its bytes come in.
+pub const AMQP_PARTIAL_RESERVE_BYTES: usize = 4 << 10;
 
 const _: () = assert!(
     OFFSETS_PER_GROUP_MAX * (GROUP_NAME_BYTES_MAX + millstream_engine::limits::TOPIC_NAME_BYTES_MAX + 64)
