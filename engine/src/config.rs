@@ -97,4 +97,42 @@ impl Default for TopicConfig {
     }
 }
 
+/// What holds for a queue: what its creator asked for, and the host's policies over it. Everything that only the host
+/// understands (arguments, exchanges for dead letters) is in entries of the host's own.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct QueueSettings {
+    /// Ready messages at most.
+    pub max_messages: Option<u64>,
+    /// Bytes of ready messages at most, headers and bodies.
+    pub max_bytes: Option<u64>,
+    /// What happens to a message that would pass one of the two.
+    pub overflow: Overflow,
+    /// A message lives so long at most, from when it was published; its own expiry may end it sooner.
+    pub message_ttl_ms: Option<u64>,
+    /// The host is told to delete the queue when nobody has consumed from it, got from it or asked for it so long.
+    pub expires_ms: Option<u64>,
+    /// Priorities 0 to this are told apart, higher ones are taken for it; `None`: all messages are alike.
+    pub max_priority: Option<u8>,
+    /// One consumer at a time is given messages; when it leaves, the next one is.
+    pub single_active_consumer: bool,
+    /// A message is given up when it has come back failed more often than this.
+    pub delivery_limit: Option<u32>,
+    /// The host is asked where a message goes that expires, is rejected, overflows or is given up; else it is dropped.
+    pub dead_letter: bool,
+    /// A consumer that keeps a delivery for longer is cancelled, and what it keeps goes back.
+    pub consumer_timeout_ms: Option<u64>,
+}
+
+/// What happens to a message for which its queue has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// The oldest ready messages make room.
+    #[default]
+    DropHead,
+    /// It is refused.
+    RejectPublish,
+    /// It is refused, and is a dead letter.
+    RejectPublishDeadLetter,
+}
+
 const _: () = assert!(limits::SEGMENT_BYTES_MAX > 1 << 30, "the default segment fits 32-bit positions");

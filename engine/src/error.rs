@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use crate::limits::PARTITIONS_PER_NODE_MAX;
-use crate::types::{Offset, TopicId};
+use crate::limits::{PARTITIONS_PER_NODE_MAX, QUEUES_PER_NODE_MAX};
+use crate::types::{Offset, QueueId, TopicId};
 
 /// Why a request was not carried out. Nothing of it was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,33 @@ pub enum Refusal {
         /// One past the last offset that can be read.
         end: Offset,
     },
+    /// No queue of that incarnation here, or it has been deleted.
+    UnknownQueue,
+    /// The queue's name is taken.
+    QueueExists(QueueId),
+    /// A queue's name or settings are out of range; says which.
+    InvalidQueue(&'static str),
+    /// The node would have more queues than it may.
+    TooManyQueues,
+    /// The queue is full, and refuses what comes rather than to drop what it has.
+    QueueFull,
+    /// The queue has consumers, or one that wants to be alone.
+    QueueInUse,
+    /// The queue is not empty.
+    QueueNotEmpty,
+    /// No consumer of that name, or it has ended.
+    UnknownConsumer,
+    /// The sender has a consumer of that name already.
+    ConsumerExists,
+    /// The message is larger than any may be.
+    MessageTooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// Metadata that the change relies on is not as expected any more: look again, and decide anew.
+    Conflict,
+    /// This version does not do that yet.
+    Unsupported,
     /// The disk is full, or the journal's reserve is touched. Heals by itself when space is freed.
     DiskFull,
     /// The shard has failed to flush and stores nothing any more.
@@ -85,6 +112,18 @@ impl fmt::Display for Refusal {
             Refusal::OutOfOrderSequence => f.write_str("the producer's sequence is out of order"),
             Refusal::DuplicateSequence => f.write_str("the producer's sequence was stored before"),
             Refusal::OffsetOutOfRange { start, end } => write!(f, "the offset is outside {start}..{end}"),
+            Refusal::UnknownQueue => f.write_str("unknown queue"),
+            Refusal::QueueExists(id) => write!(f, "the queue exists already, as {id}"),
+            Refusal::InvalidQueue(what) => write!(f, "invalid queue: {what}"),
+            Refusal::TooManyQueues => write!(f, "a node has at most {QUEUES_PER_NODE_MAX} queues"),
+            Refusal::QueueFull => f.write_str("the queue is full"),
+            Refusal::QueueInUse => f.write_str("the queue is in use"),
+            Refusal::QueueNotEmpty => f.write_str("the queue is not empty"),
+            Refusal::UnknownConsumer => f.write_str("unknown consumer"),
+            Refusal::ConsumerExists => f.write_str("there is a consumer of that name already"),
+            Refusal::MessageTooLarge { limit } => write!(f, "the message is larger than {limit} bytes"),
+            Refusal::Conflict => f.write_str("the metadata has changed meanwhile"),
+            Refusal::Unsupported => f.write_str("this version does not do that yet"),
             Refusal::DiskFull => f.write_str("the disk is full"),
             Refusal::Poisoned => {
                 f.write_str("this shard failed to flush its journal and stores nothing any more")

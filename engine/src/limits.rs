@@ -122,6 +122,26 @@ pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 pub const PARTITIONS_PER_TOPIC_MAX: u32 = 10_000;
 /// Partitions that a node may have, over all topics: each costs every start and every checkpoint some memory.
 pub const PARTITIONS_PER_NODE_MAX: u32 = 100_000;
+/// Queues that a node may have.
+pub const QUEUES_PER_NODE_MAX: usize = 1_000_000;
+/// Queues that one request may ask about.
+pub const QUEUES_PER_REQUEST_MAX: usize = 1_000;
+/// Leaving messages of one shard that its host is asked about at a time; the others wait in their queues.
+pub const LEAVING_TOLD_MAX: usize = 256;
+/// A queue's name: what the host puts into it.
+pub const QUEUE_NAME_BYTES_MAX: usize = 1_024;
+/// The key of one of the host's entries, and its value.
+pub const ENTRY_KEY_BYTES_MAX: usize = 4_096;
+/// The value of one of the host's entries.
+pub const ENTRY_VALUE_BYTES_MAX: usize = 1 << 20;
+/// Guards and edits, all together, in one change of metadata.
+pub const EDITS_PER_CHANGE_MAX: usize = 100_000;
+/// Changes of metadata that a snapshot remembers, for hosts that want to know what is new.
+pub const METADATA_CHANGES_REMEMBERED: usize = 1_024;
+/// A message's header and body.
+pub const MESSAGE_BYTES_MAX: usize = 100 << 20;
+/// A message's header.
+pub const MESSAGE_HEADER_BYTES_MAX: usize = 256 << 10;
 /// Settings that one topic may have.
 pub const SETTINGS_PER_TOPIC_MAX: usize = 64;
 /// A setting's name, and its value: what a length on the wire can say.

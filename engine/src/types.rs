@@ -57,6 +57,36 @@ impl fmt::Display for PartitionId {
     }
 }
 
+/// A queue's incarnation: random, given at creation and never reused, so that a queue deleted and created again under the
+/// same name is another owner of other messages.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct QueueId(pub [u8; 16]);
+
+impl fmt::Debug for QueueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for QueueId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&TopicId(self.0), f)
+    }
+}
+
+/// A message's number within its queue, in the order of publishing. Never reused within an incarnation; a message that
+/// goes back keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// The number after this one.
+    #[must_use]
+    pub fn next(self) -> Seq {
+        Seq(self.0 + 1)
+    }
+}
+
 /// A record's number within its partition, from zero. At most `i64::MAX`, as on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Offset(pub u64);

@@ -213,6 +213,12 @@ impl App for Broker {
                     _ => panic!("{origin:?} was answered by a helper"),
                 });
             }
+            AppEvent::Delivered(_)
+            | AppEvent::ConsumerCancelled { .. }
+            | AppEvent::DeadLettered(_)
+            | AppEvent::QueueExpired(_) => {
+                unreachable!("nothing here consumes from queues yet, nor makes any")
+            }
             AppEvent::Stopping => {
                 self.stopping = true;
                 self.with_all(out, Connection::stop);

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use crate::buffer::Slice;
 use crate::io::random::Random;
 use crate::io::{CloseReason, ConnId, Job};
+use crate::shard::message::{CancelReason, ConsumerId, DeadLetter, Delivery};
 use crate::shard::metadata::Metadata;
 pub use crate::shard::request::AppToken;
 use crate::shard::request::{Reply, Request};
 use crate::time::{Nanos, WallMs};
-use crate::types::ShardId;
+use crate::types::{QueueId, ShardId};
 
 /// The host's part of one shard: connections, protocols, whatever it serves. One value per shard, touched by that
 /// shard's thread only; it runs unchanged in the simulator.
@@ -64,6 +65,23 @@ pub enum AppEvent {
         /// What it says.
         message: Box<dyn Any + Send>,
     },
+    /// Messages for consumers of this shard, from one shard: all that came of one turn there.
+    Delivered(Vec<Delivery>),
+    /// A consumer of this shard was ended by its queue.
+    ConsumerCancelled {
+        /// Which.
+        consumer: ConsumerId,
+        /// The queue.
+        queue: QueueId,
+        /// Why.
+        reason: CancelReason,
+    },
+    /// A message of a queue of this shard is to leave it: route it, and answer with
+    /// [`crate::shard::request::Request::Move`]. At most [`crate::limits::LEAVING_TOLD_MAX`] are asked about at a time.
+    DeadLettered(DeadLetter),
+    /// A queue of this shard was not used for as long as its settings allow: delete it, if that is so still (close it
+    /// with `if_unused` first). Told again if it is not.
+    QueueExpired(QueueId),
     /// There is new metadata, see [`Outbox::metadata`].
     MetadataChanged,
     /// The node is stopping: answer what can be answered, take nothing new.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::Requester;
+use super::change::MetadataChange;
 use super::metadata::{Metadata, Topic};
 use super::request::{Reply, Request};
 use crate::buffer::{Block, Pool};
@@ -60,6 +61,8 @@ pub enum Change {
     },
     /// An id for a producer.
     NewProducerId,
+    /// Queues and the host's entries.
+    Metadata(MetadataChange),
 }
 
 impl Change {
@@ -75,6 +78,7 @@ impl Change {
                 Change::ConfigureTopic { topic, changes, replace }
             }
             Request::NewProducerId => Change::NewProducerId,
+            Request::ChangeMetadata(change) => Change::Metadata(change),
             other => return Err(other),
         })
     }
@@ -396,6 +400,7 @@ impl Controller {
                 configured(&self.defaults, &config).map_err(Refusal::InvalidConfig)?;
                 Ok(Prepared::Write(MetadataRecord::TopicConfigured { id, config }, Reply::Done))
             }
+            Change::Metadata(_) => Err(Refusal::Unsupported),
             Change::NewProducerId => {
                 let id = self.next_producer_id;
                 self.next_producer_id += 1;

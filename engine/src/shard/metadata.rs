@@ -1,11 +1,14 @@
 //! What every shard knows of the whole node: an immutable snapshot per epoch, swapped as one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::config::TopicConfig;
+use super::change::EntryKey;
+use super::shared_map::SharedMap;
+use crate::config::{QueueSettings, TopicConfig};
 use crate::format::settings::configured;
-use crate::types::{LeaderEpoch, MetadataEpoch, PartitionId, ShardId, Slot, TopicId};
+use crate::limits::METADATA_CHANGES_REMEMBERED;
+use crate::types::{LeaderEpoch, MetadataEpoch, PartitionId, QueueId, ShardId, Slot, TopicId};
 
 /// A topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +47,43 @@ impl Topic {
     }
 }
 
+/// A queue, as far as the whole node knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Its incarnation.
+    pub id: QueueId,
+    /// Its name, which the host has chosen.
+    pub name: Vec<u8>,
+    /// Whether it is kept over a restart.
+    pub durable: bool,
+    /// Where it is placed.
+    pub slot: Slot,
+    /// What holds for it.
+    pub settings: QueueSettings,
+}
+
+/// One of the host's entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What the host has put there.
+    pub value: Arc<[u8]>,
+    /// The epoch that it was put there in.
+    pub version: MetadataEpoch,
+    /// Whether it is gone after a restart.
+    pub transient: bool,
+}
+
+/// Something that an epoch has changed: look it up to see what it is now, if anything.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Changed {
+    /// A topic.
+    Topic(TopicId),
+    /// A queue, and its name, also if it is no more.
+    Queue(QueueId, Vec<u8>),
+    /// An entry.
+    Entry(EntryKey),
+}
+
 /// The node's metadata at one epoch.
 #[derive(Clone, Debug, Default)]
 pub struct Metadata {
@@ -65,6 +105,14 @@ pub struct Metadata {
     pub producer_ids_below: u64,
     /// Owners that are no more, and whose bytes a journal may still hold.
     pub deleted: std::collections::BTreeSet<TopicId>,
+    /// Every queue, by id.
+    pub queues: SharedMap<QueueId, Arc<Queue>>,
+    /// Their ids, by name.
+    pub queue_names: SharedMap<Vec<u8>, QueueId>,
+    /// What the host keeps here.
+    pub entries: SharedMap<EntryKey, Entry>,
+    /// What each of the last epochs has changed, oldest first.
+    pub recent: VecDeque<(MetadataEpoch, Arc<[Changed]>)>,
 }
 
 impl Metadata {
@@ -78,6 +126,65 @@ impl Metadata {
         let topic = Arc::new(topic);
         self.topics.insert(topic.name.clone(), Arc::clone(&topic));
         self.by_id.insert(topic.id, topic);
+    }
+
+    /// The queue of that incarnation.
+    pub fn queue(&self, id: QueueId) -> Option<&Arc<Queue>> {
+        self.queues.get(&id)
+    }
+
+    /// The queue of that name.
+    pub fn queue_named(&self, name: &[u8]) -> Option<&Arc<Queue>> {
+        self.queues.get(self.queue_names.get(&name.to_vec())?)
+    }
+
+    /// The shard that serves a queue.
+    pub fn shard_of_queue(&self, id: QueueId) -> Option<ShardId> {
+        Some(self.queues.get(&id)?.slot.shard(self.shards))
+    }
+
+    /// One of the host's entries.
+    pub fn entry(&self, key: &EntryKey) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// What has changed since `epoch`, oldest first, some of it perhaps more than once; `None` if that is longer ago than
+    /// is remembered ([`METADATA_CHANGES_REMEMBERED`] epochs), and everything has to be looked at.
+    pub fn changed_since(&self, epoch: MetadataEpoch) -> Option<impl Iterator<Item = &Changed>> {
+        let first = self.recent.partition_point(|(changed, _)| *changed <= epoch);
+        let known = first > 0 || self.recent.front().is_some_and(|(oldest, _)| oldest.0 == epoch.0 + 1);
+        (known || epoch == self.epoch)
+            .then(|| self.recent.range(first..).flat_map(|(_, changed)| changed.iter()))
+    }
+
+    /// Puts a queue in, in the place of the one with its id.
+    pub fn put_queue(&mut self, queue: Queue) {
+        self.queue_names.insert(queue.name.clone(), queue.id);
+        self.queues.insert(queue.id, Arc::new(queue));
+    }
+
+    /// Takes a queue out.
+    pub fn remove_queue(&mut self, id: QueueId) -> Option<Arc<Queue>> {
+        let queue = self.queues.remove(&id)?;
+        self.queue_names.remove(&queue.name);
+        Some(queue)
+    }
+
+    /// Gives one of the host's entries a value, or removes it.
+    pub fn put_entry(&mut self, key: EntryKey, entry: Option<Entry>) {
+        match entry {
+            Some(entry) => drop(self.entries.insert(key, entry)),
+            None => drop(self.entries.remove(&key)),
+        }
+    }
+
+    /// Goes to another epoch, which has changed this.
+    pub fn advance(&mut self, epoch: MetadataEpoch, changed: Vec<Changed>) {
+        self.epoch = epoch;
+        self.recent.push_back((epoch, changed.into()));
+        if self.recent.len() > METADATA_CHANGES_REMEMBERED {
+            self.recent.pop_front();
+        }
     }
 
     /// The shard that serves a partition.
@@ -96,5 +203,36 @@ impl Metadata {
                 .filter(move |(_, slot)| slot.shard(self.shards) == shard)
                 .map(move |(index, _)| (PartitionId { topic: topic.id, index: index as u32 }, topic))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(number: u16) -> Changed {
+        Changed::Entry(EntryKey { kind: number, key: Vec::new() })
+    }
+
+    fn since(metadata: &Metadata, epoch: u64) -> Option<Vec<Changed>> {
+        Some(metadata.changed_since(MetadataEpoch(epoch))?.cloned().collect())
+    }
+
+    #[test]
+    fn what_is_new_is_told_as_far_back_as_it_is_remembered() {
+        let mut metadata = Metadata { epoch: MetadataEpoch(7), ..Metadata::default() };
+        assert_eq!(since(&metadata, 7), Some(Vec::new()));
+        assert_eq!(since(&metadata, 6), None);
+        metadata.advance(MetadataEpoch(8), vec![entry(1)]);
+        metadata.advance(MetadataEpoch(9), vec![entry(2), entry(1)]);
+        assert_eq!(since(&metadata, 9), Some(Vec::new()));
+        assert_eq!(since(&metadata, 8), Some(vec![entry(2), entry(1)]));
+        assert_eq!(since(&metadata, 7), Some(vec![entry(1), entry(2), entry(1)]));
+        assert_eq!(since(&metadata, 6), None);
+        for epoch in 10..10 + METADATA_CHANGES_REMEMBERED as u64 {
+            metadata.advance(MetadataEpoch(epoch), vec![entry(3)]);
+        }
+        assert_eq!(since(&metadata, 9).map(|changed| changed.len()), Some(METADATA_CHANGES_REMEMBERED));
+        assert_eq!(since(&metadata, 8), None);
     }
 }

@@ -5,16 +5,19 @@
 //! completion, [`Shard::handle`] for every request, [`Shard::end_turn`] once, then [`Shard::take_output`] until empty.
 
 mod append;
+pub mod change;
 mod commits;
 pub mod controller;
 pub mod mailbox;
 mod maintenance;
+pub mod message;
 pub mod metadata;
 mod moving;
 pub mod observer;
 mod reads;
 pub mod recovery;
 pub mod request;
+pub mod shared_map;
 pub mod tokens;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -232,11 +235,23 @@ impl<I: Io> Shard<I> {
             Request::EpochEnd { partition, epoch } => self.epoch_end(who, partition, epoch),
             Request::Extents(partitions) => self.extents(who, &partitions),
             Request::TrimLog { partition, before } => self.trim_log(who, partition, before),
+            Request::Publish(_)
+            | Request::Consume(_)
+            | Request::Grant(_)
+            | Request::CancelConsumer { .. }
+            | Request::Settle { .. }
+            | Request::Get { .. }
+            | Request::Purge(_)
+            | Request::QueueStats { .. }
+            | Request::CloseQueue { .. }
+            | Request::OpenQueue(_)
+            | Request::Move(_) => self.refuse(who, Refusal::Unsupported),
             Request::CreateTopic { .. }
             | Request::DeleteTopic(_)
             | Request::AddPartitions { .. }
             | Request::ConfigureTopic { .. }
-            | Request::NewProducerId => {
+            | Request::NewProducerId
+            | Request::ChangeMetadata(_) => {
                 unreachable!("changes of metadata are the controller's")
             }
         }

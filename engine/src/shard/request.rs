@@ -1,10 +1,12 @@
 //! What a shard can be asked, and what it answers: closed enums, the whole contract between engine and host.
 
+use super::change::MetadataChange;
+use super::message::{Consume, ConsumerId, Credit, Delivery, Move, Outcome, Publish, QueueStats, Settlement};
 use crate::buffer::Slice;
 use crate::error::Refusal;
 pub use crate::log::plan::Range;
 use crate::time::WallMs;
-use crate::types::{Durability, LeaderEpoch, Offset, PartitionId, TopicId};
+use crate::types::{Durability, LeaderEpoch, Offset, PartitionId, QueueId, TopicId};
 
 /// Chosen by the host, returned with the answer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -100,6 +102,67 @@ pub enum Request {
     /// An id for an idempotent producer: [`Reply::ProducerId`]. No id is given twice, also not after a crash. To shard 0
     /// only.
     NewProducerId,
+    /// Change queues and the host's entries: [`Reply::Changed`] when it is durable, as far as it is to be kept, and every
+    /// shard has applied it. All of it or nothing. To shard 0 only.
+    ChangeMetadata(MetadataChange),
+    /// Put messages into queues of this shard: [`Reply::Published`], an outcome for each, when those that durable queues
+    /// keep over a restart are durable and the others are taken. Messages of one sender to one queue are queued in the
+    /// order sent. A message's deliveries may come before this answer.
+    Publish(Vec<Publish>),
+    /// Give a consumer messages: [`Reply::Consuming`], then [`crate::reactor::app::AppEvent::Delivered`]. What a shard
+    /// tells of its consumers (deliveries, their end, and the answers to this and to [`Request::CancelConsumer`]) arrives
+    /// in the order in which it happened there.
+    Consume(Consume),
+    /// Grant consumers of this sender more credit: [`Reply::Done`]. Those that have ended are skipped.
+    Grant(Vec<(ConsumerId, Credit)>),
+    /// End a consumer: [`Reply::Cancelled`], after which nothing is delivered to it.
+    CancelConsumer {
+        /// Which, of this sender's.
+        consumer: ConsumerId,
+        /// Whether what it keeps goes back to its place, not counting as failed. Otherwise it stays out until it is settled
+        /// under this consumer's name.
+        release: bool,
+    },
+    /// Settle deliveries of this sender's consumers: [`Reply::Done`], at once, or when that is durable. What is not, a
+    /// crash may bring back, as redelivered.
+    Settle {
+        /// Which, and how.
+        settlements: Vec<Settlement>,
+        /// Whether to answer only when it is durable.
+        durable: bool,
+    },
+    /// Get one message: [`Reply::Got`].
+    Get {
+        /// From which queue.
+        queue: QueueId,
+        /// Who keeps it until it is settled; needs to be no consumer.
+        consumer: ConsumerId,
+        /// It is settled at once.
+        no_ack: bool,
+    },
+    /// Drop all ready messages: [`Reply::Purged`], when that is durable.
+    Purge(QueueId),
+    /// Tell how queues stand, as many of them as are here: [`Reply::QueueStats`].
+    QueueStats {
+        /// Which, at most [`crate::limits::QUEUES_PER_REQUEST_MAX`].
+        queues: Vec<QueueId>,
+        /// Whether that counts as use of them, for [`crate::config::QueueSettings::expires_ms`].
+        touch: bool,
+    },
+    /// Close a queue that is about to be deleted: [`Reply::Closed`]. From now on it takes, delivers and drops nothing.
+    CloseQueue {
+        /// Which.
+        queue: QueueId,
+        /// Refused with [`Refusal::QueueInUse`] if there are consumers.
+        if_unused: bool,
+        /// Refused with [`Refusal::QueueNotEmpty`] if there are ready messages.
+        if_empty: bool,
+    },
+    /// Open a queue that was closed and not deleted: [`Reply::Done`].
+    OpenQueue(QueueId),
+    /// Say where a leaving message of this shard goes: [`Reply::Done`] when it has left, durably if it is kept over a
+    /// restart; [`Refusal::UnknownQueue`] if queue or message are gone.
+    Move(Move),
 }
 
 /// Names a watch among those of one sender.
@@ -142,6 +205,30 @@ pub enum Reply {
     TopicCreated(TopicId),
     /// An id that nobody else has.
     ProducerId(u64),
+    /// The metadata is changed on every shard; the ids of the queues that were created, in order.
+    Changed(Vec<QueueId>),
+    /// What became of each message.
+    Published(Vec<Outcome>),
+    /// The consumer is there. So many messages were ready, and so many consumers are there now.
+    Consuming {
+        /// Messages that waited.
+        ready: u64,
+        /// Consumers, with this one.
+        consumers: u32,
+    },
+    /// The consumer is gone.
+    Cancelled {
+        /// Consumers that are left.
+        consumers: u32,
+    },
+    /// A message, if one was ready; and how many are left.
+    Got(Option<Delivery>, u64),
+    /// So many messages were dropped.
+    Purged(u64),
+    /// How queues stand.
+    QueueStats(Vec<(QueueId, QueueStats)>),
+    /// The queue is closed; what is in it.
+    Closed(QueueStats),
     /// Done.
     Done,
     /// Not done, and nothing of it stored.

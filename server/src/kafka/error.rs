@@ -162,6 +162,19 @@ impl From<&Refusal> for ErrorCode {
             Refusal::DuplicateSequence => ErrorCode::DuplicateSequenceNumber,
             Refusal::OffsetOutOfRange { .. } => ErrorCode::OffsetOutOfRange,
             Refusal::DiskFull | Refusal::Poisoned | Refusal::ReadFailed => ErrorCode::KafkaStorageError,
+            // No request of this protocol is refused so: they are about queues.
+            Refusal::UnknownQueue
+            | Refusal::QueueExists(_)
+            | Refusal::InvalidQueue(_)
+            | Refusal::TooManyQueues
+            | Refusal::QueueFull
+            | Refusal::QueueInUse
+            | Refusal::QueueNotEmpty
+            | Refusal::UnknownConsumer
+            | Refusal::ConsumerExists
+            | Refusal::MessageTooLarge { .. }
+            | Refusal::Conflict
+            | Refusal::Unsupported => ErrorCode::InvalidRequest,
             // Every client retries this one after a pause, which is what helps.
             Refusal::Busy => ErrorCode::RequestTimedOut,
         }

@@ -214,6 +214,18 @@ impl Engine {
                 self.producer_ids += 1;
                 Reply::ProducerId(self.producer_ids - 1)
             }
+            Request::ChangeMetadata(_)
+            | Request::Publish(_)
+            | Request::Consume(_)
+            | Request::Grant(_)
+            | Request::CancelConsumer { .. }
+            | Request::Settle { .. }
+            | Request::Get { .. }
+            | Request::Purge(_)
+            | Request::QueueStats { .. }
+            | Request::CloseQueue { .. }
+            | Request::OpenQueue(_)
+            | Request::Move(_) => panic!("Kafka's side asked something of a queue: {request:?}"),
             Request::EpochEnd { partition, epoch } => {
                 // Everything is of this boot; the epoch before it ended where half of it was.
                 let next = self.partition(partition)?.next;

@@ -190,6 +190,10 @@ impl App for LoadApp {
             | AppEvent::Slow(_)
             | AppEvent::Offloaded(..)
             | AppEvent::Told { .. }
+            | AppEvent::Delivered(_)
+            | AppEvent::ConsumerCancelled { .. }
+            | AppEvent::DeadLettered(_)
+            | AppEvent::QueueExpired(_)
             | AppEvent::MetadataChanged
             | AppEvent::Stopping => {}
         }
