@@ -32,6 +32,7 @@ pub mod journal;
 pub mod limits;
 pub mod log;
 pub mod metrics;
+pub mod queue;
 pub mod reactor;
 pub mod shard;
 mod sync;

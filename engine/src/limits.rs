@@ -136,6 +136,12 @@ pub const ENTRY_KEY_BYTES_MAX: usize = 4_096;
 pub const ENTRY_VALUE_BYTES_MAX: usize = 1 << 20;
 /// Guards and edits, all together, in one change of metadata.
 pub const EDITS_PER_CHANGE_MAX: usize = 100_000;
+/// What the entries and names in one change may have together.
+pub const CHANGE_BYTES_MAX: usize = 64 << 20;
+/// Things that changes of metadata which wait may touch together to be written and applied as one.
+pub const METADATA_CHANGES_PER_FRAME: usize = 1_000;
+/// The names and values of those.
+pub const METADATA_FRAME_BYTES: usize = 1 << 20;
 /// Changes of metadata that a snapshot remembers, for hosts that want to know what is new.
 pub const METADATA_CHANGES_REMEMBERED: usize = 1_024;
 /// A message's header and body.
@@ -148,6 +154,8 @@ pub const SETTINGS_PER_TOPIC_MAX: usize = 64;
 pub const SETTING_BYTES_MAX: usize = 32_767;
 /// Ids for idempotent producers that are written down as used at a time. A start skips what is left of them.
 pub const PRODUCER_IDS_PER_RECORD: u64 = 1_000;
+/// Messages that a full queue looks at, to make room for one more.
+pub const QUEUE_WORK_PER_ADMISSION: usize = 64;
 /// Slots that partitions are placed on. A multiple of every sensible number of shards, so that they stay even.
 pub const SLOTS: u32 = 5040;
 /// Changes of metadata that wait for their turn; more are refused.

@@ -74,8 +74,8 @@ impl fmt::Display for QueueId {
     }
 }
 
-/// A message's number within its queue, in the order of publishing. Never reused within an incarnation; a message that
-/// goes back keeps it.
+/// A message's number within its queue, in the order of delivery: of publishing, and in a queue with priorities the higher
+/// ones first. Never reused within an incarnation; a message that goes back keeps it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Seq(pub u64);
 

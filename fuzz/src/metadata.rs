@@ -1,8 +1,9 @@
 //! The metadata log.
 
 use millstream_engine::checksum::crc32c;
+use millstream_engine::config::{Overflow, QueueSettings};
 use millstream_engine::format::metadata::{End, MetadataRecord, Scan, encode_frame, scan};
-use millstream_engine::types::{MetadataEpoch, Slot, TopicId};
+use millstream_engine::types::{MetadataEpoch, QueueId, Slot, TopicId};
 
 use crate::overwrite;
 
@@ -85,13 +86,24 @@ fn crash(bytes: &[u8]) {
 fn record(byte: u8) -> MetadataRecord {
     let id = TopicId([byte; 16]);
     let size = usize::from(byte) * 64;
-    match byte % 8 {
+    let queue = QueueId([byte; 16]);
+    let settings = QueueSettings {
+        max_bytes: (byte > 127).then_some(u64::from(byte)),
+        overflow: Overflow::RejectPublish,
+        max_priority: Some(byte),
+        ..QueueSettings::default()
+    };
+    match byte % 12 {
         0 => MetadataRecord::TopicDeleted { id },
         1 => MetadataRecord::DeletionForgotten { id },
         2 => MetadataRecord::Entity { kind: u16::from(byte), key: vec![byte], value: None },
         3 => MetadataRecord::Entity { kind: 0, key: Vec::new(), value: Some(vec![byte; size]) },
         4 => MetadataRecord::TopicConfigured { id, config: vec![("name".to_owned(), "v".repeat(size))] },
         5 => MetadataRecord::PartitionsAdded { id, slots: (0..u32::from(byte)).map(Slot).collect() },
+        7 => MetadataRecord::QueueCreated { id: queue, name: vec![byte; size], slot: Slot(7), settings },
+        8 => MetadataRecord::QueueDeleted { id: queue },
+        9 => MetadataRecord::QueueConfigured { id: queue, settings },
+        10 => MetadataRecord::QueueDeletionForgotten { id: queue },
         6 => MetadataRecord::ProducerIdsGiven { below: u64::from(byte) << 32 },
         _ => MetadataRecord::TopicCreated {
             id,

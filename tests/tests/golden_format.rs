@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use millstream_engine::checksum::crc32c;
+use millstream_engine::config::QueueSettings;
 use millstream_engine::format::batch::{self, BatchBuilder, BatchHeader};
 use millstream_engine::format::checkpoint::{Checkpoint, PartitionState, SegmentState};
 use millstream_engine::format::index::{OffsetIndexEntry, TimeIndexEntry};
@@ -22,7 +23,7 @@ use millstream_engine::format::partition;
 use millstream_engine::format::producer::{self, ProducerBatch, ProducerState, SnapshotEntry};
 use millstream_engine::format::sum::{Sum, SumBuilder, Summed};
 use millstream_engine::types::{
-    FileEpoch, LeaderEpoch, Lsn, MetadataEpoch, Offset, PartitionId, ShardId, Slot, TopicId,
+    FileEpoch, LeaderEpoch, Lsn, MetadataEpoch, Offset, PartitionId, QueueId, ShardId, Slot, TopicId,
 };
 
 const ID: TopicId =
@@ -217,6 +218,28 @@ fn metadata() {
         PartitionsAdded { id: 12345678-9abc-def0-0fed-cba987654321, slots: [Slot(2), Slot(70000)] }, \
         ProducerIdsGiven { below: 1000 }]; Clean";
     check("metadata/changes", &made, decoded, expected);
+    let queue = QueueId([0x51; 16]);
+    let settings =
+        QueueSettings { message_ttl_ms: Some(60_000), max_priority: Some(9), ..QueueSettings::default() };
+    let queues = [
+        MetadataRecord::QueueCreated { id: queue, name: b"work".to_vec(), slot: Slot(3), settings },
+        MetadataRecord::QueueConfigured { id: queue, settings: QueueSettings::default() },
+        MetadataRecord::QueueDeleted { id: queue },
+        MetadataRecord::QueueDeletionForgotten { id: queue },
+    ];
+    let (made, _) = metadata::encode_frame(MetadataEpoch(5), 0, &queues);
+    let unset = "max_bytes: None, overflow: DropHead";
+    let rest =
+        "single_active_consumer: false, delivery_limit: None, dead_letter: false, consumer_timeout_ms: None";
+    let id = "51515151-5151-5151-5151-515151515151";
+    let expected = format!(
+        "5: [QueueCreated {{ id: {id}, name: [119, 111, 114, 107], slot: Slot(3), settings: QueueSettings {{ \
+        max_messages: None, {unset}, message_ttl_ms: Some(60000), expires_ms: None, max_priority: Some(9), {rest} }} }}, \
+        QueueConfigured {{ id: {id}, settings: QueueSettings {{ \
+        max_messages: None, {unset}, message_ttl_ms: None, expires_ms: None, max_priority: None, {rest} }} }}, \
+        QueueDeleted {{ id: {id} }}, QueueDeletionForgotten {{ id: {id} }}]; Clean"
+    );
+    check("metadata/queues", &made, decoded, &expected);
     // The kind of the only record, and the frame's checksum for it.
     let (mut newer, _) = metadata::encode_frame(MetadataEpoch(4), 0, &changes[2..]);
     newer[24] = 250;

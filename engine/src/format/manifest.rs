@@ -35,8 +35,10 @@ pub const FORMAT_VERSION: u32 = 1;
 /// A bit of [`Manifest::incompatible_features`]: topics that grow and are configured, ids of producers, and leader epochs.
 /// The records are kinds 5 to 7 of [`super::metadata`], the epochs stand in [`super::checkpoint`].
 pub const FEATURE_ADMIN: u64 = 1;
+/// Another: queues and what the host keeps beside them. The records are kinds 4 and 8 to 11 of [`super::metadata`].
+pub const FEATURE_QUEUES: u64 = 2;
 /// The bits of [`Manifest::incompatible_features`] that this build knows. It sets them all in a directory that it serves.
-pub const FEATURES_KNOWN: u64 = FEATURE_ADMIN;
+pub const FEATURES_KNOWN: u64 = FEATURE_ADMIN | FEATURE_QUEUES;
 
 const MAGIC: [u8; 8] = *b"MILLSTRM";
 const CRC_FROM: usize = 16;

@@ -23,6 +23,10 @@
 //! | 5 | topic configured | id: 16 bytes; number of settings: 4 bytes, each two strings |
 //! | 6 | partitions added | id: 16 bytes; slots: 4 bytes each, to the end |
 //! | 7 | producer ids given | the first id that was not given to anybody: 8 bytes |
+//! | 8 | queue created | id: 16 bytes; name: byte string; slot: 4 bytes; settings, see [`super::queue`] |
+//! | 9 | queue deleted | id: 16 bytes |
+//! | 10 | queue configured | id: 16 bytes; settings |
+//! | 11 | deletion of a queue forgotten | id: 16 bytes |
 //!
 //! A new kind of record comes with an incompatible feature in the manifest; an unknown one in a sound frame is a newer
 //! version's, and is refused by its number.
@@ -32,10 +36,12 @@ use std::mem::size_of;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::queue::{decode_settings, encode_settings};
 use super::take::{put_bytes, put_str, take, take_bytes, take_str};
 use crate::checksum::{crc32c, crc32c_append};
+use crate::config::QueueSettings;
 use crate::limits::BLOCK_BYTES;
-use crate::types::{MetadataEpoch, Slot, TopicId};
+use crate::types::{MetadataEpoch, QueueId, Slot, TopicId};
 
 const MAGIC: [u8; 4] = *b"MSMD";
 const CRC_FROM: usize = 8;
@@ -97,6 +103,34 @@ pub enum MetadataRecord {
         /// The first that was not.
         below: u64,
     },
+    /// There is a durable queue.
+    QueueCreated {
+        /// Its incarnation.
+        id: QueueId,
+        /// Its name.
+        name: Vec<u8>,
+        /// Where it is placed.
+        slot: Slot,
+        /// What holds for it.
+        settings: QueueSettings,
+    },
+    /// The queue is no more; its shard's journal may still hold records of it.
+    QueueDeleted {
+        /// Its incarnation.
+        id: QueueId,
+    },
+    /// A queue has these settings from now on.
+    QueueConfigured {
+        /// Its incarnation.
+        id: QueueId,
+        /// What holds for it.
+        settings: QueueSettings,
+    },
+    /// No journal holds anything of a deleted queue any more.
+    QueueDeletionForgotten {
+        /// Its incarnation.
+        id: QueueId,
+    },
     /// Something that only the host understands: a user, a policy, an exchange.
     Entity {
         /// Which sort of thing.
@@ -115,6 +149,10 @@ const ENTITY: u16 = 4;
 const TOPIC_CONFIGURED: u16 = 5;
 const PARTITIONS_ADDED: u16 = 6;
 const PRODUCER_IDS_GIVEN: u16 = 7;
+const QUEUE_CREATED: u16 = 8;
+const QUEUE_DELETED: u16 = 9;
+const QUEUE_CONFIGURED: u16 = 10;
+const QUEUE_DELETION_FORGOTTEN: u16 = 11;
 
 /// A frame's bytes, and its CRC, which the next frame is chained to.
 pub fn encode_frame(epoch: MetadataEpoch, previous_crc: u32, records: &[MetadataRecord]) -> (Vec<u8>, u32) {
@@ -179,6 +217,26 @@ fn encode_record(out: &mut Vec<u8>, record: &MetadataRecord) {
         MetadataRecord::ProducerIdsGiven { below } => {
             body.extend_from_slice(&below.to_le_bytes());
             PRODUCER_IDS_GIVEN
+        }
+        MetadataRecord::QueueCreated { id, name, slot, settings } => {
+            body.extend_from_slice(&id.0);
+            put_bytes(&mut body, name);
+            put_slots(&mut body, &[*slot]);
+            encode_settings(&mut body, settings);
+            QUEUE_CREATED
+        }
+        MetadataRecord::QueueDeleted { id } => {
+            body.extend_from_slice(&id.0);
+            QUEUE_DELETED
+        }
+        MetadataRecord::QueueConfigured { id, settings } => {
+            body.extend_from_slice(&id.0);
+            encode_settings(&mut body, settings);
+            QUEUE_CONFIGURED
+        }
+        MetadataRecord::QueueDeletionForgotten { id } => {
+            body.extend_from_slice(&id.0);
+            QUEUE_DELETION_FORGOTTEN
         }
     };
     out.extend_from_slice(&kind.to_le_bytes());
@@ -245,6 +303,18 @@ fn decode_record(kind: u16, mut body: &[u8]) -> Option<MetadataRecord> {
             MetadataRecord::PartitionsAdded { id, slots: take_slots(body)? }
         }
         PRODUCER_IDS_GIVEN => MetadataRecord::ProducerIdsGiven { below: take::<U64>(body)?.get() },
+        QUEUE_CREATED => {
+            let id = QueueId(take(body)?);
+            let name = take_bytes(body)?.to_vec();
+            let slot = Slot(take::<U32>(body)?.get());
+            MetadataRecord::QueueCreated { id, name, slot, settings: decode_settings(body)? }
+        }
+        QUEUE_DELETED => MetadataRecord::QueueDeleted { id: QueueId(take(body)?) },
+        QUEUE_CONFIGURED => {
+            let id = QueueId(take(body)?);
+            MetadataRecord::QueueConfigured { id, settings: decode_settings(body)? }
+        }
+        QUEUE_DELETION_FORGOTTEN => MetadataRecord::QueueDeletionForgotten { id: QueueId(take(body)?) },
         _ => return None,
     };
     body.is_empty().then_some(record)
@@ -387,7 +457,7 @@ fn decode_records(mut payload: &[u8]) -> Result<Vec<MetadataRecord>, Unreadable>
     while !payload.is_empty() {
         let kind = take::<U16>(&mut payload).ok_or(Unreadable::Damaged)?.get();
         let body = take_bytes(&mut payload).ok_or(Unreadable::Damaged)?;
-        if kind > PRODUCER_IDS_GIVEN {
+        if kind > QUEUE_DELETION_FORGOTTEN {
             return Err(Unreadable::Kind(kind));
         }
         records.push(decode_record(kind, body).ok_or(Unreadable::Damaged)?);
@@ -436,6 +506,18 @@ mod tests {
                     },
                     MetadataRecord::PartitionsAdded { id: id(1), slots: vec![Slot(3), Slot(70_000)] },
                     MetadataRecord::ProducerIdsGiven { below: 1 << 40 },
+                    MetadataRecord::QueueCreated {
+                        id: QueueId([5; 16]),
+                        name: b"/\0work".to_vec(),
+                        slot: Slot(7),
+                        settings: QueueSettings { max_messages: Some(10), ..QueueSettings::default() },
+                    },
+                    MetadataRecord::QueueConfigured {
+                        id: QueueId([5; 16]),
+                        settings: QueueSettings::default(),
+                    },
+                    MetadataRecord::QueueDeleted { id: QueueId([5; 16]) },
+                    MetadataRecord::QueueDeletionForgotten { id: QueueId([5; 16]) },
                 ],
             ),
         ];

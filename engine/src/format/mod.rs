@@ -12,6 +12,7 @@ pub mod manifest;
 pub mod metadata;
 pub mod partition;
 pub mod producer;
+pub mod queue;
 pub mod record;
 pub mod settings;
 pub mod sum;

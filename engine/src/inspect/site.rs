@@ -88,6 +88,10 @@ impl Site {
                 self.deleted.insert(id);
             }
             MetadataRecord::DeletionForgotten { .. }
+            | MetadataRecord::QueueCreated { .. }
+            | MetadataRecord::QueueDeleted { .. }
+            | MetadataRecord::QueueConfigured { .. }
+            | MetadataRecord::QueueDeletionForgotten { .. }
             | MetadataRecord::Entity { .. }
             | MetadataRecord::TopicConfigured { .. }
             | MetadataRecord::PartitionsAdded { .. }

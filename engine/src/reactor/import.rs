@@ -29,7 +29,8 @@ use crate::io::{Blocking, Io};
 use crate::log::drain::COPY_SUFFIX;
 use crate::log::paths;
 use crate::shard::Shard;
-use crate::shard::controller::{add_topic, new_topic};
+use crate::shard::controller::add_topic;
+use crate::shard::draft::new_topic_offline;
 use crate::shard::metadata::Metadata;
 use crate::shard::recovery::{SHARDS, checkpoint_path, directory, read_checkpoint};
 use crate::types::{PartitionId, ShardId, TopicId};
@@ -114,10 +115,10 @@ fn take<I: Io, J: Io>(
         None => {
             let settings = SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned()));
             let partitions = sources.iter().map(|source| source.index + 1).max().unwrap_or(0);
-            let (id, record) = new_topic(
-                io,
+            let (id, record) = new_topic_offline(
+                &mut || io.random(),
                 &found.metadata,
-                &config.topic,
+                config,
                 topic.to_owned(),
                 partitions,
                 settings.to_vec(),

@@ -2,6 +2,7 @@
 
 use crate::buffer::Slice;
 use crate::error::Refusal;
+pub use crate::queue::{Credit, LeaveReason, QueueStats, Verdict};
 use crate::time::WallMs;
 use crate::types::{QueueId, Seq, ShardId};
 
@@ -69,17 +70,6 @@ pub struct Consume {
     pub credit: Credit,
 }
 
-/// What may be delivered to a consumer. Each delivery takes one message and its bytes; one is made while both are above
-/// zero, so the bytes may be overdrawn by one message. It never comes back by itself: the host grants more, when a
-/// delivery is settled (its prefetch) and when bytes have been sent (its window).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Credit {
-    /// Messages.
-    pub messages: u32,
-    /// Bytes of headers and bodies.
-    pub bytes: u32,
-}
-
 /// A message on its way to a consumer.
 #[derive(Clone, Debug)]
 pub struct Delivery {
@@ -115,20 +105,6 @@ pub struct Settlement {
     pub verdict: Verdict,
 }
 
-/// What becomes of a delivered message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// It is done with.
-    Ack,
-    /// It goes back to its old place.
-    Requeue {
-        /// Whether that counts towards the queue's delivery limit.
-        failed: bool,
-    },
-    /// It is not wanted: a dead letter, if the queue has those.
-    Reject,
-}
-
 /// Why a consumer was ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CancelReason {
@@ -136,19 +112,6 @@ pub enum CancelReason {
     QueueDeleted,
     /// It has kept a delivery for too long. What it keeps has gone back.
     Timeout,
-}
-
-/// Why a message has to leave its queue.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LeaveReason {
-    /// Its consumer rejected it.
-    Rejected,
-    /// Its time was over.
-    Expired,
-    /// There was no room.
-    MaxLength,
-    /// It came back failed too often.
-    DeliveryLimit,
 }
 
 /// A message that is to leave its queue, told to the host of the shard that the queue is on. The queue keeps it until the
@@ -182,23 +145,4 @@ pub struct Move {
     pub targets: Vec<(ShardId, QueueId)>,
     /// What arrives there.
     pub message: Message,
-}
-
-/// How a queue stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct QueueStats {
-    /// Messages that wait for a consumer.
-    pub ready: u64,
-    /// Bytes of them.
-    pub ready_bytes: u64,
-    /// Messages delivered and not settled.
-    pub unacked: u64,
-    /// Bytes of them.
-    pub unacked_bytes: u64,
-    /// Messages that are to leave as dead letters.
-    pub leaving: u64,
-    /// Messages of any state that are kept over a restart.
-    pub persistent: u64,
-    /// Consumers.
-    pub consumers: u32,
 }

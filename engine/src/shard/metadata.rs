@@ -105,6 +105,8 @@ pub struct Metadata {
     pub producer_ids_below: u64,
     /// Owners that are no more, and whose bytes a journal may still hold.
     pub deleted: std::collections::BTreeSet<TopicId>,
+    /// Durable queues that are no more, and of which a journal may still hold something.
+    pub deleted_queues: std::collections::BTreeSet<QueueId>,
     /// Every queue, by id.
     pub queues: SharedMap<QueueId, Arc<Queue>>,
     /// Their ids, by name.

@@ -1,0 +1,365 @@
+//! The messages of a queue that are not settled: found by number, and by state in the order of their numbers.
+//!
+//! A message's number has its rank in the highest byte, 0 for the highest priority, and counts within the rank below it. So
+//! the order of the numbers is the order of delivery, and the next message is the lowest ready one, whatever has come back.
+//! The numbers of a rank are given one after the other; so chunks are dense, and a chunk is full before the next begins.
+//!
+//! Chunks lie in a slab. A directory finds them by number; per state there is a list of those that have messages in it. A
+//! list may name chunks that have none any more, which are struck off when somebody looks. Both are asked once per chunk as
+//! long as numbers are used in order: what was found last is tried first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::chunk::{Chunk, ChunkNo, Entry, NEVER, Places, STATES, State, mask_of, place_of};
+use crate::time::WallMs;
+use crate::types::Seq;
+
+/// The bits of a number that count within the rank.
+const COUNT_BITS: u32 = 56;
+
+/// A chunk's place in the slab.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Slot(u32);
+
+/// A slot that no chunk has.
+const NO_SLOT: Slot = Slot(u32::MAX);
+
+/// A message: the chunk's slot, and the place in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Spot {
+    pub slot: Slot,
+    pub place: u32,
+}
+
+impl Spot {
+    /// Its bit in the masks.
+    pub fn bit(self) -> u64 {
+        1 << self.place
+    }
+}
+
+/// What a message comes with.
+pub(super) struct Arrival {
+    pub entry: Entry,
+    pub persistent: bool,
+    pub delivered: bool,
+    pub expires_at: WallMs,
+}
+
+/// Messages and their bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Amount {
+    pub messages: u64,
+    pub bytes: u64,
+}
+
+/// See the module.
+pub(super) struct Index {
+    slab: Vec<Option<Box<Chunk>>>,
+    vacant: Vec<u32>,
+    spare: Option<Box<Chunk>>,
+    directory: BTreeMap<ChunkNo, Slot>,
+    lists: [BTreeSet<ChunkNo>; STATES],
+    deadlines: BTreeSet<(WallMs, ChunkNo)>,
+    /// Per rank, the number that comes next.
+    next: Vec<Seq>,
+    /// What was found last: by number, by state, at a rank's end.
+    found: Slot,
+    first: [Slot; STATES],
+    amounts: [Amount; STATES],
+    persistent: u64,
+}
+
+/// The rank of a message.
+pub(super) fn rank_of(seq: Seq) -> u8 {
+    (seq.0 >> COUNT_BITS) as u8
+}
+
+impl Index {
+    /// An empty one.
+    pub fn new() -> Index {
+        Index {
+            slab: Vec::new(),
+            vacant: Vec::new(),
+            spare: None,
+            directory: BTreeMap::new(),
+            lists: Default::default(),
+            deadlines: BTreeSet::new(),
+            next: Vec::new(),
+            found: NO_SLOT,
+            first: [NO_SLOT; STATES],
+            amounts: [Amount::default(); STATES],
+            persistent: 0,
+        }
+    }
+
+    /// The number that the next message of a rank gets.
+    pub fn next(&self, rank: u8) -> Seq {
+        self.next.get(usize::from(rank)).copied().unwrap_or(Seq(u64::from(rank) << COUNT_BITS))
+    }
+
+    fn next_mut(&mut self, rank: u8) -> &mut Seq {
+        let known = self.next.len();
+        if known <= usize::from(rank) {
+            self.next.extend((known as u64..=u64::from(rank)).map(|rank| Seq(rank << COUNT_BITS)));
+        }
+        &mut self.next[usize::from(rank)]
+    }
+
+    /// The numbers that come next, of each rank that has been used.
+    pub fn nexts(&self) -> &[Seq] {
+        &self.next
+    }
+
+    /// Messages in a state, and their bytes.
+    pub fn amount(&self, state: State) -> Amount {
+        self.amounts[state as usize]
+    }
+
+    /// Messages of any state that durable queues keep over a restart.
+    pub fn persistent(&self) -> u64 {
+        self.persistent
+    }
+
+    /// The chunk in a slot.
+    pub fn chunk(&self, slot: Slot) -> &Chunk {
+        self.slab[slot.0 as usize].as_deref().expect("a slot that was given out holds a chunk")
+    }
+
+    /// The same, to be changed, but for its masks.
+    pub fn chunk_mut(&mut self, slot: Slot) -> &mut Chunk {
+        self.slab[slot.0 as usize].as_deref_mut().expect("a slot that was given out holds a chunk")
+    }
+
+    fn holds(&self, slot: Slot, no: ChunkNo) -> bool {
+        matches!(self.slab.get(slot.0 as usize), Some(Some(chunk)) if chunk.no == no)
+    }
+
+    fn find(&mut self, no: ChunkNo) -> Option<Slot> {
+        if !self.holds(self.found, no) {
+            self.found = *self.directory.get(&no)?;
+        }
+        Some(self.found)
+    }
+
+    /// Where a message is, if it is in this state.
+    pub fn locate(&mut self, seq: Seq, state: State) -> Option<Spot> {
+        let spot = Spot { slot: self.find(ChunkNo::of(seq))?, place: place_of(seq) };
+        (self.chunk(spot.slot).mask(state) & spot.bit() != 0).then_some(spot)
+    }
+
+    /// Where a message is, if it is not settled.
+    pub fn locate_live(&mut self, seq: Seq) -> Option<Spot> {
+        let spot = Spot { slot: self.find(ChunkNo::of(seq))?, place: place_of(seq) };
+        (self.chunk(spot.slot).live() & spot.bit() != 0).then_some(spot)
+    }
+
+    /// The chunks from this one on.
+    pub fn chunks_from(&self, from: ChunkNo) -> impl Iterator<Item = &Chunk> {
+        self.directory.range(from..).map(|(_, slot)| self.chunk(*slot))
+    }
+
+    /// The first chunk from this one on that has messages in a state.
+    pub fn chunk_from(&mut self, state: State, from: ChunkNo) -> Option<Slot> {
+        loop {
+            let no = *self.lists[state as usize].range(from..).next()?;
+            let slot = match self.first[state as usize] {
+                slot if self.holds(slot, no) => slot,
+                _ => *self.directory.get(&no).expect("a chunk that is listed is there"),
+            };
+            self.first[state as usize] = slot;
+            let chunk = self.chunk_mut(slot);
+            if chunk.mask(state) != 0 {
+                return Some(slot);
+            }
+            chunk.listed &= !(1 << state as u8);
+            self.lists[state as usize].remove(&no);
+        }
+    }
+
+    /// The first message in a state.
+    pub fn first(&mut self, state: State) -> Option<Spot> {
+        if self.amount(state).messages == 0 {
+            return None;
+        }
+        let slot = self.chunk_from(state, ChunkNo(0))?;
+        Some(Spot { slot, place: self.chunk(slot).mask(state).trailing_zeros() })
+    }
+
+    /// Adds a message at the end of a rank.
+    pub fn push(&mut self, rank: u8, state: State, arrival: Arrival) -> Seq {
+        let next = self.next_mut(rank);
+        let seq = *next;
+        *next = seq.next();
+        assert!(rank_of(seq.next()) == rank, "a rank has more numbers than a broker has time");
+        self.place(seq, state, arrival);
+        seq
+    }
+
+    /// Says that numbers of this one's rank below it are used up.
+    pub fn skip_to(&mut self, seq: Seq) {
+        let next = self.next_mut(rank_of(seq));
+        let before = std::mem::replace(next, seq.max(*next));
+        if let Some(&slot) = self.directory.get(&ChunkNo::of(before)) {
+            self.drop_if_done(slot);
+        }
+    }
+
+    fn place(&mut self, seq: Seq, state: State, arrival: Arrival) {
+        let no = ChunkNo::of(seq);
+        let slot = self.find(no).unwrap_or_else(|| self.open(no));
+        let spot = Spot { slot, place: place_of(seq) };
+        let size = u64::from(arrival.entry.size);
+        let chunk = self.chunk_mut(slot);
+        *chunk.entry_mut(spot.place) = arrival.entry;
+        chunk.set_expiry(spot.place, arrival.expires_at);
+        chunk.persistent |= u64::from(arrival.persistent) << spot.place;
+        chunk.delivered |= u64::from(arrival.delivered) << spot.place;
+        self.persistent += u64::from(arrival.persistent);
+        self.enter(slot, spot.bit(), size, state);
+        if state == State::Ready {
+            self.lower_deadline(slot, arrival.expires_at);
+        }
+    }
+
+    fn open(&mut self, no: ChunkNo) -> Slot {
+        let chunk = match self.spare.take() {
+            Some(mut chunk) => {
+                chunk.renew(no);
+                chunk
+            }
+            None => Chunk::new(no),
+        };
+        let slot = match self.vacant.pop() {
+            Some(slot) => Slot(slot),
+            None => {
+                self.slab.push(None);
+                Slot((self.slab.len() - 1) as u32)
+            }
+        };
+        self.slab[slot.0 as usize] = Some(chunk);
+        self.directory.insert(no, slot);
+        self.found = slot;
+        slot
+    }
+
+    /// Moves messages of a chunk from one state to another.
+    pub fn shift(&mut self, slot: Slot, bits: u64, from: State, to: State) {
+        let size = self.leave(slot, bits, from);
+        self.enter(slot, bits, size, to);
+    }
+
+    /// Puts a message back among those that are ready.
+    pub fn make_ready(&mut self, spot: Spot, from: State) {
+        self.shift(spot.slot, spot.bit(), from, State::Ready);
+        self.lower_deadline(spot.slot, self.chunk(spot.slot).expiry(spot.place));
+    }
+
+    /// Settles messages of a chunk. Its slot is void afterwards.
+    pub fn settle(&mut self, slot: Slot, bits: u64, from: State) {
+        self.leave(slot, bits, from);
+        let kept = self.chunk(slot).persistent & bits;
+        self.persistent -= u64::from(kept.count_ones());
+        self.drop_if_done(slot);
+    }
+
+    fn leave(&mut self, slot: Slot, bits: u64, from: State) -> u64 {
+        let chunk = self.slab[slot.0 as usize].as_deref_mut().expect("the slot was given out");
+        let mask = &mut chunk.masks[from as usize];
+        assert!(*mask & bits == bits, "a message leaves the state that it is in");
+        *mask &= !bits;
+        let size = Places(bits).map(|place| u64::from(chunk.entry(place).size)).sum();
+        let amount = &mut self.amounts[from as usize];
+        amount.messages -= u64::from(bits.count_ones());
+        amount.bytes -= size;
+        size
+    }
+
+    fn enter(&mut self, slot: Slot, bits: u64, size: u64, to: State) {
+        let chunk = self.slab[slot.0 as usize].as_deref_mut().expect("the slot was given out");
+        chunk.masks[to as usize] |= bits;
+        if chunk.listed & 1 << to as u8 == 0 {
+            chunk.listed |= 1 << to as u8;
+            self.lists[to as usize].insert(chunk.no);
+        }
+        let amount = &mut self.amounts[to as usize];
+        amount.messages += u64::from(bits.count_ones());
+        amount.bytes += size;
+    }
+
+    /// Lets go of a chunk whose messages are all settled, unless more will come into it.
+    fn drop_if_done(&mut self, slot: Slot) {
+        let chunk = self.chunk(slot);
+        let no = chunk.no;
+        if chunk.live() != 0 || ChunkNo::of(self.next(rank_of(no.seq(0)))) == no {
+            return;
+        }
+        let mut chunk = self.slab[slot.0 as usize].take().expect("the slot was given out");
+        for (state, list) in self.lists.iter_mut().enumerate() {
+            if chunk.listed & 1 << state != 0 {
+                list.remove(&no);
+            }
+        }
+        chunk.listed = 0;
+        if chunk.earliest != NEVER {
+            self.deadlines.remove(&(chunk.earliest, no));
+        }
+        self.directory.remove(&no);
+        self.vacant.push(slot.0);
+        self.spare = Some(chunk);
+    }
+
+    /// Settles all messages with numbers from `first` to `last`, whatever their states.
+    pub fn settle_all(&mut self, first: Seq, last: Seq) {
+        let mut from = ChunkNo::of(first);
+        while let Some((&no, &slot)) =
+            self.directory.range(from..).next().filter(|(no, _)| **no <= ChunkNo::of(last))
+        {
+            from = no.next();
+            for state in State::ALL {
+                // The last of these may have let go of the chunk, and then there is nothing left.
+                if self.holds(slot, no) {
+                    let bits = self.chunk(slot).mask(state) & mask_of(no, first, last);
+                    self.settle(slot, bits, state);
+                }
+            }
+        }
+    }
+
+    /// When the first ready message may expire.
+    pub fn deadline(&self) -> Option<WallMs> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// The chunk whose first message may expire first, if that is not after `now`.
+    pub fn due(&mut self, now: WallMs) -> Option<Slot> {
+        let (at, no) = *self.deadlines.first()?;
+        if at > now { None } else { self.find(no) }
+    }
+
+    /// Sets a chunk's deadline to when its first ready message does expire, these not counted.
+    pub fn renew_deadline(&mut self, slot: Slot, but: u64) {
+        let chunk = self.chunk(slot);
+        let (no, before) = (chunk.no, chunk.earliest);
+        let ready = chunk.mask(State::Ready) & !but;
+        let earliest = Places(ready).map(|place| chunk.expiry(place)).min().unwrap_or(NEVER);
+        self.deadlines.remove(&(before, no));
+        if earliest != NEVER {
+            self.deadlines.insert((earliest, no));
+        }
+        self.chunk_mut(slot).earliest = earliest;
+    }
+
+    fn lower_deadline(&mut self, slot: Slot, at: WallMs) {
+        let chunk = self.slab[slot.0 as usize].as_deref_mut().expect("the slot was given out");
+        let before = chunk.earliest;
+        if at >= before {
+            return;
+        }
+        chunk.earliest = at;
+        if before != NEVER {
+            self.deadlines.remove(&(before, chunk.no));
+        }
+        self.deadlines.insert((at, chunk.no));
+    }
+}
