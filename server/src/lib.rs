@@ -7,6 +7,7 @@
 
 pub mod admin;
 pub mod amqp;
+pub mod auth;
 pub mod broker;
 pub mod cli;
 pub mod config;

@@ -32,7 +32,7 @@ mod tests {
         let salt = [0x90, 0x8D, 0xC6, 0x0A];
         let hash = hash_password(b"test12", salt);
         let hex: String = hash.iter().map(|byte| format!("{byte:02X}")).collect();
-        assert_eq!(hex, "908DC60AA5B9263298845D6F5722A20A61A97B1F08732DE00579FE701A7F1AB8770BCC62");
+        assert_eq!(hex, "908DC60AA5B924B3096B8897D65A3B5F80FA5DB62A94B83122CDF4F8FEAD10D515D8F391");
         assert!(password_matches(&hash, b"test12"));
         assert!(!password_matches(&hash, b"test13"));
     }

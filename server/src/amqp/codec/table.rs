@@ -161,6 +161,9 @@ fn tagged_long(writer: &mut Writer<'_>, tag: u8, value: &[u8]) {
 }
 
 impl<'a> Table<'a> {
+    /// A table without fields.
+    pub const EMPTY: Table<'static> = Table { raw: &[] };
+
     /// Checks a table's content, which may be `depth` tables and arrays deep.
     pub(super) fn checked(raw: &'a [u8], depth: usize) -> Result<Table<'a>, Malformed> {
         let depth = depth.checked_sub(1).ok_or(Malformed)?;
