@@ -169,13 +169,17 @@ impl Client {
         let sent = std::mem::take(&mut node.sockets.get_mut(&self.conn).unwrap().sent);
         let mut rest = &sent[..];
         let mut came = Vec::new();
-        while !rest.is_empty() {
+        while rest.len() > 7 {
             let len = u32::from_be_bytes(rest[3..7].try_into().unwrap()) as usize;
+            if rest.len() < 8 + len {
+                break;
+            }
             assert_eq!(rest[7 + len], 0xCE, "a frame has an end");
             let channel = u16::from_be_bytes(rest[1..3].try_into().unwrap());
             came.push(Came { kind: rest[0], channel, payload: rest[7..7 + len].to_vec() });
             rest = &rest[8 + len..];
         }
+        node.sockets.get_mut(&self.conn).unwrap().sent = rest.to_vec();
         came
     }
 

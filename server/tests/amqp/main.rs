@@ -15,4 +15,5 @@ mod hostile;
 mod node;
 mod queues;
 mod replies;
+mod serve;
 mod transactions;

@@ -37,6 +37,9 @@ pub struct Node {
     pub hold: bool,
     /// Whether sends complete only when the test says so.
     pub hold_sends: bool,
+    /// What is still to be carried out, in order.
+    outputs: VecDeque<Output>,
+    busy: bool,
     steps: u64,
 }
 
@@ -55,6 +58,8 @@ impl Node {
             held: VecDeque::new(),
             hold: false,
             hold_sends: false,
+            outputs: VecDeque::new(),
+            busy: false,
             steps: 0,
         };
         node.step(AppEvent::Started);
@@ -146,9 +151,14 @@ impl Node {
         self.steps += 1;
         out.set_random(Random::new(self.steps));
         self.broker.step(event, &mut out);
-        for output in out.take() {
+        self.outputs.extend(out.take());
+        if std::mem::replace(&mut self.busy, true) {
+            return;
+        }
+        while let Some(output) = self.outputs.pop_front() {
             self.carry_out(output);
         }
+        self.busy = false;
     }
 
     fn carry_out(&mut self, output: Output) {

@@ -124,6 +124,7 @@ fn an_exclusive_queue_goes_when_its_connection_is_cut_off() {
     node.disconnect(client.conn);
     node.release_all();
     assert_eq!(node.engine.queue_count(), 0, "one that came to be too late as well");
+    node.advance(Nanos::from_millis(20_000));
     assert_eq!(node.broker.pending(), 1, "the idle check");
 }
 

@@ -23,7 +23,7 @@ use super::state::Desk;
 use super::topology::entries::Owner;
 use crate::limits::{
     AMQP_CLOSE_WAIT_MS, AMQP_FRAME_BYTES_BEFORE_TUNE, AMQP_FRAME_BYTES_MAX, AMQP_HANDSHAKE_MS,
-    AMQP_PUBLISHING_BYTES_MAX, AMQP_SEND_BYTES_MAX,
+    AMQP_PUBLISHING_BYTES_MAX, AMQP_SEND_BYTES_MAX, AMQP_STALLED_BYTES_MAX,
 };
 use crate::net::SendStep;
 
@@ -317,10 +317,12 @@ impl Connection {
 
     /// Whether nothing more is taken in for now.
     fn is_stalled(&self) -> bool {
-        self.waiting.is_some()
-            || self.stage == Stage::Leaving
-            || self.link.publishing_bytes >= AMQP_PUBLISHING_BYTES_MAX
-            || self.link.waiting_bytes() >= AMQP_SEND_BYTES_MAX
+        self.waiting.is_some() || self.stage == Stage::Leaving || self.is_overrun()
+    }
+
+    /// Whether the client is faster than its queues, or slower than what it has asked for.
+    fn is_overrun(&self) -> bool {
+        self.link.publishing_bytes >= AMQP_PUBLISHING_BYTES_MAX || self.link.waiting_bytes() >= AMQP_SEND_BYTES_MAX
     }
 
     /// Moves everything as far as it goes.
@@ -381,7 +383,9 @@ impl Connection {
             desk.out.close(self.link.id);
             return;
         }
-        let is_reading = !self.is_stalled();
+        // An operation does not take long: what comes meanwhile waits, unless it is much.
+        let is_reading =
+            !self.is_overrun() && !(self.is_stalled() && self.frames.held_bytes() >= AMQP_STALLED_BYTES_MAX);
         if is_reading != self.is_reading {
             self.is_reading = is_reading;
             // Its silence counts from when it can be heard again.
