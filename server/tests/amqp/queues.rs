@@ -32,7 +32,7 @@ fn a_queue_is_declared_once_and_again() {
     assert_eq!(client.ask(&mut node, 1, declare("q")), declared("q", 0, 0));
     client.publish(&mut node, 1, "", "q", "m");
     assert_eq!(client.ask(&mut node, 1, declare("q")), declared("q", 1, 0));
-    assert_eq!(client.ask(&mut node, 1, QueueDeclare { passive: true, ..declare("") }), declared("q", 1, 0));
+    assert_eq!(client.ask(&mut node, 1, QueueDeclare { passive: true, ..declare("q") }), declared("q", 1, 0));
     assert_eq!(client.ask(&mut node, 1, declare("a\r\nb")), declared("ab", 0, 0));
     let shown = client.ask(&mut node, 1, QueueDeclare { no_wait: true, ..declare("r") });
     assert_eq!(shown, "");
@@ -80,7 +80,7 @@ fn what_does_not_fit_ends_the_channel_with_rabbitmqs_words() {
             "PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue 'd' in vhost '/': received none but current is \
              the value '5' of type 'signedint'",
         ),
-        (QueueDeclare { passive: true, ..declare("") }, 404, "NOT_FOUND - no previously declared queue"),
+        (QueueDeclare { passive: true, ..declare("") }, 404, "NOT_FOUND - no queue '' in vhost '/'"),
     ] {
         // What was declared last is forgotten with its channel.
         let shown = client.ask(&mut node, 1, method);

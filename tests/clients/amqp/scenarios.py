@@ -144,21 +144,21 @@ def deleting(connect):
 def exchanges(connect):
     peer = channel(connect())
     for kind in ["direct", "fanout", "topic", "headers"]:
-        yield peer.ask(1, Exchange.Declare(exchange=f"d.{kind}", exchange_type=kind))
+        yield peer.ask(1, Exchange.Declare(exchange=f"d.{kind}", type=kind))
         yield peer.ask(1, Exchange.Declare(exchange=f"d.{kind}", passive=True))
     yield from failing(
         connect,
         Exchange.Declare(exchange="d.none", passive=True),
-        Exchange.Declare(exchange="d.x", exchange_type="direkt"),
-        Exchange.Declare(exchange="amq.mine", exchange_type="direct"),
-        Exchange.Declare(exchange="", exchange_type="direct"),
+        Exchange.Declare(exchange="d.x", type="direkt"),
+        Exchange.Declare(exchange="amq.mine", type="direct"),
+        Exchange.Declare(exchange="", type="direct"),
         Exchange.Declare(exchange="", passive=True),
-        Exchange.Declare(exchange="d.direct", exchange_type="fanout"),
-        Exchange.Declare(exchange="d.direct", exchange_type="direct", durable=True),
-        Exchange.Declare(exchange="d.direct", exchange_type="direct", auto_delete=True),
-        Exchange.Declare(exchange="d.direct", exchange_type="direct", internal=True),
-        Exchange.Declare(exchange="d.direct", exchange_type="direct", arguments={"alternate-exchange": "d.fanout"}),
-        Exchange.Declare(exchange="d.direct", exchange_type="direct", arguments={"nonsense": "x"}),
+        Exchange.Declare(exchange="d.direct", type="fanout"),
+        Exchange.Declare(exchange="d.direct", type="direct", durable=True),
+        Exchange.Declare(exchange="d.direct", type="direct", auto_delete=True),
+        Exchange.Declare(exchange="d.direct", type="direct", internal=True),
+        Exchange.Declare(exchange="d.direct", type="direct", arguments={"alternate-exchange": "d.fanout"}),
+        Exchange.Declare(exchange="d.direct", type="direct", arguments={"nonsense": "x"}),
         Exchange.Delete(exchange="amq.direct"),
         Exchange.Delete(exchange=""),
         Exchange.Delete(exchange="d.none"),
@@ -175,11 +175,11 @@ def exchanges(connect):
     )
     yield peer.ask(1, Queue.Bind(queue="d.q", exchange="d.direct", routing_key="k"))
     yield from failing(connect, Exchange.Delete(exchange="d.direct", if_unused=True))
-    yield peer.ask(1, Exchange.Declare(exchange="d.auto", exchange_type="fanout", auto_delete=True))
+    yield peer.ask(1, Exchange.Declare(exchange="d.auto", type="fanout", auto_delete=True))
     yield peer.ask(1, Queue.Bind(queue="d.q", exchange="d.auto"))
     yield peer.ask(1, Queue.Unbind(queue="d.q", exchange="d.auto"))
     yield from failing(connect, Exchange.Declare(exchange="d.auto", passive=True))
-    yield peer.ask(1, Exchange.Declare(exchange="d.in", exchange_type="fanout", internal=True))
+    yield peer.ask(1, Exchange.Declare(exchange="d.in", type="fanout", internal=True))
     yield from failing(
         connect,
         [Basic.Publish(exchange="d.in"), "x"],
@@ -195,7 +195,7 @@ def drain(peer, names):
     lines = []
     for name in names:
         while True:
-            came = peer.ask(1, Basic.Get(queue=name, auto_ack=True), quiet_s=0.1)
+            came = peer.ask(1, Basic.Get(queue=name, no_ack=True), quiet_s=0.1)
             if "GetEmpty" in came[0]:
                 break
             lines += [f"{name}: {line}" for line in came]
@@ -240,8 +240,8 @@ def routing(connect):
         yield peer.ask(1, Basic.Publish(routing_key="d.a"), (P(headers=headers), "copies"))
         yield drain(peer, names)
     yield from failing(connect, [Basic.Publish(routing_key="d.a"), (P(headers={"CC": "d.b"}), "x")])
-    peer.ask(1, Exchange.Declare(exchange="d.alt", exchange_type="fanout"))
-    peer.ask(1, Exchange.Declare(exchange="d.x", exchange_type="direct", arguments={"alternate-exchange": "d.alt"}))
+    peer.ask(1, Exchange.Declare(exchange="d.alt", type="fanout"))
+    peer.ask(1, Exchange.Declare(exchange="d.x", type="direct", arguments={"alternate-exchange": "d.alt"}))
     peer.ask(1, Queue.Bind(queue="d.a", exchange="d.x", routing_key="k"))
     yield peer.ask(1, Basic.Publish(exchange="d.x", routing_key="none", mandatory=True), "alternate")
     peer.ask(1, Queue.Bind(queue="d.c", exchange="d.alt"))
@@ -284,7 +284,7 @@ def consuming(connect):
     channel(peer, 3)
     yield peer.ask(3, Basic.Get(queue="d.q"))
     yield peer.ask(3, Basic.Get(queue="d.q"))
-    yield peer.ask(3, Basic.Get(queue="d.q", auto_ack=True))
+    yield peer.ask(3, Basic.Get(queue="d.q", no_ack=True))
     yield peer.ask(3, Basic.Ack(delivery_tag=2, multiple=True))
     yield peer.ask(3, Basic.Get(queue="d.q"))
     yield peer.ask(3, Basic.Consume(queue="d.q", consumer_tag="e", exclusive=True))
@@ -332,15 +332,15 @@ def transactions(connect):
     yield peer.ask(1, Tx.Select())
     peer.ask(1, Basic.Publish(routing_key="d.q"), "one", Basic.Publish(routing_key="d.none", mandatory=True), "two")
     channel(peer, 2)
-    yield peer.ask(2, Basic.Get(queue="d.q", auto_ack=True))
+    yield peer.ask(2, Basic.Get(queue="d.q", no_ack=True))
     yield peer.ask(1, Tx.Commit())
     yield peer.ask(1, Basic.Get(queue="d.q"))
     yield peer.ask(1, Basic.Ack(delivery_tag=1))
     yield peer.ask(1, Tx.Rollback())
     yield peer.ask(1, Basic.Nack(delivery_tag=1, requeue=True))
-    yield peer.ask(2, Basic.Get(queue="d.q", auto_ack=True))
+    yield peer.ask(2, Basic.Get(queue="d.q", no_ack=True))
     yield peer.ask(1, Tx.Commit())
-    yield peer.ask(2, Basic.Get(queue="d.q", auto_ack=True))
+    yield peer.ask(2, Basic.Get(queue="d.q", no_ack=True))
     yield peer.ask(2, Queue.Delete(queue="d.q"))
 
 
@@ -391,7 +391,7 @@ def priorities(connect):
     yield peer.ask(1, Queue.Delete(queue="d.p"))
     peer.ask(1, Queue.Declare(queue="d.s", arguments={"x-single-active-consumer": True}))
     for tag in ["one", "two"]:
-        peer.ask(1, Basic.Consume(queue="d.s", consumer_tag=tag, auto_ack=True))
+        peer.ask(1, Basic.Consume(queue="d.s", consumer_tag=tag, no_ack=True))
     for _ in range(3):
         peer.say(1, Basic.Publish(routing_key="d.s"), "x")
     yield peer.hear()
@@ -400,7 +400,7 @@ def priorities(connect):
     yield peer.ask(1, Queue.Delete(queue="d.s"))
     peer.ask(1, Queue.Declare(queue="d.c"))
     for tag, priority in [("low", 0), ("high", 10)]:
-        peer.ask(1, Basic.Consume(queue="d.c", consumer_tag=tag, auto_ack=True, arguments={"x-priority": priority}))
+        peer.ask(1, Basic.Consume(queue="d.c", consumer_tag=tag, no_ack=True, arguments={"x-priority": priority}))
     yield peer.ask(1, Basic.Publish(routing_key="d.c"), "x")
     yield peer.ask(1, Queue.Delete(queue="d.c"))
     yield from failing(
@@ -414,9 +414,9 @@ def replies(connect):
     peer = channel(connect())
     server = channel(connect())
     peer.ask(1, Queue.Declare(queue="d.q"))
-    yield peer.ask(1, Basic.Consume(queue="amq.rabbitmq.reply-to", consumer_tag="r", auto_ack=True))
+    yield peer.ask(1, Basic.Consume(queue="amq.rabbitmq.reply-to", consumer_tag="r", no_ack=True))
     yield peer.ask(1, Basic.Publish(routing_key="d.q"), (P(reply_to="amq.rabbitmq.reply-to", correlation_id="1"), "question"))
-    server.say(1, Basic.Get(queue="d.q", auto_ack=True))
+    server.say(1, Basic.Get(queue="d.q", no_ack=True))
     time.sleep(0.3)
     address = None
     for _ in range(3):
@@ -442,8 +442,8 @@ def replies(connect):
         Basic.Consume(queue="amq.rabbitmq.reply-to"),
         [Basic.Publish(), (P(reply_to="amq.rabbitmq.reply-to"), "x")],
         [
-            Basic.Consume(queue="amq.rabbitmq.reply-to", auto_ack=True, consumer_tag="a"),
-            Basic.Consume(queue="amq.rabbitmq.reply-to", auto_ack=True, consumer_tag="b"),
+            Basic.Consume(queue="amq.rabbitmq.reply-to", no_ack=True, consumer_tag="a"),
+            Basic.Consume(queue="amq.rabbitmq.reply-to", no_ack=True, consumer_tag="b"),
         ],
     )
     yield peer.ask(1, Queue.Delete(queue="d.q"))

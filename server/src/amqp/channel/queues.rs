@@ -145,9 +145,7 @@ impl Channel {
         if generated {
             name = random_name("amq.gen-", desk.random());
         }
-        if method.passive {
-            name = self.queue_meant(&name)?;
-        } else {
+        if !method.passive {
             link.check(desk, Access::Configure, "queue", &name)?;
             if method.arguments.get(b"x-dead-letter-exchange").is_some() {
                 link.check(desk, Access::Read, "queue", &name)?;

@@ -53,11 +53,11 @@ impl DeclareQueue {
         }
         let arguments = Table::from_raw(&self.value.arguments).unwrap_or_default();
         let wishes = Wishes::read(arguments, &what)?;
-        if wishes.quorum && !self.value.durable {
-            return Err(Failure::precondition(format!("invalid property 'non-durable' for {what}")));
-        }
         if wishes.quorum && self.exclusive {
             return Err(Failure::precondition(format!("invalid property 'exclusive-owner' for {what}")));
+        }
+        if wishes.quorum && !self.value.durable {
+            return Err(Failure::precondition(format!("invalid property 'non-durable' for {what}")));
         }
         let wishes = vhost.with_policies(&self.name, wishes);
         let key = key(QUEUE, &[&vhost.name, &self.name]);

@@ -22,7 +22,7 @@ fn kind(arguments: Table<'_>) -> Result<Match, Failure> {
         Some(Value::String(other)) => {
             let other = String::from_utf8_lossy(other);
             return Err(Failure::precondition(format!(
-                "Invalid x-match field value {other:?}; expected all, any, all-with-x, or any-with-x"
+                "Invalid x-match field value <<\"{other}\">>; expected all, any, all-with-x, or any-with-x"
             )));
         }
         Some(_) => return Err(Failure::precondition("Invalid x-match field type; expected longstr")),

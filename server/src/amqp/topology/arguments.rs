@@ -51,7 +51,8 @@ fn unacceptable(value: Value<'_>) -> String {
 }
 
 fn number(value: Value<'_>, min: i64, max: i64) -> Result<i64, String> {
-    let number = value.integer().ok_or_else(|| unacceptable(value))?;
+    let number =
+        value.integer().ok_or_else(|| format!("\"expected integer, got {}\"", type_name(value)))?;
     if number < min {
         return Err(match number {
             0 => "{value_zero,0}".to_owned(),
@@ -85,14 +86,16 @@ impl Wishes {
             b"x-max-length" => settings.max_messages = Some(number(value, 0, i64::MAX)? as u64),
             b"x-max-length-bytes" => settings.max_bytes = Some(number(value, 0, i64::MAX)? as u64),
             b"x-max-priority" => {
-                settings.max_priority = Some(number(value, 0, 255)? as u8).filter(|max| *max > 0);
+                let max = number(value, 0, i64::MAX)?;
+                let max = u8::try_from(max).map_err(|_| format!("{{max_value_exceeded,{max}}}"))?;
+                settings.max_priority = Some(max).filter(|max| *max > 0);
             }
             b"x-overflow" => {
                 settings.overflow = match string(value)? {
                     b"drop-head" => Overflow::DropHead,
                     b"reject-publish" => Overflow::RejectPublish,
                     b"reject-publish-dlx" => Overflow::RejectPublishDeadLetter,
-                    other => return Err(format!("{{invalid_overflow,<<\"{}\">>}}", Text(other))),
+                    _ => return Err("invalid_overflow".to_owned()),
                 }
             }
             b"x-single-active-consumer" => settings.single_active_consumer = flag(value)?,
@@ -108,13 +111,12 @@ impl Wishes {
                 self.quorum = match string(value)? {
                     b"classic" => false,
                     b"quorum" => true,
-                    b"stream" => return Err("streams are not supported by this version".to_owned()),
-                    other => return Err(format!("{{unsupported_queue_type,<<\"{}\">>}}", Text(other))),
+                    other => return Err(format!("\"unsupported queue type '{}'\"", Text(other))),
                 }
             }
             b"x-queue-mode" => match string(value)? {
                 b"default" | b"lazy" => {}
-                other => return Err(format!("{{invalid_queue_mode,<<\"{}\">>}}", Text(other))),
+                _ => return Err("invalid_queue_mode".to_owned()),
             },
             b"x-queue-version" => drop(number(value, 1, 2)?),
             b"x-queue-master-locator" | b"x-queue-leader-locator" | b"x-dead-letter-strategy" => {
@@ -135,6 +137,10 @@ impl Wishes {
             wishes.settings.delivery_limit = Some(QUORUM_DELIVERY_LIMIT);
         }
         for (name, value) in arguments.iter() {
+            if name == b"x-dead-letter-exchange" && value.string().is_none() {
+                let (kind, name) = (type_name(value), Text(name));
+                return Err(Failure::precondition(format!("invalid type '{kind}' for arg '{name}' in {queue}")));
+            }
             wishes.take(name, value).map_err(|wrong| invalid(name, &wrong))?;
         }
         if wishes.dead_letter_key.is_some() && wishes.dead_letter_exchange.is_none() {
@@ -200,14 +206,22 @@ const QUEUE_ARGUMENTS: &[&[u8]] = &[
 /// The arguments that two declarations of an exchange have to agree on.
 const EXCHANGE_ARGUMENTS: &[&[u8]] = &[b"alternate-exchange", b"hash-header", b"hash-property"];
 
-fn shown(value: Option<Value<'_>>) -> String {
-    let Some(value) = value else { return "none".to_owned() };
-    let text = match value {
+/// Whether two values are of the same sort.
+fn alike(one: Value<'_>, other: Value<'_>) -> bool {
+    type_name(one) == type_name(other) || one.integer().is_some() && other.integer().is_some()
+}
+
+fn plain(value: Value<'_>) -> String {
+    match value {
         Value::String(text) | Value::Bytes(text) => Text(text).to_string(),
         Value::Bool(flag) => flag.to_string(),
         other => other.integer().map_or_else(|| format!("{other:?}"), |number| number.to_string()),
-    };
-    format!("the value '{text}' of type '{}'", type_name(value))
+    }
+}
+
+fn shown(value: Option<Value<'_>>) -> String {
+    let Some(value) = value else { return "none".to_owned() };
+    format!("the value '{}' of type '{}'", plain(value), type_name(value))
 }
 
 fn check_same(names: &[&[u8]], what: &str, current: Table<'_>, received: Table<'_>) -> Result<(), Failure> {
@@ -222,11 +236,15 @@ fn check_same(names: &[&[u8]], what: &str, current: Table<'_>, received: Table<'
             }
         };
         if !same {
+            let (received, current) = match (received, current) {
+                (Some(received), Some(current)) if alike(received, current) => {
+                    (format!("'{}'", plain(received)), format!("'{}'", plain(current)))
+                }
+                (received, current) => (shown(received), shown(current)),
+            };
             return Err(Failure::precondition(format!(
-                "inequivalent arg '{}' for {what}: received {} but current is {}",
-                Text(name),
-                shown(received),
-                shown(current)
+                "inequivalent arg '{}' for {what}: received {received} but current is {current}",
+                Text(name)
             )));
         }
     }
@@ -271,13 +289,13 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_named() {
         for (name, value, wrong) in [
-            ("x-message-ttl", Value::String(b"1"), "{unacceptable_type,longstr}"),
+            ("x-message-ttl", Value::String(b"1"), "\"expected integer, got longstr\""),
             ("x-message-ttl", Value::I32(-1), "{value_negative,-1}"),
             ("x-expires", Value::I32(0), "{value_zero,0}"),
-            ("x-max-priority", Value::I32(256), "{value_too_big,256}"),
-            ("x-overflow", Value::String(b"x"), "{invalid_overflow,<<\"x\">>}"),
+            ("x-max-priority", Value::I32(256), "{max_value_exceeded,256}"),
+            ("x-overflow", Value::String(b"x"), "invalid_overflow"),
             ("x-dead-letter-routing-key", Value::String(b"x"), "routing_key_but_no_dlx_defined"),
-            ("x-queue-type", Value::String(b"x"), "{unsupported_queue_type,<<\"x\">>}"),
+            ("x-queue-type", Value::String(b"x"), "\"unsupported queue type 'x'\""),
         ] {
             assert_eq!(read(name, value), Err(format!("invalid arg '{name}' for q: {wrong}")));
         }
