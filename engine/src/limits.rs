@@ -124,6 +124,28 @@ pub const PARTITIONS_PER_TOPIC_MAX: u32 = 10_000;
 pub const PARTITIONS_PER_NODE_MAX: u32 = 100_000;
 /// Queues that a node may have.
 pub const QUEUES_PER_NODE_MAX: usize = 1_000_000;
+/// Queues of one shard that one message may be published to.
+pub const QUEUES_PER_PUBLISH_MAX: usize = 1_024;
+/// Messages that a queue looks at in one turn; what is left waits for the next.
+pub const QUEUE_WORK_PER_TURN: usize = 1_024;
+/// How long a settlement may wait for company in the journal, and so what a crash may take back of them.
+pub const SETTLEMENT_DELAY: Nanos = Nanos::from_millis(5);
+/// Bytes of settlements that wait for no company.
+pub const SETTLEMENT_BYTES_MAX: usize = 64 << 10;
+/// It is recorded ahead of deliveries how far they may have come, by so many messages: after a crash so many may count as
+/// delivered that were not.
+pub const MARK_AHEAD: u64 = 4_096;
+/// Groups with messages that a shard reads back at a time.
+pub const QUEUE_READS_IN_FLIGHT: usize = 4;
+/// Bytes of groups that were read back and are kept for what else is wanted of them.
+pub const QUEUE_GROUPS_CACHED_BYTES: usize = 16 << 20;
+/// Messages still wanted in the journal files to be recycled are carried forward up to so many bytes; more are moved to
+/// files of their own.
+pub const CARRIED_MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// A file for messages that outlive their place in the journal is not written on past this.
+pub const MESSAGE_FILE_BYTES: u64 = 64 << 20;
+/// A file in which so few messages are wanted is given up, and they are carried.
+pub const SPARSE_FILE_MESSAGES_MAX: u64 = 256;
 /// Queues that one request may ask about.
 pub const QUEUES_PER_REQUEST_MAX: usize = 1_000;
 /// Leaving messages of one shard that its host is asked about at a time; the others wait in their queues.

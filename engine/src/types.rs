@@ -62,6 +62,23 @@ impl fmt::Display for PartitionId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct QueueId(pub [u8; 16]);
 
+impl QueueId {
+    /// An id for a new queue out of random bits. Whether the queue is durable stands in its version's bits (RFC 9562): 4 if
+    /// it is, else 8. So a journal's records tell by themselves.
+    #[must_use]
+    pub fn new(random: [u8; 16], durable: bool) -> QueueId {
+        let mut id = random;
+        id[6] = id[6] & 0x0f | if durable { 0x40 } else { 0x80 };
+        id[8] = id[8] & 0x3f | 0x80;
+        QueueId(id)
+    }
+
+    /// Whether the queue of this id is not kept over a restart.
+    pub fn is_transient(self) -> bool {
+        self.0[6] >> 4 == 8
+    }
+}
+
 impl fmt::Debug for QueueId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

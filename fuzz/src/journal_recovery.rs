@@ -74,10 +74,11 @@ fn recovered(world: &World, checkpoint_lsn: Lsn, replay_lsn: Lsn) -> Result<(Lsn
     let mut io = world.io(ShardId(0));
     let mut disk = Blocking::new(&mut io, Pool::new(128 << 20));
     let mut records = Vec::new();
-    let recovered = recover(&mut disk, &RING, checkpoint_lsn, replay_lsn, &mut |lsn, _, payload: Slice| {
-        records.push((lsn, payload.to_vec()));
-        Ok(())
-    })?;
+    let recovered =
+        recover(&mut disk, &RING, checkpoint_lsn, replay_lsn, &mut |lsn, _, payload: Slice, _| {
+            records.push((lsn, payload.to_vec()));
+            Ok(())
+        })?;
     Ok((recovered.last_lsn, records))
 }
 

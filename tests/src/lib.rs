@@ -4,6 +4,7 @@ pub mod crash;
 pub mod golden_data;
 pub mod image;
 pub mod kafka;
+pub mod queues;
 pub mod replay;
 pub mod scheduler;
 pub mod sim;

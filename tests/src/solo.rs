@@ -49,6 +49,8 @@ pub fn config() -> Config {
 struct Wire {
     requests: VecDeque<Request>,
     replies: VecDeque<Reply>,
+    /// What else it was told.
+    events: VecDeque<AppEvent>,
     /// Connections that were accepted.
     connections: Vec<ConnId>,
     /// What is to be sent on them.
@@ -75,6 +77,10 @@ impl App for Host {
             }
             AppEvent::Accepted { conn, .. } => self.wire.borrow_mut().connections.push(conn),
             AppEvent::Reply(_, reply) => self.wire.borrow_mut().replies.push_back(reply),
+            AppEvent::Delivered(_)
+            | AppEvent::ConsumerCancelled { .. }
+            | AppEvent::DeadLettered(_)
+            | AppEvent::QueueExpired(_) => self.wire.borrow_mut().events.push_back(event),
             _ => {}
         }
     }
@@ -128,6 +134,12 @@ impl Solo {
             self.reactor.turn(true);
         }
         panic!("no answer came");
+    }
+
+    /// Shows what the host was told of queues; what `take` gives back stays.
+    pub fn events(&mut self, take: impl FnMut(AppEvent) -> Option<AppEvent>) {
+        let events = std::mem::take(&mut self.wire.borrow_mut().events);
+        self.wire.borrow_mut().events = events.into_iter().filter_map(take).collect();
     }
 
     /// Lets time pass.

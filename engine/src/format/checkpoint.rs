@@ -19,6 +19,8 @@
 //! (4), log start (8), next offset (8); its segments, oldest first, 48 bytes each, see [`SegmentState`]; its producers, see
 //! [`super::producer`]; its leader epochs, 16 bytes each: epoch (4), zero (4), first offset (8).
 //!
+//! Behind the partitions stands what there is to tell of queues, see [`super::queue_state`].
+//!
 //! The file is replaced as a whole (write aside, flush, rename, flush the directory), so a checksum that fails is damage
 //! and never a torn write.
 
@@ -27,6 +29,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::batch::HEADER_BYTES;
 use super::producer::{ProducerState, decode_producer, encode_producer};
+pub use super::queue_state::{QueueState, QueuesState, StoreState};
 use crate::checksum::crc32c;
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::types::{LeaderEpoch, Lsn, Offset, PartitionId, ShardId, TopicId};
@@ -46,6 +49,8 @@ pub struct Checkpoint {
     pub shard: ShardId,
     /// Every log of the shard.
     pub partitions: Vec<PartitionState>,
+    /// Its queues.
+    pub queues: QueuesState,
 }
 
 /// Where a log stood.
@@ -156,6 +161,7 @@ impl Checkpoint {
         for partition in &self.partitions {
             partition.encode(&mut bytes);
         }
+        self.queues.encode(&mut bytes);
         header.length = U64::new(bytes.len() as u64);
         bytes[..size_of::<RawHeader>()].copy_from_slice(header.as_bytes());
         header.crc = U32::new(crc32c(&bytes[8..]));
@@ -183,15 +189,15 @@ impl Checkpoint {
                 PartitionState::decode(&mut rest).ok_or((at, "a partition's state is malformed"))?;
             partitions.push(partition);
         }
-        if !rest.is_empty() {
-            return Err(((bytes.len() - rest.len()) as u64, "there is more than the header says"));
-        }
+        let at = (bytes.len() - rest.len()) as u64;
+        let queues = QueuesState::decode(rest).ok_or((at, "what follows the partitions is malformed"))?;
         Ok(Checkpoint {
             lsn: Lsn(header.lsn.get()),
             replay_lsn: Lsn(header.replay_lsn.get()),
             generation: header.generation.get(),
             shard: ShardId(header.shard.get()),
             partitions,
+            queues,
         })
     }
 }
@@ -320,6 +326,7 @@ mod tests {
                 producers: Vec::new(),
                 epochs: vec![(LeaderEpoch(1), Offset(5)), (LeaderEpoch(4), Offset(50))],
             }],
+            queues: QueuesState::default(),
         }
     }
 

@@ -101,6 +101,30 @@ pub enum RecordKind {
     Carry = 3,
     /// The log's start has moved up to `aux`.
     LogStart = 4,
+    /// A message of queues. Of this and the others below, see [`super::message`].
+    Message = 5,
+    /// Messages are settled.
+    Settled = 6,
+    /// Messages have come back failed.
+    Failed = 7,
+    /// Messages have to leave.
+    Leaving = 8,
+    /// Messages up to here may have been delivered.
+    Mark = 9,
+}
+
+impl RecordKind {
+    /// Whether its owner is a queue.
+    pub fn is_of_queues(self) -> bool {
+        matches!(
+            self,
+            RecordKind::Message
+                | RecordKind::Settled
+                | RecordKind::Failed
+                | RecordKind::Leaving
+                | RecordKind::Mark
+        )
+    }
 }
 
 /// A record's header.
@@ -140,6 +164,11 @@ impl RecordHeader {
             2 => RecordKind::Part,
             3 => RecordKind::Carry,
             4 => RecordKind::LogStart,
+            5 => RecordKind::Message,
+            6 => RecordKind::Settled,
+            7 => RecordKind::Failed,
+            8 => RecordKind::Leaving,
+            9 => RecordKind::Mark,
             _ => return None,
         };
         Some(RecordHeader {
@@ -296,6 +325,12 @@ pub fn check(bytes: &[u8]) -> Result<GroupHeader, GroupError> {
     Ok(header)
 }
 
+/// The record at this position of a group that [`check`] has passed: its header, and where its payload lies.
+pub fn record_at(group: &[u8], at: usize) -> Option<(RecordHeader, Range<usize>)> {
+    let used = peek(group).map_or(0, |header| header.used);
+    Walk { group, at, used }.next()?.ok()
+}
+
 /// The records of a group that [`check`] has passed: each with where its payload lies in the group.
 pub fn records(group: &[u8]) -> impl Iterator<Item = (RecordHeader, Range<usize>)> {
     let used = peek(group).map_or(0, |header| header.used);
@@ -349,7 +384,14 @@ fn checksum(
         each(&record)?;
         let covered = match record.kind {
             RecordKind::Batch => payload.len().min(BATCH_UNCOVERED_BYTES),
-            RecordKind::Part | RecordKind::Carry | RecordKind::LogStart => payload.len(),
+            RecordKind::Part
+            | RecordKind::Carry
+            | RecordKind::LogStart
+            | RecordKind::Message
+            | RecordKind::Settled
+            | RecordKind::Failed
+            | RecordKind::Leaving
+            | RecordKind::Mark => payload.len(),
         };
         crc = crc32c_append(crc, &group[at..payload.start + covered]);
     }

@@ -150,6 +150,11 @@ impl Held {
         match record.kind {
             RecordKind::Batch => self.pieces.extend(batch().map(piece)),
             RecordKind::Carry => self.pieces.push(piece(Kind::Carry(record.aux as u32))),
+            RecordKind::Message
+            | RecordKind::Settled
+            | RecordKind::Failed
+            | RecordKind::Leaving
+            | RecordKind::Mark => {}
             RecordKind::LogStart => self.log_start = self.log_start.max(Offset(record.aux)),
             RecordKind::Part => {
                 let (total, at) = ((record.aux >> 32) as usize, record.aux & u64::from(u32::MAX));

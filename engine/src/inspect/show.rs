@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::report::Report;
 use crate::format::batch::{BatchHeader, HEADER_BYTES, records_in};
 use crate::format::journal::{GroupHeader, RecordHeader, RecordKind};
+use crate::format::message::queue_of;
 
 /// Of a key or a value this many bytes are shown.
 const SHOWN_BYTES: usize = 64;
@@ -112,5 +113,18 @@ pub(super) fn record(position: u64, lsn: u64, header: &RecordHeader, owner: &str
             "  @{position}: record {lsn}, carried for {owner}, {len} bytes of segment {segment} at {at}, in a batch that starts at {aux}"
         ),
         RecordKind::LogStart => format!("  @{position}: record {lsn}, log start of {owner} moves to {aux}"),
+        RecordKind::Message => {
+            format!(
+                "  @{position}: record {lsn}, message {segment} of queue {}, {len} bytes",
+                queue_of(header)
+            )
+        }
+        RecordKind::Settled | RecordKind::Failed | RecordKind::Leaving | RecordKind::Mark => {
+            format!(
+                "  @{position}: record {lsn}, {:?} of queue {}, {len} bytes",
+                header.kind,
+                queue_of(header)
+            )
+        }
     }
 }

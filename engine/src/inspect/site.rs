@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Fatal;
-use crate::format::checkpoint::{Checkpoint, PartitionState};
+use crate::format::checkpoint::{Checkpoint, PartitionState, QueuesState};
 use crate::format::manifest::Manifest;
 use crate::format::metadata::{MetadataRecord, scan};
 use crate::io::{Blocking, Io};
@@ -138,6 +138,7 @@ pub(super) fn checkpoint<I: Io>(
             generation,
             shard: ShardId(0),
             partitions: Vec::new(),
+            queues: QueuesState::default(),
         }),
     })
 }

@@ -12,15 +12,15 @@ use std::ops::Range;
 
 pub use files::{FileSlot, Files, UsedFile};
 pub use grow::Grow;
-pub use recovery::{Recovered, Ring, recover};
-pub use trim::{Ended, Trim};
+pub use recovery::{Recovered, Replayed, Ring, recover};
+pub use trim::{Ended, Survivors, Trim};
 
 use crate::buffer::{Block, Pool, Slice};
 use crate::format::journal::{
     GROUP_HEADER_BYTES, GroupPlace, PAYLOAD_BYTES_MAX, RECORD_HEADER_BYTES, RecordHeader, encode_record,
     record_bytes, seal,
 };
-use crate::io::{Io, Token};
+use crate::io::{FileId, Io, Token};
 use crate::limits::{BLOCK_BYTES, GROUP_BYTES_MAX, GROUP_TARGET_BYTES, JOURNAL_SLAB_BYTES};
 use crate::time::Nanos;
 use crate::types::Lsn;
@@ -48,8 +48,14 @@ pub struct Placed {
 pub struct Submitted {
     /// Its bytes, immutable from now on: they are the tail cache's.
     pub bytes: Slice,
+    /// Its first record.
+    pub first_lsn: Lsn,
     /// Its last record.
     pub last_lsn: Lsn,
+    /// The file that it goes to.
+    pub file: FileId,
+    /// The position there.
+    pub at: u64,
 }
 
 struct InFlight {
@@ -126,6 +132,11 @@ impl Journal {
         self.poisoned
     }
 
+    /// What its groups carry.
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
     /// When the last group became durable.
     pub fn flushed_at(&self) -> Nanos {
         self.flushed_at
@@ -192,9 +203,28 @@ impl Journal {
         self.open.is_some()
     }
 
+    /// Whether the open group has nothing in it.
+    pub fn is_open_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    /// Where in the open group the next record goes, after [`Journal::fits`] has said that it may.
+    pub fn next_position(&self) -> usize {
+        let open = self.open.as_ref().filter(|_| self.records > 0);
+        open.map_or(GROUP_HEADER_BYTES, Block::len)
+    }
+
     /// Adds a record to the open group, after [`Journal::fits`] has said that it may.
     pub fn append(&mut self, header: &RecordHeader, payload: &[u8]) -> Placed {
-        assert_eq!(header.len, payload.len(), "a record's header tells its payload's length");
+        self.append_pieces(header, std::iter::once(payload))
+    }
+
+    /// The same, of a payload in pieces.
+    pub fn append_pieces<'a>(
+        &mut self,
+        header: &RecordHeader,
+        payload: impl Iterator<Item = &'a [u8]>,
+    ) -> Placed {
         let open = self.open.as_mut().expect("fits() provided a block");
         if self.records == 0 {
             open.clear();
@@ -202,12 +232,13 @@ impl Journal {
         }
         open.push(&encode_record(header));
         let start = open.len();
-        open.push(payload);
-        open.push_zeros(record_bytes(payload.len()) - RECORD_HEADER_BYTES - payload.len());
+        payload.for_each(|piece| open.push(piece));
+        assert_eq!(header.len, open.len() - start, "a record's header tells its payload's length");
+        open.push_zeros(record_bytes(header.len) - RECORD_HEADER_BYTES - header.len);
         self.records += 1;
         let lsn = self.next_lsn;
         self.next_lsn = lsn.next();
-        Placed { lsn, payload: start..start + payload.len() }
+        Placed { lsn, payload: start..start + header.len }
     }
 
     /// A payload in the open group, to be stamped.
@@ -239,7 +270,7 @@ impl Journal {
         io.append_durable(token, target.file, target.at, bytes.clone());
         self.in_flight = Some(InFlight { last_lsn, submitted_at: io.now() });
         self.records = 0;
-        Some(Submitted { bytes, last_lsn })
+        Some(Submitted { bytes, first_lsn: place.first_lsn, last_lsn, file: target.file, at: target.at })
     }
 
     /// The group in flight has been written.

@@ -65,6 +65,19 @@ struct Candidate {
     first: GroupHeader,
 }
 
+/// Where a record was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Replayed {
+    /// The file.
+    pub file: FileId,
+    /// Its group's position in that.
+    pub at: u64,
+    /// Its group.
+    pub group: GroupHeader,
+    /// Where its payload starts in the group.
+    pub payload: usize,
+}
+
 /// Reads the journal at `ring`, which may not exist yet. The state that the records are applied to is as of
 /// `checkpoint_lsn` (durable, by the checkpoint's word) and needs every record from `replay_lsn` on.
 ///
@@ -75,7 +88,7 @@ pub fn recover<I: Io>(
     ring: &Ring<'_>,
     checkpoint_lsn: Lsn,
     replay_lsn: Lsn,
-    replay: &mut impl FnMut(Lsn, &RecordHeader, Slice) -> Result<(), String>,
+    replay: &mut impl FnMut(Lsn, &RecordHeader, Slice, &Replayed) -> Result<(), String>,
 ) -> Result<Recovered, Fatal> {
     let Ring { directory, key, .. } = *ring;
     disk.make_dir(directory)?;
@@ -233,7 +246,7 @@ impl Scan {
         disk: &mut Blocking<'_, I>,
         candidate: &Candidate,
         next: Option<&Candidate>,
-        replay: &mut impl FnMut(Lsn, &RecordHeader, Slice) -> Result<(), String>,
+        replay: &mut impl FnMut(Lsn, &RecordHeader, Slice, &Replayed) -> Result<(), String>,
     ) -> Result<(), Fatal> {
         let Candidate { slot, name, first } = candidate;
         let mut position = 0;
@@ -248,7 +261,7 @@ impl Scan {
                 }
                 let error = match check(&rest) {
                     Ok(header) if header.file_epoch == first.file_epoch && self.is_continued_by(&header) => {
-                        self.accept(&header, &rest, name, position + at as u64, replay)?; // R2
+                        self.accept(&header, &rest, candidate, position + at as u64, replay)?; // R2
                         at += header.length;
                         continue;
                     }
@@ -282,9 +295,9 @@ impl Scan {
         &mut self,
         header: &GroupHeader,
         group: &Slice,
-        name: &str,
+        candidate: &Candidate,
         position: u64,
-        replay: &mut impl FnMut(Lsn, &RecordHeader, Slice) -> Result<(), String>,
+        replay: &mut impl FnMut(Lsn, &RecordHeader, Slice, &Replayed) -> Result<(), String>,
     ) -> Result<(), Fatal> {
         self.durable_lsn = self.durable_lsn.max(header.durable_lsn);
         self.last_crc = header.crc;
@@ -298,8 +311,10 @@ impl Scan {
         for (record, payload) in records(group) {
             lsn = lsn.next();
             let at = position + payload.start as u64;
-            replay(lsn, &record, group.slice(payload)).map_err(|what| Fatal::Corrupt {
-                file: name.to_owned(),
+            let place =
+                Replayed { file: candidate.slot.file, at: position, group: *header, payload: payload.start };
+            replay(lsn, &record, group.slice(payload), &place).map_err(|what| Fatal::Corrupt {
+                file: candidate.name.clone(),
                 position: at,
                 what,
             })?;

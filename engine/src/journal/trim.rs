@@ -2,9 +2,10 @@
 //!
 //! The order is the promise (DESIGN §3.5), and each step waits for the one before:
 //!
-//! 1. every log that needs a record of the files to be recycled has its whole blocks written to its segment, the segment
+//! 1. messages that are still wanted and lie in the files to be recycled are moved to files of their own, if they are many;
+//!    every log that needs a record of the files to be recycled has its whole blocks written to its segment, the segment
 //!    flushed, and the directory too if a name in it is new;
-//! 2. what is left of such logs, less than a block each, is carried: put into the journal anew;
+//! 2. what is left of such logs, less than a block each, and messages, if they are few, is carried: put into the journal anew;
 //! 3. the shard's state is taken at the journal's last record, and waits until that record is durable, so that a
 //!    checkpoint never tells of anything that a crash could take back;
 //! 4. the checkpoint replaces the old one: written aside, flushed, renamed, the directory flushed;
@@ -17,7 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::{Claim, Journal};
 use crate::buffer::Pool;
 use crate::error::IoError;
-use crate::format::checkpoint::Checkpoint;
+use crate::format::checkpoint::{Checkpoint, QueuesState};
 use crate::format::journal::{RecordHeader, RecordKind};
 use crate::io::{DiskDone, Io, Replace, Token};
 use crate::limits::{SEGMENT_FLUSH_FAILURES_MAX, SEGMENT_WRITES_IN_FLIGHT};
@@ -32,6 +33,25 @@ const RETRY: Nanos = Nanos::from_millis(500);
 
 /// Who is meant by a completion's token: a drain job's slot, or the checkpoint.
 const CHECKPOINT: u64 = SEGMENT_WRITES_IN_FLIGHT as u64;
+
+/// What else than logs the journal protects: it has to be moved, too, before files are recycled.
+pub trait Survivors<I: Io> {
+    /// Starts to move what the journal holds up to record `upto` to where it stays.
+    fn start(&mut self, upto: Lsn);
+    /// Goes on; `true` when all of it has been moved: durably, or into the open group anew.
+    ///
+    /// # Errors
+    /// Something failed: nothing counts as moved, and a later round begins anew.
+    fn advance(&mut self, io: &mut I, journal: &mut Journal) -> Result<bool, IoError>;
+    /// Ends what is under way: the round has failed.
+    fn give_up(&mut self, io: &mut I);
+    /// The first record of which something is still needed.
+    fn needed(&self) -> Option<Lsn>;
+    /// What the checkpoint tells of it.
+    fn state(&mut self) -> QueuesState;
+    /// The last state told is in a durable checkpoint.
+    fn kept(&mut self, io: &mut I);
+}
 
 /// What a round is at.
 enum Phase {
@@ -122,8 +142,15 @@ impl Trim {
     }
 
     /// Starts a round that frees the journal up to record `upto`.
-    pub fn start<I: Io>(&mut self, io: &mut I, logs: &mut Logs, upto: Lsn) {
+    pub fn start<I: Io>(
+        &mut self,
+        io: &mut I,
+        logs: &mut Logs,
+        survivors: &mut impl Survivors<I>,
+        upto: Lsn,
+    ) {
         assert!(self.is_idle(), "one round at a time");
+        survivors.start(upto);
         self.upto = upto;
         self.failed = None;
         // Oldest need first: should the round be cut short, the oldest files are the ones that it helped to free. A log
@@ -151,6 +178,7 @@ impl Trim {
         io: &mut I,
         journal: &mut Journal,
         logs: &mut Logs,
+        survivors: &mut impl Survivors<I>,
         unsubmitted: Lsn,
     ) -> Option<Ended> {
         loop {
@@ -158,10 +186,12 @@ impl Trim {
                 Phase::Idle | Phase::Replacing(..) => return None,
                 Phase::Draining => {
                     self.fill_jobs(io, logs);
-                    if self.jobs.iter().any(Option::is_some) {
+                    let moved = survivors.advance(io, journal);
+                    if self.jobs.iter().any(Option::is_some) || moved == Ok(false) {
                         return None;
                     }
-                    if let Some(error) = self.failed {
+                    if let Some(error) = self.failed.or(moved.err()) {
+                        survivors.give_up(io);
                         return Some(self.fail(io, error));
                     }
                     let upto = self.upto;
@@ -185,6 +215,7 @@ impl Trim {
                     }
                     let needed = logs.iter().filter_map(|(_, log)| log.first_needed_lsn()).min();
                     let lsn = journal.last_lsn();
+                    let needed = needed.into_iter().chain(survivors.needed()).min();
                     let needed = needed.unwrap_or(lsn.next()).min(unsubmitted).min(lsn.next());
                     let checkpoint = Checkpoint {
                         lsn,
@@ -192,6 +223,7 @@ impl Trim {
                         generation: self.generation,
                         shard: self.shard,
                         partitions: logs.iter().map(|(_, log)| log.state()).collect(),
+                        queues: survivors.state(),
                     };
                     self.phase = Phase::Settling(Taken { lsn, needed, bytes: checkpoint.encode() });
                 }
@@ -217,6 +249,7 @@ impl Trim {
         io: &mut I,
         journal: &mut Journal,
         logs: &mut Logs,
+        survivors: &mut impl Survivors<I>,
         token: Token,
         done: Result<DiskDone, IoError>,
     ) -> Option<Ended> {
@@ -229,6 +262,7 @@ impl Trim {
                 Ok(false) => None,
                 Ok(true) => {
                     journal.files_mut().recycle(needed);
+                    survivors.kept(io);
                     self.phase = Phase::Idle;
                     Some(Ended::Done)
                 }

@@ -126,6 +126,11 @@ impl Rebuild {
                 self.carry(index, lsn, record, payload);
                 Ok(())
             }
+            RecordKind::Message
+            | RecordKind::Settled
+            | RecordKind::Failed
+            | RecordKind::Leaving
+            | RecordKind::Mark => Err(format!("a record of kind {:?} is no log's", record.kind)),
             RecordKind::LogStart => {
                 let log = self.logs.get_mut(index).expect("found above");
                 if lsn > self.checkpoint_lsn {

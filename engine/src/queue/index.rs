@@ -71,7 +71,7 @@ pub(super) struct Index {
 }
 
 /// The rank of a message.
-pub(super) fn rank_of(seq: Seq) -> u8 {
+pub fn rank_of(seq: Seq) -> u8 {
     (seq.0 >> COUNT_BITS) as u8
 }
 

@@ -46,4 +46,5 @@ pub use events::{
     Admission, Cause, Consume, ConsumeError, Credit, Delivery, Incoming, Keeper, LeaveReason, Locator,
     Output, QueueStats, Stored, Token, Verdict,
 };
+pub use index::rank_of;
 pub use state::Queue;

@@ -25,11 +25,12 @@ use crate::limits::{MAIL_PER_ROUND, MAIL_ROUNDS_PER_TURN};
 use crate::metrics::{Reader, ShardMetrics, Step};
 use crate::shard::controller::{CONTROLLER, Change, Controller, Next};
 use crate::shard::mailbox::{Mail, Post};
+use crate::shard::message::{CancelReason, ConsumerId, Delivery};
 use crate::shard::metadata::Metadata;
 use crate::shard::request::{AppToken, Reply, Request, WatchId};
 use crate::shard::{self, Requester, Shard, tokens};
 use crate::time::Nanos;
-use crate::types::ShardId;
+use crate::types::{QueueId, ShardId};
 
 /// What one shard asks of another. Each is answered by one [`Answer`], which gives back the room it took.
 #[derive(Debug)]
@@ -38,6 +39,12 @@ pub enum Ask {
     Engine(AppToken, Request),
     /// A watch's condition holds.
     Woken(AppToken, WatchId),
+    /// An answer that is to arrive in order with what else is told of consumers.
+    Answered(AppToken, Reply),
+    /// Messages for consumers.
+    Delivered(Vec<Delivery>),
+    /// A consumer was ended by its queue.
+    ConsumerCancelled(ConsumerId, QueueId, CancelReason),
     /// What one host has to say to another.
     Tell(Box<dyn Any + Send>),
     /// Take this connection, which the listener of this number has accepted.
@@ -483,6 +490,18 @@ impl<I: Io, A: App> Reactor<I, A> {
                 self.post.reply(from, Answer::Noted);
                 self.step(AppEvent::Reply(token, Reply::Woken(watch)));
             }
+            Ask::Answered(token, reply) => {
+                self.post.reply(from, Answer::Noted);
+                self.step(AppEvent::Reply(token, reply));
+            }
+            Ask::Delivered(deliveries) => {
+                self.post.reply(from, Answer::Noted);
+                self.step(AppEvent::Delivered(deliveries));
+            }
+            Ask::ConsumerCancelled(consumer, queue, reason) => {
+                self.post.reply(from, Answer::Noted);
+                self.step(AppEvent::ConsumerCancelled { consumer, queue, reason });
+            }
             Ask::Tell(message) => {
                 self.post.reply(from, Answer::Noted);
                 self.step(AppEvent::Told { from, message });
@@ -496,7 +515,7 @@ impl<I: Io, A: App> Reactor<I, A> {
                 self.step(AppEvent::Accepted { conn, peer, local, listener });
             }
             Ask::Apply(metadata) => {
-                self.renames = self.shard.apply(metadata).into();
+                self.renames = self.shard.apply(&self.io, metadata).into();
                 self.outbox.metadata = Arc::clone(self.shard.metadata());
                 self.applying = Some(from);
                 self.take_outputs();
@@ -551,6 +570,16 @@ impl<I: Io, A: App> Reactor<I, A> {
                 shard::Output::Reply(who, reply) => {
                     self.post.reply(who.shard, Answer::Engine(who.token, reply));
                 }
+                shard::Output::Ordered(who, reply) => {
+                    self.post.reply(who.shard, Answer::Noted);
+                    self.send(who.shard, Ask::Answered(who.token, reply), None);
+                }
+                shard::Output::Delivered(to, deliveries) => self.send(to, Ask::Delivered(deliveries), None),
+                shard::Output::ConsumerCancelled(to, consumer, queue, reason) => {
+                    self.send(to, Ask::ConsumerCancelled(consumer, queue, reason), None);
+                }
+                shard::Output::DeadLettered(letter) => self.step(AppEvent::DeadLettered(letter)),
+                shard::Output::QueueExpired(queue) => self.step(AppEvent::QueueExpired(queue)),
                 shard::Output::Woken(who, watch) => self.send(who.shard, Ask::Woken(who.token, watch), None),
             }
         }

@@ -12,7 +12,7 @@ use super::boot::{Boot, write_manifest};
 use crate::buffer::Pool;
 use crate::config::Config;
 use crate::error::Fatal;
-use crate::format::checkpoint::{Checkpoint, PartitionState};
+use crate::format::checkpoint::{Checkpoint, PartitionState, QueuesState};
 use crate::format::manifest::Manifest;
 use crate::io::{Blocking, Io};
 use crate::log::recovery::remove_deleted;
@@ -69,6 +69,7 @@ fn move_shards<I: Io>(io: &mut I, found: Boot, config: &Arc<Config>, pool: &Pool
             generation: manifest.generation,
             shard: id,
             partitions: partitions.collect(),
+            queues: QueuesState::default(),
         };
         disk.replace(&checkpoint_path(manifest.generation, id), &checkpoint.encode())?;
     }

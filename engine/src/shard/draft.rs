@@ -184,7 +184,7 @@ impl Draft {
     fn edit(&mut self, edit: Edit, means: &mut Means<'_>) -> Option<QueueId> {
         match edit {
             Edit::CreateQueue(NewQueue { name, durable, settings }) => {
-                let id = QueueId(new_id(means.random));
+                let id = QueueId::new(new_id(means.random), durable);
                 let slot = means.placement.take();
                 self.changed.push(Changed::Queue(id, name.clone()));
                 if durable {

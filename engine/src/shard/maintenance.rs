@@ -93,6 +93,11 @@ impl Maintenance {
         self.removing.is_some()
     }
 
+    /// Removes a file that nobody reads.
+    pub fn remove_file(&mut self, path: String) {
+        self.removals.push_back((self.now, Removal::File(path)));
+    }
+
     /// Removes a directory and what is in it, once readers have had their time.
     pub fn remove_directory(&mut self, path: &str) {
         self.removals.push_back((self.now + self.delay, Removal::Directory(path.to_owned())));
@@ -102,7 +107,7 @@ impl Maintenance {
 impl<I: Io> Shard<I> {
     /// When this shard next wants a turn although nothing happens.
     pub fn next_turn_due(&self) -> Nanos {
-        self.maintenance.due()
+        self.maintenance.due().min(self.queues.next_due())
     }
 
     /// Looks around: cheap unless something is due.
@@ -130,7 +135,7 @@ impl<I: Io> Shard<I> {
         let sealed =
             |log: &crate::log::Log| log.segments.iter().any(|held| held.sealed && held.wants_drain());
         if self.trim.may_start(now) && !self.is_poisoned() && self.logs.iter().any(|(_, log)| sealed(log)) {
-            self.trim.start(io, &mut self.logs, crate::types::Lsn::ZERO);
+            self.trim.start(io, &mut self.logs, &mut self.queues, crate::types::Lsn::ZERO);
         }
     }
 
@@ -178,7 +183,7 @@ impl<I: Io> Shard<I> {
             && self.trim.may_start(io.now())
             && let Some(upto) = half.or_else(|| pressed.then_some(durable_lsn))
         {
-            self.trim.start(io, &mut self.logs, upto);
+            self.trim.start(io, &mut self.logs, &mut self.queues, upto);
         }
     }
 
@@ -301,6 +306,9 @@ impl<I: Io> Shard<I> {
         match ended {
             None | Some(Ended::Failed(IoError::Halted | IoError::Cancelled)) => {}
             Some(Ended::Done) => {
+                for path in self.queues.take_dead() {
+                    self.maintenance.remove_file(path);
+                }
                 self.evict();
                 self.drain_backlog(io);
             }

@@ -16,6 +16,7 @@ pub mod metadata;
 mod moving;
 pub mod observer;
 mod placement;
+mod queues;
 mod reads;
 pub mod recovery;
 pub mod request;
@@ -47,8 +48,10 @@ use crate::log::table::{LogIndex, Logs};
 use crate::log::{Log, paths};
 use crate::metrics::Step;
 use crate::time::Nanos;
-use crate::types::{Lsn, Offset, PartitionId, ShardId};
+use crate::types::{Lsn, Offset, PartitionId, QueueId, ShardId};
+use message::{CancelReason, ConsumerId, DeadLetter, Delivery};
 use metadata::Metadata;
+use queues::{Desk, GroupKey, Queues};
 
 /// Who asked: a shard, and how its host calls the request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +72,16 @@ pub enum Output {
     Watching(Requester),
     /// A watch's condition holds.
     Woken(Requester, WatchId),
+    /// The answer to a request, which arrives in order with what is told of consumers.
+    Ordered(Requester, Reply),
+    /// Messages for consumers of a shard.
+    Delivered(ShardId, Vec<Delivery>),
+    /// A consumer of a shard was ended.
+    ConsumerCancelled(ShardId, ConsumerId, QueueId, CancelReason),
+    /// The host of this shard is asked where a message goes.
+    DeadLettered(DeadLetter),
+    /// The host of this shard is told that a queue was unused for too long.
+    QueueExpired(QueueId),
 }
 
 /// The memory of one shard, by what it is for.
@@ -118,6 +131,17 @@ struct TailGroup {
     bytes: usize,
     /// Whose batches it holds, in order; each is that log's oldest when its turn comes.
     logs: VecDeque<LogIndex>,
+    /// Its last record.
+    lsn: Lsn,
+    /// If it holds messages of queues, how they call it.
+    queues: Option<GroupKey>,
+}
+
+impl TailGroup {
+    /// What is left of logs, in memory of its own: durable.
+    fn of_rests(bytes: usize, logs: VecDeque<LogIndex>) -> TailGroup {
+        TailGroup { bytes, logs, lsn: Lsn::ZERO, queues: None }
+    }
 }
 
 /// A log-start move that waits to be durable before files go.
@@ -148,6 +172,7 @@ pub struct Shard<I: Io> {
     watches: Watches,
     trimmed: VecDeque<Trimmed>,
     reads: Reads,
+    queues: Queues,
     maintenance: Maintenance,
     disk_full: bool,
     /// Idempotent producers that the logs remember, all together.
@@ -183,6 +208,7 @@ impl<I: Io> Shard<I> {
         self.journal.is_poisoned()
             || self.backlog.is_empty()
                 && self.commits.is_empty()
+                && self.queues.is_settled()
                 && self.trimmed.is_empty()
                 && self.journal.durable_lsn() == self.journal.last_lsn()
     }
@@ -247,7 +273,10 @@ impl<I: Io> Shard<I> {
             | Request::QueueStats { .. }
             | Request::CloseQueue { .. }
             | Request::OpenQueue(_)
-            | Request::Move(_) => self.refuse(who, Refusal::Unsupported),
+            | Request::Move(_) => {
+                let (queues, mut desk) = self.queues(io);
+                queues.handle(&mut desk, who, request);
+            }
             Request::CreateTopic { .. }
             | Request::DeleteTopic(_)
             | Request::AddPartitions { .. }
@@ -270,10 +299,13 @@ impl<I: Io> Shard<I> {
         match token.owner() {
             tokens::COMMIT => self.on_commit(io, done),
             tokens::TRIM => {
-                let ended = self.trim.on_done(io, &mut self.journal, &mut self.logs, token, done);
+                let (journal, logs) = (&mut self.journal, &mut self.logs);
+                let ended = self.trim.on_done(io, journal, logs, &mut self.queues, token, done);
                 self.on_trim_ended(io, ended);
             }
             tokens::COLD => self.on_cold(io, token, done),
+            tokens::QUEUE_READ => self.queues.on_read(token, done),
+            tokens::QUEUE_STORE => self.queues.on_stored(io, done),
             tokens::MAP => self.reads.readers.on_mapped(io, done),
             tokens::GROW | tokens::REMOVE | tokens::SPACE => self.on_maintenance(io, token, done),
             owner => panic!("a completion for owner {owner}, which this shard does not know"),
@@ -311,6 +343,7 @@ impl<I: Io> Shard<I> {
     /// Answers those whose records are covered now, and removes the files of log starts that are durable.
     fn release(&mut self) {
         let (written, durable) = (self.journal.written_lsn(), self.journal.durable_lsn());
+        self.queues.durable(durable, &mut self.outputs);
         while let Some((who, appended)) = self.commits.next(written, durable) {
             self.reply(who, Reply::Appended(appended));
         }
@@ -333,6 +366,7 @@ impl<I: Io> Shard<I> {
     }
 
     fn on_poisoned(&mut self) {
+        self.queues.poisoned(&mut self.outputs);
         let waiting: Vec<Requester> = self.commits.drain().collect();
         for who in waiting
             .into_iter()
@@ -345,19 +379,48 @@ impl<I: Io> Shard<I> {
     /// Ends a turn: stores what waits, submits the group, and goes on with the work in the background.
     pub fn end_turn(&mut self, io: &mut I) {
         self.drain_backlog(io);
+        let (queues, mut desk) = self.queues(io);
+        queues.drain_backlog(&mut desk);
+        queues.run(&mut desk);
+        queues.note(&mut desk);
         self.submit(io);
+        let (queues, mut desk) = self.queues(io);
+        queues.deliver(&mut desk);
+        queues.read(io);
         self.observer.step_ended(Step::Store, io.now());
         // What was drained since may go, also when nothing is submitted for want of memory.
         self.evict();
         // A batch in parts may have its last one in the open group, and the others in groups before it.
         let placed = self.open_placed.iter().map(|placing| placing.lsn).chain(self.chain_lsn()).min();
         let unsubmitted = placed.unwrap_or(Lsn(u64::MAX)).min(self.journal.first_open_lsn());
-        let ended = self.trim.advance(io, &mut self.journal, &mut self.logs, unsubmitted);
+        let (journal, logs) = (&mut self.journal, &mut self.logs);
+        let ended = self.trim.advance(io, journal, logs, &mut self.queues, unsubmitted);
         self.on_trim_ended(io, ended);
         self.maintain(io);
         self.submit(io);
         self.reads.readers.close_idle(io);
+        self.queues.read(io);
+        self.queues.plan(io.now(), io.wall_ms());
         self.observer.step_ended(Step::Background, io.now());
+    }
+
+    /// The queues, and what they may use of the shard.
+    fn queues(&mut self, io: &I) -> (&mut Queues, Desk<'_>) {
+        let shut = if self.journal.is_poisoned() {
+            Some(Refusal::Poisoned)
+        } else {
+            self.disk_full.then_some(Refusal::DiskFull)
+        };
+        let desk = Desk {
+            shard: self.id,
+            shut,
+            busy: self.chain_lsn().is_some(),
+            now: io.now(),
+            wall: io.wall_ms(),
+            journal: &mut self.journal,
+            outputs: &mut self.outputs,
+        };
+        (&mut self.queues, desk)
     }
 
     /// Writes the open group, if none is in flight; its batches are the tail's from now on.
@@ -380,7 +443,8 @@ impl<I: Io> Shard<I> {
             .sum();
         let bytes = submitted.bytes.len() + own + logs.len() * size_of::<crate::cache::tail::TailBatch>();
         self.tail_bytes += bytes;
-        self.tail_groups.push_back(TailGroup { bytes, logs });
+        let (lsn, queues) = (submitted.last_lsn, self.queues.submitted(&submitted));
+        self.tail_groups.push_back(TailGroup { bytes, logs, lsn, queues });
         self.evict();
     }
 
@@ -399,7 +463,10 @@ impl<I: Io> Shard<I> {
             if !self.is_tail_pressed() {
                 return;
             }
-            let Some(group) = self.tail_groups.front_mut() else { return };
+            let durable = self.journal.durable_lsn();
+            let Some(group) = self.tail_groups.front_mut().filter(|group| group.lsn <= durable) else {
+                return;
+            };
             let mut rests = VecDeque::new();
             let mut rest_bytes = 0;
             while let Some(&index) = group.logs.front() {
@@ -423,15 +490,18 @@ impl<I: Io> Shard<I> {
                 // It waits for its segments. What was taken out of it goes on behind it, as if it were new.
                 if !rests.is_empty() {
                     self.tail_bytes += rest_bytes;
-                    self.tail_groups.push_back(TailGroup { bytes: rest_bytes, logs: rests });
+                    self.tail_groups.push_back(TailGroup::of_rests(rest_bytes, rests));
                 }
                 return;
             }
             self.tail_bytes -= group.bytes;
+            if let Some(key) = group.queues {
+                self.queues.evict(key);
+            }
             self.tail_groups.pop_front();
             if !rests.is_empty() {
                 self.tail_bytes += rest_bytes;
-                self.tail_groups.push_back(TailGroup { bytes: rest_bytes, logs: rests });
+                self.tail_groups.push_back(TailGroup::of_rests(rest_bytes, rests));
             }
         }
     }
@@ -496,7 +566,7 @@ impl<I: Io> Shard<I> {
 
     /// Swaps the metadata: makes the logs that are new here, and takes those away whose topics are gone. The
     /// directories of the latter are renamed by the returned names, which is to be done before the change is answered.
-    pub fn apply(&mut self, metadata: Arc<Metadata>) -> Vec<(String, String)> {
+    pub fn apply(&mut self, io: &I, metadata: Arc<Metadata>) -> Vec<(String, String)> {
         let mut renames = Vec::new();
         let gone: Vec<PartitionId> = self
             .logs
@@ -528,7 +598,10 @@ impl<I: Io> Shard<I> {
                 }
             }
         }
-        self.metadata = metadata;
+        let before = std::mem::replace(&mut self.metadata, metadata);
+        let metadata = Arc::clone(&self.metadata);
+        let (queues, mut desk) = self.queues(io);
+        queues.apply(&mut desk, &before, &metadata);
         renames
     }
 

@@ -12,6 +12,12 @@ impl<I: Io> Shard<I> {
     /// Seals every segment and moves it to its file. Gives the logs' states: nothing of them is in this shard's journal
     /// any more. For a shard that serves nobody; `io` is used for nothing else meanwhile.
     pub fn move_out(&mut self, io: &mut I) -> Result<Vec<PartitionState>, Fatal> {
+        if !self.queues.is_empty() {
+            return Err(Fatal::Config(format!(
+                "queues of shard {} hold messages: this version cannot move them to another number of shards. Start with the old number until they are consumed",
+                self.id.0
+            )));
+        }
         let now = io.wall_ms();
         let holding: Vec<LogIndex> = self
             .logs
@@ -33,7 +39,7 @@ impl<I: Io> Shard<I> {
                 )));
             }
             if self.trim.may_start(io.now()) {
-                self.trim.start(io, &mut self.logs, Lsn(u64::MAX));
+                self.trim.start(io, &mut self.logs, &mut self.queues, Lsn(u64::MAX));
             }
             self.end_turn(io);
             io.poll(Wait::Until(self.next_turn_due()), &mut events);

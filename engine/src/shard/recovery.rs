@@ -9,10 +9,10 @@ use super::maintenance::Maintenance;
 use super::metadata::Metadata;
 use super::observer::Observer;
 use super::reads::Reads;
-use super::{Pools, Shard, TailGroup, tokens};
+use super::{Pools, Shard, TailGroup, queues, tokens};
 use crate::config::Config;
 use crate::error::Fatal;
-use crate::format::checkpoint::Checkpoint;
+use crate::format::checkpoint::{Checkpoint, QueuesState};
 use crate::format::manifest::Manifest;
 use crate::io::{Blocking, Io};
 use crate::journal::{Journal, Ring, Trim, recover};
@@ -85,15 +85,30 @@ impl<I: Io> Shard<I> {
                     position: 0,
                     what,
                 })?;
+        let mut queues = queues::recovery::Rebuild::start(
+            &mut disk,
+            &metadata,
+            id,
+            format!("{home}/messages"),
+            checkpoint.lsn,
+            checkpoint.queues,
+        )?;
         let journal_directory = format!("{home}/journal");
         let recovered = recover(
             &mut disk,
             &Ring { directory: &journal_directory, key: manifest.journal_key, file_bytes },
             checkpoint.lsn,
             checkpoint.replay_lsn,
-            &mut |lsn, record, payload| rebuild.record(lsn, record, payload),
+            &mut |lsn, record, payload, place| {
+                if record.kind.is_of_queues() {
+                    queues.record(lsn, record, &payload, place)
+                } else {
+                    rebuild.record(lsn, record, payload)
+                }
+            },
         )?;
         let logs = rebuild.finish(&mut disk)?;
+        let queues = queues.finish(now, pools.read.clone(), pools.staging.clone())?;
         let report =
             Report { journal_bytes: recovered.bytes, last_lsn: recovered.last_lsn, logs: logs.len() };
 
@@ -114,6 +129,7 @@ impl<I: Io> Shard<I> {
                 pools.staging.clone(),
             ),
             reads: Reads::new(config.map_segments),
+            queues,
             config,
             metadata,
             logs,
@@ -152,6 +168,7 @@ pub fn read_checkpoint<I: Io>(
             generation,
             shard: id,
             partitions: Vec::new(),
+            queues: QueuesState::default(),
         });
     };
     let corrupt =
@@ -170,5 +187,5 @@ fn tail_groups(logs: &Logs) -> VecDeque<TailGroup> {
         .flat_map(|(index, log)| log.tail.iter().map(move |batch| (batch.lsn, index, batch.bytes.len())))
         .collect();
     batches.sort_by_key(|(lsn, ..)| *lsn);
-    batches.into_iter().map(|(_, index, bytes)| TailGroup { bytes, logs: VecDeque::from([index]) }).collect()
+    batches.into_iter().map(|(_, index, bytes)| TailGroup::of_rests(bytes, VecDeque::from([index]))).collect()
 }

@@ -20,3 +20,7 @@ pub const LISTEN: u8 = 8;
 pub const OFFLOAD: u8 = 9;
 /// A segment being mapped.
 pub const MAP: u8 = 10;
+/// A group with messages of queues being read back; its number is the read's.
+pub const QUEUE_READ: u8 = 11;
+/// A file for survivors of the journal.
+pub const QUEUE_STORE: u8 = 12;

@@ -1,0 +1,257 @@
+//! Where the messages of queues are: groups of the journal, and of the files that survivors go to.
+//!
+//! A [`Locator`] names a group and a record's position in it. A group is known as long as a message in it is wanted; the
+//! journal needs the file of each group of its own that is known here.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::buffer::Slice;
+use crate::format::journal::record_at;
+use crate::format::message::split;
+use crate::io::FileId;
+use crate::journal::Submitted;
+use crate::limits::{GROUP_BYTES_MAX, QUEUE_GROUPS_CACHED_BYTES, SPARSE_FILE_MESSAGES_MAX};
+use crate::queue::Locator;
+use crate::types::Lsn;
+
+/// Positions are multiples of 8 in a group.
+const POSITION_BITS: u32 = (GROUP_BYTES_MAX / 8).trailing_zeros();
+/// What tells groups of survivors from the journal's.
+const STORED: u64 = 1 << 46;
+
+const _: () = assert!(GROUP_BYTES_MAX.is_power_of_two() && POSITION_BITS + 47 <= 64);
+
+/// Names a group. Those of the journal are in its order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct GroupKey(u64);
+
+impl GroupKey {
+    /// The group that a locator names.
+    pub fn of(locator: Locator) -> GroupKey {
+        GroupKey(locator.0 >> POSITION_BITS)
+    }
+
+    /// A record of this group.
+    pub fn locator(self, position: usize) -> Locator {
+        Locator(self.0 << POSITION_BITS | position as u64 / 8)
+    }
+}
+
+fn position_of(locator: Locator) -> usize {
+    (locator.0 & ((1 << POSITION_BITS) - 1)) as usize * 8
+}
+
+/// Where a group is in its file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Site {
+    /// The file.
+    pub file: FileId,
+    /// The position in it.
+    pub at: u64,
+    /// The group's length.
+    pub len: usize,
+    /// Its first record, which tells it from what else has been there.
+    pub first_lsn: Lsn,
+    /// The number of the file of survivors that it is in; 0 for the journal.
+    pub store: u64,
+}
+
+struct Group {
+    /// `None`: it is the open one.
+    site: Option<Site>,
+    last_lsn: Lsn,
+    /// Messages in it that are wanted, counted once per queue.
+    wanted: u32,
+    wanted_bytes: u64,
+    bytes: Option<Slice>,
+    /// Whether the bytes were read back.
+    cached: bool,
+}
+
+/// What is to be done to get at a group's bytes.
+pub enum Bytes<'a> {
+    /// Nothing.
+    Here(&'a Slice),
+    /// Wait until it is submitted.
+    Open,
+    /// Read them.
+    Cold(Site),
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Groups {
+    groups: BTreeMap<GroupKey, Group>,
+    next: u64,
+    next_stored: u64,
+    open: Option<GroupKey>,
+    /// Groups whose bytes were read back, in that order.
+    cached: VecDeque<GroupKey>,
+    cached_bytes: usize,
+    /// Messages wanted in each file of survivors.
+    stores: BTreeMap<u64, u64>,
+}
+
+impl Groups {
+    /// The locator of a record at this position of the open group, in which so many queues have a message.
+    pub fn place(&mut self, position: usize, queues: u32, bytes: u64) -> Locator {
+        let key = *self.open.get_or_insert_with(|| {
+            self.next += 1;
+            GroupKey(self.next)
+        });
+        let fresh = || Group {
+            site: None,
+            last_lsn: Lsn::ZERO,
+            wanted: 0,
+            wanted_bytes: 0,
+            bytes: None,
+            cached: false,
+        };
+        let group = self.groups.entry(key).or_insert_with(fresh);
+        group.wanted += queues;
+        group.wanted_bytes += bytes * u64::from(queues);
+        key.locator(position)
+    }
+
+    /// The open group is on its way to the disk. Gives its name, if there is anything of queues in it.
+    pub fn submitted(&mut self, submitted: &Submitted) -> Option<GroupKey> {
+        let key = self.open.take()?;
+        let group = self.groups.get_mut(&key).expect("the open group is known");
+        group.site = Some(Site {
+            file: submitted.file,
+            at: submitted.at,
+            len: submitted.bytes.len(),
+            first_lsn: submitted.first_lsn,
+            store: 0,
+        });
+        group.last_lsn = submitted.last_lsn;
+        group.bytes = Some(submitted.bytes.clone());
+        self.drop_unwanted(key).then_some(key)
+    }
+
+    /// Makes a group known that is in a file.
+    pub fn add(&mut self, site: Site, last_lsn: Lsn) -> GroupKey {
+        let counter = if site.store > 0 { &mut self.next_stored } else { &mut self.next };
+        *counter += 1;
+        let key = GroupKey(*counter | if site.store > 0 { STORED } else { 0 });
+        let group =
+            Group { site: Some(site), last_lsn, wanted: 0, wanted_bytes: 0, bytes: None, cached: false };
+        self.groups.insert(key, group);
+        key
+    }
+
+    /// One more wants the message.
+    pub fn want(&mut self, locator: Locator, bytes: u64) {
+        let group = self.groups.get_mut(&GroupKey::of(locator)).expect("a group with a message is known");
+        group.wanted += 1;
+        group.wanted_bytes += bytes;
+        if let Some(site) = group.site.filter(|site| site.store > 0) {
+            *self.stores.entry(site.store).or_default() += 1;
+        }
+    }
+
+    /// One less wants the message.
+    pub fn release(&mut self, locator: Locator, bytes: u64) {
+        let key = GroupKey::of(locator);
+        let group = self.groups.get_mut(&key).expect("a group with a message is known");
+        group.wanted -= 1;
+        group.wanted_bytes -= bytes;
+        if let Some(site) = group.site.filter(|site| site.store > 0) {
+            let wanted = self.stores.get_mut(&site.store).expect("it was counted");
+            *wanted -= 1;
+            if *wanted == 0 {
+                self.stores.remove(&site.store);
+            }
+        }
+        self.drop_unwanted(key);
+    }
+
+    /// Forgets a group that nobody wants; says whether it is still known.
+    pub fn drop_unwanted(&mut self, key: GroupKey) -> bool {
+        let Some(group) = self.groups.get(&key) else { return false };
+        if group.wanted > 0 || group.site.is_none() {
+            return true;
+        }
+        self.forget_bytes(key);
+        self.groups.remove(&key);
+        false
+    }
+
+    /// Forgets all groups that nobody wants.
+    pub fn drop_all_unwanted(&mut self) {
+        for key in self.groups.keys().copied().collect::<Vec<_>>() {
+            self.drop_unwanted(key);
+        }
+    }
+
+    /// Whether anybody wants something in this file of survivors.
+    pub fn is_store_wanted(&self, store: u64) -> bool {
+        self.stores.contains_key(&store)
+    }
+
+    /// Whether somebody wants something in this file of survivors, but so little that it had better be elsewhere.
+    pub fn is_store_sparse(&self, store: u64) -> bool {
+        self.stores.get(&store).is_some_and(|wanted| *wanted <= SPARSE_FILE_MESSAGES_MAX)
+    }
+
+    /// The groups of a file of survivors.
+    pub fn groups_of_store(&self, store: u64) -> impl Iterator<Item = GroupKey> {
+        let all = self.groups.range(GroupKey(STORED)..);
+        all.filter(move |(_, group)| group.site.is_some_and(|site| site.store == store)).map(|(key, _)| *key)
+    }
+
+    /// A group's bytes.
+    pub fn bytes(&self, key: GroupKey) -> Option<Bytes<'_>> {
+        let group = self.groups.get(&key)?;
+        Some(match (&group.bytes, group.site) {
+            (Some(bytes), _) => Bytes::Here(bytes),
+            (None, Some(site)) => Bytes::Cold(site),
+            (None, None) => Bytes::Open,
+        })
+    }
+
+    /// A group's bytes were read back. The oldest that were go.
+    pub fn read_back(&mut self, key: GroupKey, bytes: Slice) {
+        let Some(group) = self.groups.get_mut(&key).filter(|group| group.bytes.is_none()) else { return };
+        self.cached_bytes += bytes.len();
+        group.bytes = Some(bytes);
+        group.cached = true;
+        self.cached.push_back(key);
+        while self.cached_bytes > QUEUE_GROUPS_CACHED_BYTES && self.cached.len() > 1 {
+            let Some(oldest) = self.cached.pop_front() else { return };
+            self.forget_bytes(oldest);
+        }
+    }
+
+    /// Lets go of a group's bytes in memory: its file has them.
+    pub fn forget_bytes(&mut self, key: GroupKey) {
+        let Some(group) = self.groups.get_mut(&key) else { return };
+        let bytes = group.bytes.take();
+        if std::mem::take(&mut group.cached) {
+            self.cached_bytes -= bytes.map_or(0, |bytes| bytes.len());
+            self.cached.retain(|cached| *cached != key);
+        }
+    }
+
+    /// The first record of the journal that a message which is wanted is in, or may be behind.
+    pub fn needed(&self) -> Option<Lsn> {
+        let (_, group) = self.groups.range(..GroupKey(STORED)).next()?;
+        group.site.map(|site| site.first_lsn)
+    }
+
+    /// The journal's groups up to this record, and the bytes that are wanted of each.
+    pub fn up_to(&self, lsn: Lsn) -> impl Iterator<Item = (GroupKey, u64)> {
+        let journal = self.groups.range(..GroupKey(STORED));
+        journal
+            .filter(move |(_, group)| group.site.is_some_and(|site| site.first_lsn <= lsn))
+            .map(|(key, group)| (*key, group.wanted_bytes))
+    }
+
+    /// A message's header and body, in a group whose bytes are here.
+    pub fn read(bytes: &Slice, locator: Locator) -> Option<(Slice, Slice)> {
+        let (record, payload) = record_at(bytes, position_of(locator))?;
+        let (header, body) = split(&record, payload.len())?;
+        let payload = bytes.slice(payload);
+        Some((payload.slice(header..body), payload.slice(body..payload.len())))
+    }
+}

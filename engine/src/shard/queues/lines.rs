@@ -1,0 +1,403 @@
+//! Who is given messages, and what is on its way to each: in the order in which it was given, and as soon as its bytes can be
+//! had.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::groups::{Bytes, GroupKey, Groups};
+use super::{Desk, Index, Name, Queues, token};
+use crate::buffer::Slice;
+use crate::error::Refusal;
+use crate::queue::{self, Keeper, LeaveReason, Locator, Token};
+use crate::shard::message::{CancelReason, Consume, ConsumerId, DeadLetter, Delivery};
+use crate::shard::request::Reply;
+use crate::shard::{Output, Requester};
+use crate::types::{QueueId, Seq, ShardId};
+
+/// Somebody who keeps messages: a consumer, or who gets them one by one.
+struct Person {
+    name: Name,
+    queue: QueueId,
+    index: Index,
+    keeper: Keeper,
+    consumes: bool,
+    /// What it was given and has not been told of.
+    line: VecDeque<queue::Delivery>,
+    /// It has been cancelled: whom to answer when the line is empty.
+    ending: Option<(Requester, u32)>,
+    /// The queue knows nothing of it any more.
+    released: bool,
+}
+
+impl Person {
+    fn new(name: Name, queue: QueueId, index: Index, keeper: Keeper, consumes: bool) -> Person {
+        let (line, ending) = (VecDeque::new(), None);
+        Person { name, queue, index, keeper, consumes, line, ending, released: false }
+    }
+}
+
+/// A message that somebody has got, or that is to leave.
+enum Single {
+    Got { who: Requester, consumer: ConsumerId, queue: QueueId, left: u64, delivery: queue::Delivery },
+    Leaving { queue: QueueId, seq: Seq, locator: Locator, size: u32, reason: LeaveReason, persistent: bool },
+}
+
+impl Single {
+    fn locator(&self) -> Locator {
+        match self {
+            Single::Got { delivery, .. } => delivery.locator,
+            Single::Leaving { locator, .. } => *locator,
+        }
+    }
+
+    fn size(&self) -> u64 {
+        u64::from(match self {
+            Single::Got { delivery, .. } => delivery.size,
+            Single::Leaving { size, .. } => *size,
+        })
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Lines {
+    people: BTreeMap<Token, Person>,
+    names: BTreeMap<(Name, QueueId), Token>,
+    last: u64,
+    /// Those with something in line.
+    waiting: BTreeSet<Token>,
+    singles: Vec<Single>,
+    /// What goes to each shard's host at the end of the turn.
+    out: BTreeMap<ShardId, Vec<Delivery>>,
+}
+
+impl Lines {
+    /// The consumer of that name: its queue, and how that calls it.
+    pub fn consumer(&self, name: Name) -> Option<(Index, Keeper)> {
+        let mut people = self.tokens_of(name).filter_map(|token| self.people.get(&token));
+        people.find(|person| person.consumes).map(|person| (person.index, person.keeper))
+    }
+
+    /// Whoever keeps messages of a queue under that name.
+    pub fn keeper(
+        &self,
+        (shard, consumer, queue): (ShardId, ConsumerId, QueueId),
+    ) -> Option<(Index, Keeper)> {
+        let person = self.people.get(self.names.get(&((shard, consumer), queue))?)?;
+        Some((person.index, person.keeper))
+    }
+
+    fn tokens_of(&self, name: Name) -> impl Iterator<Item = Token> {
+        let range = (name, QueueId([0; 16]))..=(name, QueueId([0xff; 16]));
+        self.names.range(range).map(|(_, token)| *token)
+    }
+
+    fn next_token(&mut self) -> Token {
+        self.last += 1;
+        token(self.last)
+    }
+
+    fn add(&mut self, token: Token, person: Person) {
+        self.names.insert((person.name, person.queue), token);
+        self.people.insert(token, person);
+    }
+
+    /// A message for a consumer, whose group counts it as wanted until it is gone.
+    pub fn push(&mut self, token: Token, delivery: queue::Delivery) {
+        let person = self.people.get_mut(&token).expect("a queue delivers to those it knows");
+        person.line.push_back(delivery);
+        self.waiting.insert(token);
+    }
+
+    /// A message that the host is to be asked about.
+    pub fn push_leaving(
+        &mut self,
+        queue: QueueId,
+        seq: Seq,
+        locator: Locator,
+        size: u32,
+        reason: LeaveReason,
+        persistent: bool,
+    ) {
+        self.singles.push(Single::Leaving { queue, seq, locator, size, reason, persistent });
+    }
+
+    /// Forgets what is in line, and lets go of its bytes.
+    fn clear_line(&mut self, groups: &mut Groups, token: Token) {
+        self.waiting.remove(&token);
+        let Some(person) = self.people.get_mut(&token) else { return };
+        for delivery in person.line.drain(..) {
+            groups.release(delivery.locator, u64::from(delivery.size));
+        }
+    }
+
+    /// The queue has taken back what somebody kept for too long; a consumer is one no more.
+    pub fn timed_out(&mut self, desk: &mut Desk<'_>, groups: &mut Groups, token: Token) {
+        self.clear_line(groups, token);
+        let Some(person) = self.people.get_mut(&token).filter(|person| person.consumes) else { return };
+        person.consumes = false;
+        let ((shard, consumer), queue) = (person.name, person.queue);
+        self.flush_to(desk, shard);
+        desk.outputs.push_back(Output::ConsumerCancelled(shard, consumer, queue, CancelReason::Timeout));
+    }
+
+    /// The queue knows nothing of somebody any more.
+    pub fn released(&mut self, token: Token) {
+        if let Some(person) = self.people.get_mut(&token) {
+            person.released = true;
+            self.forget_if_done(token);
+        }
+    }
+
+    fn forget_if_done(&mut self, token: Token) {
+        let done = |person: &&Person| person.released && person.line.is_empty() && person.ending.is_none();
+        if let Some(person) = self.people.get(&token).filter(done) {
+            self.names.remove(&(person.name, person.queue));
+            self.people.remove(&token);
+        }
+    }
+
+    /// A queue is gone, and with it whoever had to do with it.
+    pub fn queue_deleted(&mut self, desk: &mut Desk<'_>, groups: &mut Groups, index: Index, queue: QueueId) {
+        let gone: Vec<Token> =
+            self.people.iter().filter(|(_, person)| person.index == index).map(|(token, _)| *token).collect();
+        for token in gone {
+            self.clear_line(groups, token);
+            let Some(person) = self.people.remove(&token) else { continue };
+            let (shard, consumer) = person.name;
+            self.names.remove(&(person.name, queue));
+            self.flush_to(desk, shard);
+            if let Some((who, consumers)) = person.ending {
+                desk.outputs.push_back(Output::Ordered(who, Reply::Cancelled { consumers }));
+            } else if person.consumes {
+                let reason = CancelReason::QueueDeleted;
+                desk.outputs.push_back(Output::ConsumerCancelled(shard, consumer, queue, reason));
+            }
+        }
+        let (gone, kept) = std::mem::take(&mut self.singles).into_iter().partition(|single| match single {
+            Single::Got { queue: of, .. } | Single::Leaving { queue: of, .. } => *of == queue,
+        });
+        self.singles = kept;
+        for single in Vec::<Single>::into_iter(gone) {
+            groups.release(single.locator(), single.size());
+            if let Single::Got { who, .. } = single {
+                desk.outputs.push_back(Output::Reply(who, Reply::Refused(Refusal::UnknownQueue)));
+            }
+        }
+    }
+
+    /// Hands over what a shard is to be told of deliveries, before something else that comes behind them.
+    fn flush_to(&mut self, desk: &mut Desk<'_>, shard: ShardId) {
+        if let Some(deliveries) = self.out.remove(&shard) {
+            desk.outputs.push_back(Output::Delivered(shard, deliveries));
+        }
+    }
+}
+
+impl Queues {
+    /// Starts a consumer.
+    pub(super) fn consume(&mut self, desk: &mut Desk<'_>, who: Requester, consume: &Consume) {
+        let name = (who.shard, consume.consumer);
+        if self.lines.tokens_of(name).next().is_some() {
+            return desk.refuse(who, Refusal::ConsumerExists);
+        }
+        let Some(index) = self.find_open(consume.queue) else {
+            return desk.refuse(who, Refusal::UnknownQueue);
+        };
+        let token = self.lines.next_token();
+        let wanted = queue::Consume {
+            token,
+            no_ack: consume.no_ack,
+            exclusive: consume.exclusive,
+            priority: consume.priority,
+            timeout_ms: consume.timeout_ms,
+            credit: consume.credit,
+        };
+        let wall = desk.wall;
+        let Ok(keeper) = self.with(desk, index, |machine, wants| machine.consume(wanted, wall, wants)) else {
+            return desk.refuse(who, Refusal::QueueInUse);
+        };
+        let queue = consume.queue;
+        self.lines.add(token, Person::new(name, queue, index, keeper, true));
+        let stats = self.entry(index).machine.stats();
+        let reply = Reply::Consuming { ready: stats.ready, consumers: stats.consumers };
+        desk.outputs.push_back(Output::Ordered(who, reply));
+    }
+
+    /// Ends a consumer, and whoever gets messages under the same name.
+    pub(super) fn cancel(
+        &mut self,
+        desk: &mut Desk<'_>,
+        who: Requester,
+        consumer: ConsumerId,
+        release: bool,
+    ) {
+        let tokens: Vec<Token> = self.lines.tokens_of((who.shard, consumer)).collect();
+        if tokens.is_empty() {
+            return desk.refuse(who, Refusal::UnknownConsumer);
+        }
+        let mut answer = Some(who);
+        let mut consumers = 0;
+        for token in tokens {
+            if release {
+                self.lines.clear_line(&mut self.groups, token);
+            }
+            let Some(person) = self.lines.people.get_mut(&token) else { continue };
+            let (index, keeper, consumed) = (person.index, person.keeper, person.consumes);
+            person.consumes = false;
+            let wall = desk.wall;
+            self.with(desk, index, |machine, wants| {
+                machine.cancel(keeper, wall, wants);
+                if release {
+                    let verdict = queue::Verdict::Requeue { failed: false };
+                    machine.settle(keeper, Seq(0), Seq(u64::MAX), verdict, wants);
+                }
+            });
+            if consumed {
+                consumers = self.entry(index).machine.stats().consumers;
+                if let Some(person) =
+                    self.lines.people.get_mut(&token).filter(|person| !person.line.is_empty())
+                {
+                    person.ending = answer.take().map(|who| (who, consumers));
+                }
+            }
+        }
+        if let Some(who) = answer {
+            self.lines.flush_to(desk, who.shard);
+            desk.outputs.push_back(Output::Ordered(who, Reply::Cancelled { consumers }));
+        }
+    }
+
+    /// Gives somebody one message.
+    pub(super) fn get(
+        &mut self,
+        desk: &mut Desk<'_>,
+        who: Requester,
+        queue: QueueId,
+        consumer: ConsumerId,
+        no_ack: bool,
+    ) {
+        let Some(index) = self.find_open(queue) else { return desk.refuse(who, Refusal::UnknownQueue) };
+        let name = (who.shard, consumer);
+        let keeper = (!no_ack).then(|| match self.lines.keeper((who.shard, consumer, queue)) {
+            Some((_, keeper)) => keeper,
+            None => {
+                let token = self.lines.next_token();
+                let keeper = self.entry(index).machine.add_keeper(token);
+                self.lines.add(token, Person::new(name, queue, index, keeper, false));
+                keeper
+            }
+        });
+        let mut wants = std::mem::take(&mut self.wants);
+        let delivery = self.entry(index).machine.get(keeper, desk.wall, &mut wants);
+        let left = self.entry(index).machine.stats().ready;
+        if let Some(delivery) = delivery {
+            self.mark(desk, index, delivery.seq);
+            self.groups.want(delivery.locator, u64::from(delivery.size));
+            self.lines.singles.push(Single::Got { who, consumer, queue, left, delivery });
+        } else {
+            desk.outputs.push_back(Output::Reply(who, Reply::Got(None, left)));
+        }
+        self.touch(index);
+        self.carry_out(desk, index, &mut wants);
+        self.wants = wants;
+    }
+
+    /// Whether a message may be given out: what recovery has to know of that is durable.
+    fn may_go(&mut self, queue: QueueId, seq: Seq) -> bool {
+        let Some(index) = self.find(queue) else { return false };
+        let entry = self.entry(index);
+        let mark = entry.marks.get(usize::from(queue::rank_of(seq)));
+        !entry.durable || mark.is_some_and(|mark| seq.0 < mark.durable)
+    }
+
+    /// A message's header and body, if they can be had now; asks for them if not.
+    fn fetch(&mut self, locator: Locator) -> Option<(Slice, Slice)> {
+        let key = GroupKey::of(locator);
+        match self.groups.bytes(key).expect("a group with a message that is wanted is known") {
+            Bytes::Here(bytes) => {
+                let message = Groups::read(bytes, locator);
+                Some(message.expect("a group that was checked holds the message that we put there"))
+            }
+            Bytes::Open => None,
+            Bytes::Cold(site) => {
+                self.reading.want(key, site);
+                None
+            }
+        }
+    }
+
+    /// Gives out what can be had.
+    pub fn deliver(&mut self, desk: &mut Desk<'_>) {
+        for token in self.lines.waiting.clone() {
+            self.deliver_line(desk, token);
+        }
+        for single in std::mem::take(&mut self.lines.singles) {
+            self.deliver_single(desk, single);
+        }
+        for (shard, deliveries) in std::mem::take(&mut self.lines.out) {
+            desk.outputs.push_back(Output::Delivered(shard, deliveries));
+        }
+    }
+
+    fn deliver_line(&mut self, desk: &mut Desk<'_>, token: Token) {
+        while let Some(person) = self.lines.people.get(&token)
+            && let Some(&delivery) = person.line.front()
+        {
+            let (queue, (shard, consumer)) = (person.queue, person.name);
+            if !self.may_go(queue, delivery.seq) {
+                return;
+            }
+            let Some((header, body)) = self.fetch(delivery.locator) else { return };
+            self.groups.release(delivery.locator, u64::from(delivery.size));
+            let person = self.lines.people.get_mut(&token).expect("it was just there");
+            person.line.pop_front();
+            self.lines.out.entry(shard).or_default().push(given(consumer, queue, &delivery, header, body));
+        }
+        self.lines.waiting.remove(&token);
+        let Some(person) = self.lines.people.get_mut(&token) else { return };
+        if let Some((who, consumers)) = person.ending.take() {
+            self.lines.flush_to(desk, who.shard);
+            desk.outputs.push_back(Output::Ordered(who, Reply::Cancelled { consumers }));
+        }
+        self.lines.forget_if_done(token);
+    }
+
+    fn deliver_single(&mut self, desk: &mut Desk<'_>, single: Single) {
+        let may_go = match &single {
+            Single::Got { queue, delivery, .. } => self.may_go(*queue, delivery.seq),
+            Single::Leaving { .. } => true,
+        };
+        let Some((header, body)) = may_go.then(|| self.fetch(single.locator())).flatten() else {
+            return self.lines.singles.push(single);
+        };
+        self.groups.release(single.locator(), single.size());
+        match single {
+            Single::Got { who, consumer, queue, left, delivery } => {
+                let delivery = given(consumer, queue, &delivery, header, body);
+                desk.outputs.push_back(Output::Reply(who, Reply::Got(Some(delivery), left)));
+            }
+            Single::Leaving { queue, seq, reason, persistent, .. } => {
+                let letter = DeadLetter { queue, seq, reason, persistent, priority: 0, header, body };
+                desk.outputs.push_back(Output::DeadLettered(letter));
+            }
+        }
+    }
+}
+
+fn given(
+    consumer: ConsumerId,
+    queue: QueueId,
+    delivery: &queue::Delivery,
+    header: Slice,
+    body: Slice,
+) -> Delivery {
+    Delivery {
+        consumer,
+        queue,
+        seq: delivery.seq,
+        redelivered: delivery.redelivered,
+        delivery_count: u32::from(delivery.failures),
+        header,
+        body,
+    }
+}

@@ -1,0 +1,561 @@
+//! The queues of a shard: their state machines, and what these need of the journal, of memory and of other shards.
+//!
+//! A message goes into the open group of the journal, once for all queues of the shard that get it, and into their state
+//! machines. At the end of a turn these say what is delivered; a delivery goes out as soon as its bytes can be had: when the
+//! group is on its way to the disk, or has been read back. What is settled is noted in the journal a little later.
+
+mod groups;
+mod lines;
+mod pending;
+mod publish;
+mod reading;
+pub(super) mod recovery;
+mod survivors;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub use groups::GroupKey;
+use groups::Groups;
+use lines::Lines;
+use pending::Pending;
+use publish::Publishing;
+use reading::Reading;
+use survivors::Survivors;
+
+use super::message::{ConsumerId, Settlement};
+use super::metadata::{self, Metadata};
+use super::request::{Reply, Request};
+use super::{Output, Requester};
+use crate::buffer::Pool;
+use crate::error::Refusal;
+use crate::io::Io;
+use crate::journal::{Journal, Submitted};
+use crate::limits::{LEAVING_TOLD_MAX, MARK_AHEAD, QUEUE_WORK_PER_TURN};
+use crate::queue::{self, Queue, Stored, Token};
+use crate::time::{Nanos, WallMs};
+use crate::types::{Lsn, QueueId, Seq, ShardId};
+
+/// How long what has found no room in the journal waits before it tries again.
+const RETRY: Nanos = Nanos::from_millis(1);
+
+/// A queue's place in the table.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Index(u32);
+
+/// How far messages of one rank may be delivered: what is recorded ahead of deliveries, so that recovery knows which messages
+/// may have been delivered before.
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    /// Durably recorded.
+    durable: u64,
+    /// Asked to be.
+    asked: u64,
+}
+
+/// One queue.
+struct Entry {
+    id: QueueId,
+    durable: bool,
+    machine: Queue,
+    touched: bool,
+    deadline: Option<WallMs>,
+    closed: bool,
+    marks: Vec<Mark>,
+    /// Leaving messages that the host is being asked about.
+    told: usize,
+    /// Whether there may be leaving messages that it was not asked about.
+    leaving: bool,
+}
+
+/// What the queues may use of their shard for a moment.
+pub struct Desk<'a> {
+    /// Which shard it is.
+    pub shard: ShardId,
+    /// The journal.
+    pub journal: &'a mut Journal,
+    /// What the shard tells.
+    pub outputs: &'a mut VecDeque<Output>,
+    /// The clock.
+    pub now: Nanos,
+    /// The wall clock.
+    pub wall: WallMs,
+    /// Nothing may be stored for clients: why.
+    pub shut: Option<Refusal>,
+    /// Nothing of clients may be stored at this moment: something in parts is under way.
+    pub busy: bool,
+}
+
+impl Desk<'_> {
+    fn refuse(&mut self, who: Requester, refusal: Refusal) {
+        self.outputs.push_back(Output::Reply(who, Reply::Refused(refusal)));
+    }
+}
+
+/// See the module.
+pub struct Queues {
+    by_id: BTreeMap<QueueId, Index>,
+    entries: Vec<Option<Entry>>,
+    vacant: Vec<Index>,
+    groups: Groups,
+    lines: Lines,
+    pending: Pending,
+    reading: Reading,
+    survivors: Survivors,
+    backlog: VecDeque<Publishing>,
+    /// Who is to be answered when this record is durable.
+    waits: VecDeque<(Lsn, Requester, Reply)>,
+    /// Who is to be answered when what is pending is durable.
+    hurried: Vec<(Requester, Reply)>,
+    /// Marks that are on their way to the disk.
+    marking: VecDeque<(QueueId, u8, Seq, Lsn)>,
+    touched: Vec<Index>,
+    deadlines: BTreeSet<(WallMs, Index)>,
+    leaving: BTreeSet<Index>,
+    told: usize,
+    /// What the state machines want done; reused.
+    wants: Vec<queue::Output>,
+    due: Nanos,
+}
+
+impl Queues {
+    /// No queues. Survivors go to files in `directory`; cold groups are read into blocks of `read`, survivors staged in
+    /// those of `staging`.
+    pub fn new(directory: String, read: Pool, staging: Pool) -> Queues {
+        Queues {
+            by_id: BTreeMap::new(),
+            entries: Vec::new(),
+            vacant: Vec::new(),
+            groups: Groups::default(),
+            lines: Lines::default(),
+            pending: Pending::default(),
+            reading: Reading::new(read),
+            survivors: Survivors::new(directory, staging),
+            backlog: VecDeque::new(),
+            waits: VecDeque::new(),
+            hurried: Vec::new(),
+            marking: VecDeque::new(),
+            touched: Vec::new(),
+            deadlines: BTreeSet::new(),
+            leaving: BTreeSet::new(),
+            told: 0,
+            wants: Vec::new(),
+            due: Nanos(u64::MAX),
+        }
+    }
+
+    /// Whether nothing that was promised to anybody is still on its way to the disk.
+    pub fn is_settled(&self) -> bool {
+        self.backlog.is_empty() && self.waits.is_empty() && self.hurried.is_empty() && self.pending.is_empty()
+    }
+
+    /// When it wants a turn although nothing happens.
+    pub fn next_due(&self) -> Nanos {
+        self.due
+    }
+
+    /// Whether no durable queue has anything that is to be kept.
+    pub fn is_empty(&self) -> bool {
+        self.entries.iter().flatten().all(|entry| entry.machine.stats().persistent == 0)
+    }
+
+    fn find(&self, id: QueueId) -> Option<Index> {
+        self.by_id.get(&id).copied()
+    }
+
+    fn entry(&mut self, index: Index) -> &mut Entry {
+        self.entries[index.0 as usize].as_mut().expect("an index that is known has a queue")
+    }
+
+    fn find_open(&mut self, id: QueueId) -> Option<Index> {
+        let index = self.find(id)?;
+        (!self.entry(index).closed).then_some(index)
+    }
+
+    fn insert(&mut self, id: QueueId, machine: Queue, marks: Vec<Mark>) -> Index {
+        let leaving = machine.stats().leaving > 0;
+        let entry = Entry {
+            id,
+            durable: !id.is_transient(),
+            machine,
+            touched: false,
+            deadline: None,
+            closed: false,
+            marks,
+            told: 0,
+            leaving,
+        };
+        let index = self.vacant.pop().unwrap_or(Index(self.entries.len() as u32));
+        if index.0 as usize == self.entries.len() {
+            self.entries.push(Some(entry));
+        } else {
+            self.entries[index.0 as usize] = Some(entry);
+        }
+        self.by_id.insert(id, index);
+        if leaving {
+            self.leaving.insert(index);
+        }
+        self.touch(index);
+        index
+    }
+
+    /// Has a queue's state machine run at the end of the turn.
+    fn touch(&mut self, index: Index) {
+        let entry = self.entry(index);
+        if !std::mem::replace(&mut entry.touched, true) {
+            self.touched.push(index);
+        }
+    }
+
+    /// Makes the queues that are new here, configures those that changed, and takes those away that are gone.
+    pub fn apply(&mut self, desk: &mut Desk<'_>, before: &Metadata, metadata: &Metadata) {
+        let changed = metadata.changed_since(before.epoch);
+        let mut ids: Vec<QueueId> = match changed {
+            Some(changed) => changed
+                .filter_map(|changed| match changed {
+                    metadata::Changed::Queue(id, _) => Some(*id),
+                    _ => None,
+                })
+                .collect(),
+            None => self.by_id.keys().chain(metadata.queues.iter().map(|(id, _)| id)).copied().collect(),
+        };
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids {
+            match (metadata.queue(id), self.find(id)) {
+                (None, Some(index)) => self.remove(desk, index),
+                (Some(queue), None) if queue.slot.shard(metadata.shards) == desk.shard => {
+                    self.insert(id, Queue::new(queue.settings.clone(), desk.wall), Vec::new());
+                }
+                (Some(queue), Some(index)) if *self.entry(index).machine.settings() != queue.settings => {
+                    let (settings, wall) = (queue.settings.clone(), desk.wall);
+                    self.with(desk, index, |machine, _| machine.configure(settings, wall));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes a queue away, and all that is in it.
+    fn remove(&mut self, desk: &mut Desk<'_>, index: Index) {
+        let entry = self.entries[index.0 as usize].take().expect("an index that is known has a queue");
+        self.by_id.remove(&entry.id);
+        self.vacant.push(index);
+        self.touched.retain(|touched| *touched != index);
+        self.leaving.remove(&index);
+        self.told -= entry.told;
+        if let Some(deadline) = entry.deadline {
+            self.deadlines.remove(&(deadline, index));
+        }
+        self.pending.forget(entry.id);
+        for stored in entry.machine.stored(Seq(0)) {
+            self.groups.release(stored.locator, u64::from(stored.size));
+        }
+        self.lines.queue_deleted(desk, &mut self.groups, index, entry.id);
+    }
+
+    /// Lets a state machine do something, then does what it wants done; it is run at the end of the turn.
+    fn with<T>(
+        &mut self,
+        desk: &mut Desk<'_>,
+        index: Index,
+        act: impl FnOnce(&mut Queue, &mut Vec<queue::Output>) -> T,
+    ) -> T {
+        let mut wants = std::mem::take(&mut self.wants);
+        let result = act(&mut self.entry(index).machine, &mut wants);
+        self.touch(index);
+        self.carry_out(desk, index, &mut wants);
+        self.wants = wants;
+        result
+    }
+
+    /// Does what a state machine wants done.
+    fn carry_out(&mut self, desk: &mut Desk<'_>, index: Index, wants: &mut Vec<queue::Output>) {
+        let (id, durable) = {
+            let entry = self.entry(index);
+            (entry.id, entry.durable)
+        };
+        for want in wants.drain(..) {
+            match want {
+                queue::Output::Deliver(token, delivery) => {
+                    self.mark(desk, index, delivery.seq);
+                    self.groups.want(delivery.locator, u64::from(delivery.size));
+                    self.lines.push(token, delivery);
+                }
+                queue::Output::Settled { seq, locator, size, persistent, .. } => {
+                    self.groups.release(locator, u64::from(size));
+                    if persistent && durable {
+                        self.pending.settled(id, seq, desk.now);
+                    }
+                }
+                queue::Output::Failed { seq, failures, persistent } => {
+                    if persistent && durable {
+                        self.pending.failed(id, seq, failures, desk.now);
+                    }
+                }
+                queue::Output::Leaving { seq, reason, persistent } => {
+                    if persistent && durable {
+                        self.pending.leaving(id, seq, reason, desk.now);
+                    }
+                    self.entry(index).leaving = true;
+                    self.leaving.insert(index);
+                }
+                queue::Output::Leave { seq, locator, size, reason, persistent } => {
+                    self.groups.want(locator, u64::from(size));
+                    self.lines.push_leaving(id, seq, locator, size, reason, persistent);
+                }
+                queue::Output::TimedOut(token) => self.lines.timed_out(desk, &mut self.groups, token),
+                queue::Output::Released(token) => self.lines.released(token),
+                queue::Output::Expired => desk.outputs.push_back(Output::QueueExpired(id)),
+                queue::Output::Activated(_) | queue::Output::Unused => {}
+            }
+        }
+    }
+
+    /// Has it recorded that messages up to this one may be delivered, some of them ahead.
+    fn mark(&mut self, desk: &Desk<'_>, index: Index, seq: Seq) {
+        let entry = self.entry(index);
+        if !entry.durable {
+            return;
+        }
+        let rank = queue::rank_of(seq);
+        if entry.marks.len() <= usize::from(rank) {
+            entry.marks.resize(usize::from(rank) + 1, Mark::default());
+        }
+        let mark = &mut entry.marks[usize::from(rank)];
+        if seq.0 + MARK_AHEAD / 2 >= mark.asked {
+            mark.asked = seq.0 + MARK_AHEAD;
+            let (id, asked) = (entry.id, Seq(mark.asked));
+            self.pending.mark(id, rank, asked, desk.now);
+        }
+    }
+
+    /// Answers when record `lsn` is durable.
+    fn answer_at(&mut self, desk: &mut Desk<'_>, lsn: Lsn, who: Requester, reply: Reply) {
+        if lsn <= desk.journal.durable_lsn() {
+            desk.outputs.push_back(Output::Reply(who, reply));
+        } else {
+            self.waits.push_back((lsn, who, reply));
+        }
+    }
+
+    /// Takes a request about queues.
+    pub fn handle(&mut self, desk: &mut Desk<'_>, who: Requester, request: Request) {
+        let answered = match request {
+            Request::Publish(messages) => return self.publish(desk, who, messages),
+            Request::Consume(consume) => return self.consume(desk, who, &consume),
+            Request::CancelConsumer { consumer, release } => {
+                return self.cancel(desk, who, consumer, release);
+            }
+            Request::Grant(grants) => {
+                for (consumer, credit) in grants {
+                    if let Some((index, keeper)) = self.lines.consumer((who.shard, consumer)) {
+                        self.entry(index).machine.credit(keeper, credit);
+                        self.touch(index);
+                    }
+                }
+                Ok(Reply::Done)
+            }
+            Request::Settle { settlements, durable } => {
+                for settlement in &settlements {
+                    self.settle(desk, who.shard, settlement);
+                }
+                if durable && !self.pending.is_empty() {
+                    self.pending.hurry();
+                    return self.hurried.push((who, Reply::Done));
+                }
+                if durable {
+                    let last = desk.journal.last_lsn();
+                    return self.answer_at(desk, last, who, Reply::Done);
+                }
+                Ok(Reply::Done)
+            }
+            Request::Get { queue, consumer, no_ack } => return self.get(desk, who, queue, consumer, no_ack),
+            Request::Purge(id) => self
+                .find_open(id)
+                .ok_or(Refusal::UnknownQueue)
+                .map(|index| Reply::Purged(self.with(desk, index, |machine, _| machine.purge()))),
+            Request::QueueStats { queues, touch } => Ok(Reply::QueueStats(self.stats(desk, &queues, touch))),
+            Request::CloseQueue { queue, if_unused, if_empty } => self.close(queue, if_unused, if_empty),
+            Request::OpenQueue(id) => self.find(id).ok_or(Refusal::UnknownQueue).map(|index| {
+                self.entry(index).closed = false;
+                self.touch(index);
+                Reply::Done
+            }),
+            Request::Move(_) => Err(Refusal::Unsupported),
+            other => unreachable!("{other:?} is not about queues"),
+        };
+        desk.outputs.push_back(Output::Reply(who, answered.unwrap_or_else(Reply::Refused)));
+    }
+
+    fn stats(
+        &mut self,
+        desk: &Desk<'_>,
+        queues: &[QueueId],
+        touch: bool,
+    ) -> Vec<(QueueId, queue::QueueStats)> {
+        let known: Vec<_> = queues.iter().filter_map(|id| Some((*id, self.find(*id)?))).collect();
+        let stats = |(id, index)| {
+            let machine = &mut self.entry(index).machine;
+            if touch {
+                machine.touch(desk.wall);
+            }
+            (id, machine.stats())
+        };
+        known.into_iter().map(stats).collect()
+    }
+
+    fn close(&mut self, id: QueueId, if_unused: bool, if_empty: bool) -> Result<Reply, Refusal> {
+        let index = self.find_open(id).ok_or(Refusal::UnknownQueue)?;
+        let entry = self.entry(index);
+        let stats = entry.machine.stats();
+        if if_unused && stats.consumers > 0 {
+            return Err(Refusal::QueueInUse);
+        }
+        if if_empty && stats.ready > 0 {
+            return Err(Refusal::QueueNotEmpty);
+        }
+        entry.closed = true;
+        Ok(Reply::Closed(stats))
+    }
+
+    fn settle(&mut self, desk: &mut Desk<'_>, shard: ShardId, settlement: &Settlement) {
+        let Settlement { queue, consumer, first, last, verdict } = *settlement;
+        let Some((index, keeper)) = self.lines.keeper((shard, consumer, queue)) else { return };
+        self.with(desk, index, |machine, wants| machine.settle(keeper, first, last, verdict, wants));
+    }
+
+    /// Does what is due for queues that something happened to.
+    pub fn run(&mut self, desk: &mut Desk<'_>) {
+        while let Some(&(deadline, index)) = self.deadlines.first()
+            && deadline <= desk.wall
+        {
+            self.deadlines.pop_first();
+            self.entry(index).deadline = None;
+            self.touch(index);
+        }
+        for index in std::mem::take(&mut self.touched) {
+            let entry = self.entry(index);
+            entry.touched = false;
+            if entry.closed {
+                continue;
+            }
+            let mut wants = std::mem::take(&mut self.wants);
+            let more = self.entry(index).machine.run(desk.wall, QUEUE_WORK_PER_TURN, &mut wants);
+            self.carry_out(desk, index, &mut wants);
+            self.wants = wants;
+            if more {
+                self.touch(index);
+            }
+            let entry = self.entry(index);
+            let next = entry.machine.next_deadline();
+            let before = std::mem::replace(&mut entry.deadline, next);
+            if before != next {
+                before.map(|before| self.deadlines.remove(&(before, index)));
+                next.map(|next| self.deadlines.insert((next, index)));
+            }
+        }
+        self.tell_leaving(desk);
+    }
+
+    /// Asks the host about leaving messages, about so many at a time.
+    fn tell_leaving(&mut self, desk: &mut Desk<'_>) {
+        for index in self.leaving.clone() {
+            if self.told >= LEAVING_TOLD_MAX {
+                return;
+            }
+            let most = LEAVING_TOLD_MAX - self.told;
+            let mut wants = std::mem::take(&mut self.wants);
+            let entry = self.entry(index);
+            entry.machine.tell_leaving(most, &mut wants);
+            let told = wants.len();
+            entry.told += told;
+            entry.leaving = told == most;
+            if !entry.leaving {
+                self.leaving.remove(&index);
+            }
+            self.told += told;
+            self.carry_out(desk, index, &mut wants);
+            self.wants = wants;
+        }
+    }
+
+    /// Puts what is pending into the open group, if it is time.
+    pub fn note(&mut self, desk: &mut Desk<'_>) {
+        let company = !desk.journal.is_open_empty() && !desk.journal.is_in_flight();
+        if desk.journal.is_poisoned() || !self.pending.is_due(desk.now, company) {
+            return;
+        }
+        self.marking.extend(self.pending.journal(desk.journal));
+        if self.pending.is_empty() {
+            let last = desk.journal.last_lsn();
+            for (who, reply) in std::mem::take(&mut self.hurried) {
+                self.answer_at(desk, last, who, reply);
+            }
+        }
+    }
+
+    /// The open group has gone to the disk. Gives its name among the queues' groups, if they have something in it.
+    pub fn submitted(&mut self, submitted: &Submitted) -> Option<GroupKey> {
+        self.groups.submitted(submitted)
+    }
+
+    /// Reads back what is wanted and not in memory.
+    pub fn read<I: Io>(&mut self, io: &mut I) {
+        self.reading.advance(io);
+    }
+
+    /// Lets go of a group's bytes in memory.
+    pub fn evict(&mut self, key: GroupKey) {
+        self.groups.forget_bytes(key);
+    }
+
+    /// More of the journal is durable: answers those who waited for it.
+    pub fn durable(&mut self, lsn: Lsn, outputs: &mut VecDeque<Output>) {
+        while let Some((_, who, reply)) = self.waits.pop_front_if(|(waiting, ..)| *waiting <= lsn) {
+            outputs.push_back(Output::Reply(who, reply));
+        }
+        while let Some((id, rank, seq, _)) = self.marking.pop_front_if(|(.., waiting)| *waiting <= lsn) {
+            if let Some(index) = self.find(id)
+                && let Some(mark) = self.entry(index).marks.get_mut(usize::from(rank))
+            {
+                mark.durable = mark.durable.max(seq.0);
+            }
+        }
+    }
+
+    /// Nothing will be durable any more.
+    pub fn poisoned(&mut self, outputs: &mut VecDeque<Output>) {
+        let waiting = self.waits.drain(..).map(|(_, who, _)| who);
+        let hurried = self.hurried.drain(..).map(|(who, _)| who);
+        let backlog = self.backlog.drain(..).map(|job| job.who());
+        for who in waiting.chain(hurried).chain(backlog) {
+            outputs.push_back(Output::Reply(who, Reply::Refused(Refusal::Poisoned)));
+        }
+    }
+
+    /// When the next turn is wanted, as things are now.
+    pub fn plan(&mut self, now: Nanos, wall: WallMs) {
+        let deadline = self.deadlines.first().map(|(at, _)| {
+            let ms = u64::try_from(at.0.saturating_sub(wall.0)).unwrap_or(0);
+            now + Nanos::from_millis(ms.min(1_000))
+        });
+        let more = (!self.touched.is_empty()).then_some(now);
+        // What is due and still here has found no room.
+        let noted = self.pending.due().map(|due| due.max(now + RETRY));
+        self.due = [deadline, more, noted].into_iter().flatten().min().unwrap_or(Nanos(u64::MAX));
+    }
+
+    /// What is known of a message that is not settled.
+    fn stored(&mut self, index: Index, seq: Seq) -> Option<Stored> {
+        let stored = self.entry(index).machine.stored(seq).next()?;
+        (stored.seq == seq).then_some(stored)
+    }
+}
+
+/// A consumer's name, with the shard that gave it.
+type Name = (ShardId, ConsumerId);
+
+/// A token's number counts consumers and those who get.
+fn token(number: u64) -> Token {
+    Token(number)
+}

@@ -1,0 +1,379 @@
+//! Bringing queues back: what the checkpoint says of them, messages in files of survivors, then the journal.
+//!
+//! With `C` the checkpoint's LSN, of every message that is kept over a restart:
+//!
+//! | # | what is found | what it means |
+//! |---|---|---|
+//! | Q1 | a message in a file of survivors, or in a record up to `C`, that the checkpoint says was not settled | it is there; a later copy takes the place of an earlier one |
+//! | Q2 | the same, and the checkpoint says it was settled, or does not know its queue | skipped |
+//! | Q3 | a message in a record after `C` whose number the checkpoint has not given | it is new |
+//! | Q4 | a message in a record after `C` whose number it has given | a copy that was carried: Q1 or Q2 |
+//! | Q5 | settlements, failures, leavings, marks after `C` | they hold, in whatever order they come: numbers are never reused |
+//! | Q6 | the same up to `C` | the checkpoint counts them already |
+//! | Q7 | a record of a queue that the metadata does not know | skipped if the queue was transient or its deletion is known, else **damage** |
+//! | Q8 | at the end, a message that the checkpoint says was not settled, that nothing after it settles, and that is nowhere | **damage** |
+//!
+//! Messages that are not kept over a restart are skipped; their numbers count as given.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::groups::{GroupKey, Groups, Site};
+use super::pending::reason_of;
+use super::survivors::{Store, file_name, file_number};
+use super::{Mark, Queues};
+use crate::buffer::{Pool, Slice};
+use crate::error::Fatal;
+use crate::format::checkpoint::{QueueState, QueuesState};
+use crate::format::journal::{RECORD_HEADER_BYTES, RecordHeader, RecordKind, check, records};
+use crate::format::message::{MessageRecord, Target, decode_pairs, queue_of};
+use crate::io::{Blocking, Io, OpenMode};
+use crate::journal::Replayed;
+use crate::queue::{LeaveReason, Locator, Queue, Stored, rank_of};
+use crate::shard::metadata::Metadata;
+use crate::time::WallMs;
+use crate::types::{Lsn, QueueId, Seq, ShardId};
+
+/// Where a message was found.
+struct Found {
+    locator: Locator,
+    size: u32,
+    expires_at: Option<WallMs>,
+}
+
+/// A queue being put together.
+#[derive(Default)]
+struct Building {
+    /// As the checkpoint has it.
+    state: QueueState,
+    /// Numbers given, per rank.
+    next: BTreeMap<u8, u64>,
+    marks: BTreeMap<u8, u64>,
+    found: BTreeMap<Seq, Found>,
+    settled: Vec<(u64, u64)>,
+    failed: BTreeMap<Seq, u64>,
+    leaving: BTreeMap<Seq, LeaveReason>,
+}
+
+impl Building {
+    fn given(&mut self, seq: Seq) {
+        let next = self.next.entry(rank_of(seq)).or_default();
+        *next = (*next).max(seq.0 + 1);
+    }
+
+    /// Whether the checkpoint had given this number.
+    fn was_given(&self, seq: Seq) -> bool {
+        self.state.next.get(usize::from(rank_of(seq))).is_some_and(|next| seq < *next)
+    }
+
+    /// Puts the settled ranges in order, so that they can be searched.
+    fn order_settled(&mut self) {
+        self.settled.sort_unstable();
+        let mut merged: Vec<(u64, u64)> = Vec::new();
+        for (first, last) in self.settled.drain(..) {
+            match merged.last_mut() {
+                Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+                _ => merged.push((first, last)),
+            }
+        }
+        self.settled = merged;
+    }
+
+    fn is_settled(&self, seq: Seq) -> bool {
+        let behind = self.settled.partition_point(|(first, _)| *first <= seq.0);
+        behind > 0 && self.settled[behind - 1].1 >= seq.0
+    }
+}
+
+/// The queues of a shard being recovered.
+pub struct Rebuild<'a> {
+    metadata: &'a Metadata,
+    shard: ShardId,
+    lsn: Lsn,
+    queues: BTreeMap<QueueId, Building>,
+    groups: Groups,
+    /// The group of the last record.
+    last: Option<(Lsn, GroupKey)>,
+    stores: BTreeMap<u64, Store>,
+    next_store: u64,
+    next_store_lsn: u64,
+    directory: String,
+}
+
+impl<'a> Rebuild<'a> {
+    /// Starts from a checkpoint as of `lsn`, and reads the files of survivors in `directory` that it tells of; others are
+    /// removed.
+    pub fn start<I: Io>(
+        disk: &mut Blocking<'_, I>,
+        metadata: &'a Metadata,
+        shard: ShardId,
+        directory: String,
+        lsn: Lsn,
+        state: QueuesState,
+    ) -> Result<Rebuild<'a>, Fatal> {
+        let mut queues: BTreeMap<QueueId, Building> = BTreeMap::new();
+        let own = |id: &QueueId| metadata.shard_of_queue(*id) == Some(shard);
+        for (id, _) in metadata.queues.iter().filter(|(id, _)| own(id)) {
+            queues.insert(*id, Building::default());
+        }
+        for state in state.queues {
+            let Some(building) = queues.get_mut(&state.id) else { continue };
+            for next in &state.next {
+                building.next.insert(rank_of(*next), next.0);
+            }
+            for (rank, mark) in (0..=u8::MAX).zip(&state.marks) {
+                building.marks.insert(rank, mark.0);
+            }
+            building.failed = state.failed.iter().map(|(seq, count)| (Seq(*seq), *count)).collect();
+            let leaving = |(seq, code): &(u64, u64)| Some((Seq(*seq), reason_of(*code)?));
+            building.leaving = state.leaving.iter().filter_map(leaving).collect();
+            building.state = state;
+        }
+        disk.make_dir(&directory)?;
+        let mut rebuild = Rebuild {
+            metadata,
+            shard,
+            lsn,
+            queues,
+            groups: Groups::default(),
+            last: None,
+            stores: BTreeMap::new(),
+            next_store: 1,
+            next_store_lsn: 1,
+            directory,
+        };
+        let told: BTreeSet<u64> = state.stores.iter().map(|store| store.number).collect();
+        for entry in disk.list(&rebuild.directory)? {
+            let Some(number) = file_number(&entry.name) else { continue };
+            rebuild.next_store = rebuild.next_store.max(number + 1);
+            if !told.contains(&number) {
+                disk.unlink(&format!("{}/{}", rebuild.directory, entry.name))?;
+            }
+        }
+        for store in state.stores {
+            rebuild.read_store(disk, store.number, store.bytes)?;
+        }
+        Ok(rebuild)
+    }
+
+    /// Reads a file of survivors.
+    fn read_store<I: Io>(&mut self, disk: &mut Blocking<'_, I>, number: u64, len: u64) -> Result<(), Fatal> {
+        let path = format!("{}/{}", self.directory, file_name(number));
+        let corrupt =
+            |position, what: &str| Fatal::Corrupt { file: path.clone(), position, what: what.to_owned() };
+        let (file, found) = disk.open(&path, OpenMode::ReadDirect)?;
+        if found < len {
+            return Err(corrupt(found, "the file is shorter than the checkpoint says"));
+        }
+        let mut position = 0;
+        while position < len {
+            let rest = (len - position).min(crate::limits::JOURNAL_SLAB_BYTES as u64) as usize;
+            let chunk = disk.read(file, &path, position, rest)?.freeze();
+            let mut at = 0;
+            while at < chunk.len() {
+                let group = chunk.slice(at..chunk.len());
+                let Ok(header) = check(&group) else {
+                    if at > 0 && position + (chunk.len() as u64) < len {
+                        break; // It may only be cut off by the chunk's end.
+                    }
+                    return Err(corrupt(position + at as u64, "there is no sound group of messages here"));
+                };
+                let site = Site {
+                    file,
+                    at: position + at as u64,
+                    len: header.length,
+                    first_lsn: header.first_lsn,
+                    store: number,
+                };
+                let key = self.groups.add(site, header.last_lsn());
+                self.next_store_lsn = self.next_store_lsn.max(header.last_lsn().0 + 1);
+                let group = group.slice(0..header.length);
+                for (record, payload) in records(&group) {
+                    let from = key.locator(payload.start - RECORD_HEADER_BYTES);
+                    self.stored(&record, &group[payload], from)
+                        .map_err(|what| corrupt(position + at as u64, &what))?;
+                }
+                at += header.length;
+            }
+            position += at as u64;
+        }
+        self.stores.insert(number, Store { file, bytes: len });
+        Ok(())
+    }
+
+    /// A message in a file of survivors.
+    fn stored(&mut self, record: &RecordHeader, payload: &[u8], from: Locator) -> Result<(), String> {
+        let message = decode(record, payload)?;
+        let size = message_size(record, &message);
+        for target in &message.targets {
+            if let Some(building) = self.queues.get_mut(&target.queue)
+                && building.state.is_live(target.seq)
+            {
+                building.found.insert(target.seq, found(from, size, target));
+            }
+        }
+        Ok(())
+    }
+
+    /// The queue of a record of the journal; `None` if it is to be skipped.
+    fn queue(&mut self, id: QueueId) -> Result<Option<&mut Building>, String> {
+        if id.is_transient() || self.metadata.deleted_queues.contains(&id) {
+            return Ok(None);
+        }
+        match self.queues.get_mut(&id) {
+            Some(building) => Ok(Some(building)),
+            None => {
+                Err(format!("queue {id} is not known, and neither is its deletion (shard {})", self.shard.0))
+            }
+        }
+    }
+
+    /// Takes a record of the journal.
+    pub fn record(
+        &mut self,
+        lsn: Lsn,
+        record: &RecordHeader,
+        payload: &Slice,
+        place: &Replayed,
+    ) -> Result<(), String> {
+        if record.kind == RecordKind::Message {
+            return self.message(lsn, record, payload, place);
+        }
+        let is_new = lsn > self.lsn;
+        let Some(queue) = self.queue(queue_of(record))?.filter(|_| is_new) else { return Ok(()) };
+        let pairs = || decode_pairs(payload).ok_or_else(|| "a note about a queue is cut off".to_owned());
+        match record.kind {
+            RecordKind::Settled => {
+                for (first, last) in pairs()? {
+                    queue.settled.push((first, last));
+                    queue.given(Seq(last));
+                }
+            }
+            RecordKind::Failed => {
+                for (seq, count) in pairs()? {
+                    let known = queue.failed.entry(Seq(seq)).or_default();
+                    *known = (*known).max(count);
+                }
+            }
+            RecordKind::Leaving => {
+                for (seq, code) in pairs()? {
+                    let reason = reason_of(code).ok_or("a message leaves for a reason that is none")?;
+                    queue.leaving.insert(Seq(seq), reason);
+                }
+            }
+            RecordKind::Mark => {
+                let mark = queue.marks.entry(rank_of(Seq(record.aux))).or_default();
+                *mark = (*mark).max(record.aux);
+            }
+            kind => return Err(format!("a record of kind {kind:?} is not about a queue")),
+        }
+        Ok(())
+    }
+
+    fn message(
+        &mut self,
+        lsn: Lsn,
+        record: &RecordHeader,
+        payload: &Slice,
+        place: &Replayed,
+    ) -> Result<(), String> {
+        let message = decode(record, payload)?;
+        let size = message_size(record, &message);
+        let key = match self.last {
+            Some((first, key)) if first == place.group.first_lsn => key,
+            _ => {
+                let (file, at, first_lsn) = (place.file, place.at, place.group.first_lsn);
+                let site = Site { file, at, len: place.group.length, first_lsn, store: 0 };
+                self.groups.add(site, place.group.last_lsn())
+            }
+        };
+        self.last = Some((place.group.first_lsn, key));
+        let from = key.locator(place.payload - RECORD_HEADER_BYTES);
+        let is_new = lsn > self.lsn;
+        for target in &message.targets {
+            let Some(queue) = self.queue(target.queue)? else { continue };
+            let was_given = queue.was_given(target.seq);
+            queue.given(target.seq);
+            let counts = if is_new && !was_given { true } else { queue.state.is_live(target.seq) };
+            if counts && message.persistent {
+                queue.found.insert(target.seq, found(from, size, target));
+            }
+        }
+        if let Some(source) = message.source.filter(|_| is_new)
+            && let Some(queue) = self.queue(source.queue)?
+        {
+            queue.settled.push((source.seq.0, source.seq.0));
+        }
+        Ok(())
+    }
+
+    /// The queues, as they were.
+    pub fn finish(mut self, now: WallMs, read: Pool, staging: Pool) -> Result<Queues, Fatal> {
+        let mut queues = Queues::new(self.directory.clone(), read, staging);
+        queues.groups = std::mem::take(&mut self.groups);
+        for (id, mut building) in std::mem::take(&mut self.queues) {
+            building.order_settled();
+            self.check_complete(id, &building)?;
+            let settings = self.metadata.queue(id).expect("it was made from this").settings.clone();
+            let mut machine = Queue::new(settings, now);
+            for (seq, found) in &building.found {
+                if building.is_settled(*seq) {
+                    continue;
+                }
+                let mark = building.marks.get(&rank_of(*seq)).copied().unwrap_or(0);
+                let failures = building.failed.get(seq).copied().unwrap_or(0);
+                machine.recover(Stored {
+                    seq: *seq,
+                    locator: found.locator,
+                    size: found.size,
+                    persistent: true,
+                    expires_at: found.expires_at,
+                    delivered: seq.0 < mark,
+                    failures: u16::try_from(failures).unwrap_or(u16::MAX),
+                    leaving: building.leaving.get(seq).copied(),
+                });
+                queues.groups.want(found.locator, u64::from(found.size));
+            }
+            for next in building.next.values() {
+                machine.recover_next(Seq(*next));
+            }
+            let ranks = building.marks.keys().last().map_or(0, |rank| usize::from(*rank) + 1);
+            let mut marks = vec![Mark::default(); ranks];
+            for (rank, mark) in &building.marks {
+                marks[usize::from(*rank)] = Mark { durable: *mark, asked: *mark };
+            }
+            queues.insert(id, machine, marks);
+        }
+        queues.groups.drop_all_unwanted();
+        queues.survivors.recovered(self.stores, self.next_store, self.next_store_lsn);
+        Ok(queues)
+    }
+
+    /// Q8.
+    fn check_complete(&self, id: QueueId, building: &Building) -> Result<(), Fatal> {
+        for (chunk, mask) in &building.state.live {
+            for place in (0..64).filter(|place| mask & 1 << place != 0) {
+                let seq = Seq(chunk * 64 + place);
+                if !building.found.contains_key(&seq) && !building.is_settled(seq) {
+                    return Err(Fatal::Corrupt {
+                        file: self.directory.clone(),
+                        position: 0,
+                        what: format!("message {} of queue {id} was durable, and is nowhere", seq.0),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn decode(record: &RecordHeader, payload: &[u8]) -> Result<MessageRecord, String> {
+    MessageRecord::decode(record, payload).ok_or_else(|| "a message contradicts itself".to_owned())
+}
+
+fn message_size(record: &RecordHeader, message: &MessageRecord) -> u32 {
+    (record.len - message.prefix_bytes()) as u32
+}
+
+fn found(locator: Locator, size: u32, target: &Target) -> Found {
+    Found { locator, size, expires_at: target.expires_at }
+}

@@ -1,0 +1,223 @@
+//! Messages of queues and what becomes of them, through crashes and through more than the journal holds.
+
+use std::collections::BTreeMap;
+
+use millstream_engine::config::QueueSettings;
+use millstream_engine::io::fault::Faults;
+use millstream_engine::io::sim::{Crash, Survivors, World};
+use millstream_engine::shard::message::{Delivery, Verdict};
+use millstream_engine::time::Nanos;
+use millstream_engine::types::{QueueId, Seq};
+use millstream_tests::queues::{PLENTY, consume, create, delete, delivered, message, publish, settle, stats};
+use millstream_tests::solo::{Solo, config};
+
+/// Longer than settlements wait.
+const A_WHILE: Nanos = Nanos::from_millis(60);
+
+fn world() -> World {
+    World::new(21, Faults::default())
+}
+
+fn start(world: &World) -> Solo {
+    Solo::start(world, config()).expect("the directory is sound")
+}
+
+/// The power fails, and keeps nothing that was not flushed.
+fn crash(world: &World, node: Solo) -> Solo {
+    drop(node);
+    world.crash(Crash::Power(Survivors::None));
+    start(world)
+}
+
+fn bodies(deliveries: &[Delivery]) -> Vec<String> {
+    deliveries.iter().map(|delivery| String::from_utf8_lossy(&delivery.body).into_owned()).collect()
+}
+
+fn plain(node: &mut Solo, name: &str) -> QueueId {
+    create(node, name, true, QueueSettings::default())
+}
+
+fn texts(range: std::ops::Range<usize>, persistent: bool) -> Vec<millstream_engine::shard::message::Message> {
+    range.map(|number| message(format!("m{number}").as_bytes(), persistent)).collect()
+}
+
+#[test]
+fn what_was_acknowledged_is_gone_and_what_was_not_comes_back_as_redelivered() {
+    let world = world();
+    let mut node = start(&world);
+    let queue = plain(&mut node, "q");
+    publish(&mut node, &[queue], texts(0..4, true));
+    let credit = millstream_engine::shard::message::Credit { messages: 2, bytes: 1_000 };
+    consume(&mut node, queue, 1, credit);
+    node.pass(A_WHILE);
+    let first = delivered(&mut node);
+    assert_eq!(bodies(&first), ["m0", "m1"]);
+    assert!(first.iter().all(|delivery| !delivery.redelivered && delivery.header[..] == b"head"[..]));
+    settle(&mut node, queue, 1, first[0].seq, Verdict::Ack, false);
+    node.pass(A_WHILE);
+    for _ in 0..2 {
+        node = crash(&world, node);
+        let stats = stats(&mut node, queue);
+        assert_eq!((stats.ready, stats.persistent, stats.unacked), (3, 3, 0));
+    }
+    consume(&mut node, queue, 1, PLENTY);
+    node.pass(A_WHILE);
+    let again = delivered(&mut node);
+    assert_eq!(bodies(&again), ["m1", "m2", "m3"]);
+    assert!(again[0].redelivered, "it was delivered before the crash");
+    for delivery in &again {
+        settle(&mut node, queue, 1, delivery.seq, Verdict::Ack, true);
+    }
+    node = crash(&world, node);
+    assert_eq!(stats(&mut node, queue).persistent, 0);
+    publish(&mut node, &[queue], texts(9..10, true));
+    consume(&mut node, queue, 1, PLENTY);
+    node.pass(A_WHILE);
+    assert_eq!(delivered(&mut node)[0].seq, Seq(4), "no number is given twice");
+}
+
+#[test]
+fn what_nobody_was_given_comes_back_as_new_and_in_order() {
+    let world = world();
+    let mut node = start(&world);
+    let queue = plain(&mut node, "q");
+    publish(&mut node, &[queue], texts(0..100, true));
+    node = crash(&world, node);
+    consume(&mut node, queue, 1, PLENTY);
+    node.pass(A_WHILE);
+    let deliveries = delivered(&mut node);
+    let expected: Vec<String> = (0..100).map(|number| format!("m{number}")).collect();
+    assert_eq!(bodies(&deliveries), expected);
+    assert!(deliveries.iter().all(|delivery| !delivery.redelivered));
+}
+
+#[test]
+fn transient_messages_and_transient_queues_are_gone_after_a_restart() {
+    let world = world();
+    let mut node = start(&world);
+    let kept = plain(&mut node, "kept");
+    let passing = create(&mut node, "passing", false, QueueSettings::default());
+    publish(&mut node, &[kept, passing], texts(0..1, true));
+    publish(&mut node, &[kept, passing], texts(1..2, false));
+    assert_eq!((stats(&mut node, kept).ready, stats(&mut node, passing).ready), (2, 2));
+    node = crash(&world, node);
+    assert!(node.shard().metadata().queue(passing).is_none());
+    consume(&mut node, kept, 1, PLENTY);
+    node.pass(A_WHILE);
+    assert_eq!(bodies(&delivered(&mut node)), ["m0"]);
+}
+
+#[test]
+fn queues_that_share_a_message_settle_it_each_for_itself() {
+    let world = world();
+    let mut node = start(&world);
+    let queues = ["a", "b", "c"].map(|name| plain(&mut node, name));
+    publish(&mut node, &queues, texts(0..2, true));
+    consume(&mut node, queues[0], 1, PLENTY);
+    consume(&mut node, queues[1], 2, PLENTY);
+    node.pass(A_WHILE);
+    for delivery in delivered(&mut node) {
+        settle(&mut node, delivery.queue, delivery.consumer.0, delivery.seq, Verdict::Ack, true);
+    }
+    delete(&mut node, queues[1]);
+    node = crash(&world, node);
+    assert_eq!(stats(&mut node, queues[0]).ready, 0);
+    consume(&mut node, queues[2], 3, PLENTY);
+    node.pass(A_WHILE);
+    assert_eq!(bodies(&delivered(&mut node)), ["m0", "m1"]);
+}
+
+#[test]
+fn failures_are_counted_over_a_crash() {
+    let world = world();
+    let mut node = start(&world);
+    let settings = QueueSettings { delivery_limit: Some(2), ..QueueSettings::default() };
+    let queue = create(&mut node, "q", true, settings);
+    publish(&mut node, &[queue], texts(0..1, true));
+    for failures in 0..3 {
+        consume(&mut node, queue, 1, PLENTY);
+        node.pass(A_WHILE);
+        let deliveries = delivered(&mut node);
+        assert_eq!(deliveries[0].delivery_count, failures);
+        let credit = deliveries.len();
+        assert_eq!(credit, 1);
+        // Cancelled first, so that it is not delivered at once.
+        let cancel = millstream_engine::shard::request::Request::CancelConsumer {
+            consumer: millstream_engine::shard::message::ConsumerId(1),
+            release: false,
+        };
+        node.ask(cancel);
+        let verdict = Verdict::Requeue { failed: true };
+        settle(&mut node, queue, 1, deliveries[0].seq, verdict, false);
+        node.pass(A_WHILE);
+        node = crash(&world, node);
+    }
+    assert_eq!(stats(&mut node, queue), Default::default(), "it has failed too often");
+}
+
+/// A message of some kilobytes that says which one it is.
+fn large(number: u32) -> millstream_engine::shard::message::Message {
+    let mut body = number.to_le_bytes().to_vec();
+    body.resize(4_000, number as u8);
+    message(&body, true)
+}
+
+fn number(delivery: &Delivery) -> u32 {
+    let bytes: [u8; 4] = delivery.body[..4].try_into().expect("it begins with its number");
+    assert!(delivery.body[4..].iter().all(|byte| *byte == bytes[0]) && delivery.body.len() == 4_000);
+    u32::from_le_bytes(bytes)
+}
+
+#[test]
+fn a_backlog_larger_than_the_journal_and_memory_is_there_in_order_after_a_crash() {
+    const MESSAGES: u32 = 5_000;
+    let world = world();
+    let mut node = start(&world);
+    let queue = plain(&mut node, "q");
+    for first in (0..MESSAGES).step_by(50) {
+        publish(&mut node, &[queue], (first..first + 50).map(large).collect());
+    }
+    node = crash(&world, node);
+    let stats_before = stats(&mut node, queue);
+    assert_eq!(stats_before.ready, u64::from(MESSAGES));
+    let credit = millstream_engine::shard::message::Credit { messages: 300, bytes: u32::MAX };
+    consume(&mut node, queue, 1, credit);
+    let mut expected = 0;
+    while expected < MESSAGES {
+        node.pass(Nanos::from_millis(5));
+        for delivery in delivered(&mut node) {
+            assert_eq!(number(&delivery), expected);
+            expected += 1;
+            settle(&mut node, queue, 1, delivery.seq, Verdict::Ack, false);
+            let more = millstream_engine::shard::message::Credit { messages: 1, bytes: 0 };
+            let consumer = millstream_engine::shard::message::ConsumerId(1);
+            node.ask(millstream_engine::shard::request::Request::Grant(vec![(consumer, more)]));
+        }
+    }
+    node.pass(A_WHILE);
+    node = crash(&world, node);
+    assert_eq!(stats(&mut node, queue).persistent, 0);
+}
+
+#[test]
+fn one_message_that_nobody_takes_pins_no_journal_file() {
+    let world = world();
+    let mut node = start(&world);
+    let stuck = plain(&mut node, "stuck");
+    let busy = plain(&mut node, "busy");
+    publish(&mut node, &[stuck], vec![large(77)]);
+    consume(&mut node, busy, 1, PLENTY);
+    for first in (0..4_000).step_by(50) {
+        publish(&mut node, &[busy], (first..first + 50).map(large).collect());
+        node.pass(Nanos::from_millis(1));
+        for delivery in delivered(&mut node) {
+            settle(&mut node, busy, 1, delivery.seq, Verdict::Ack, false);
+        }
+    }
+    node = crash(&world, node);
+    consume(&mut node, stuck, 1, PLENTY);
+    node.pass(A_WHILE);
+    let deliveries: BTreeMap<QueueId, u32> =
+        delivered(&mut node).iter().map(|delivery| (delivery.queue, number(delivery))).collect();
+    assert_eq!(deliveries, BTreeMap::from([(stuck, 77)]));
+}
