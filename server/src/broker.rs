@@ -71,7 +71,7 @@ impl Broker {
 
     /// Bytes of memory that hold requests which have arrived in part.
     pub fn partial_bytes(&self) -> usize {
-        self.partial_bytes
+        self.partial_bytes + self.amqp.partial_bytes()
     }
 
     /// Connections that are not over.
@@ -81,8 +81,7 @@ impl Broker {
 
     /// Lets something happen on AMQP's side.
     fn with_amqp(&mut self, out: &mut Outbox, work: impl FnOnce(&mut Amqp, &mut Seat<'_>)) {
-        let mut seat =
-            Seat { config: &self.config, metrics: &self.metrics, out, pending: &mut self.pending };
+        let mut seat = Seat { config: &self.config, metrics: &self.metrics, out, pending: &mut self.pending };
         work(&mut self.amqp, &mut seat);
     }
 
@@ -146,7 +145,8 @@ impl Broker {
             Some(origin @ (Origin::Request { conn, .. } | Origin::SendQueue(conn) | Origin::Timer(conn))) => {
                 self.with(conn, out, |connection, shared| work(origin, connection, shared));
             }
-            Some(Origin::IdleCheck | Origin::Offsets { .. } | Origin::GroupTimer | Origin::Amqp(_)) | None => {}
+            Some(Origin::IdleCheck | Origin::Offsets { .. } | Origin::GroupTimer | Origin::Amqp(_))
+            | None => {}
         }
     }
 }

@@ -195,7 +195,8 @@ mod tests {
         settle(2, 13, Verdict::Reject, true);
         let asked = batches.take();
         let [(ShardId(0), Asked::Settle(settlements))] = &asked[..] else { panic!("{asked:?}") };
-        let ranges: Vec<_> = settlements.iter().map(|one| (one.consumer.0, one.first.0, one.last.0)).collect();
+        let ranges: Vec<_> =
+            settlements.iter().map(|one| (one.consumer.0, one.first.0, one.last.0)).collect();
         assert_eq!(ranges, [(1, 5, 9), (1, 11, 11), (1, 12, 12), (2, 13, 13)]);
         assert!(batches.take().is_empty());
     }

@@ -216,7 +216,10 @@ mod tests {
         let told = deaths.iter().map(|death| {
             let Value::Table(death) = death else { panic!("{death:?}") };
             let queue = death.get(b"queue").and_then(Value::string).unwrap();
-            (String::from_utf8_lossy(queue).into_owned(), death.get(b"count").and_then(Value::integer).unwrap())
+            (
+                String::from_utf8_lossy(queue).into_owned(),
+                death.get(b"count").and_then(Value::integer).unwrap(),
+            )
         });
         told.collect()
     }
@@ -232,7 +235,8 @@ mod tests {
         assert_eq!(headers.table().get(b"CC"), Some(Value::Void));
         let Some(Value::Array(all)) = headers.table().get(b"x-death") else { panic!() };
         let Some(Value::Table(first)) = all.iter().next() else { panic!() };
-        let expected = ["original-expiration", "count", "reason", "queue", "time", "exchange", "routing-keys"];
+        let expected =
+            ["original-expiration", "count", "reason", "queue", "time", "exchange", "routing-keys"];
         assert_eq!(names(first), expected);
         let without = death("expired", b"q").headers(old.table(), false);
         assert_eq!(without.table().get(b"CC"), None);

@@ -176,8 +176,7 @@ impl Frames {
     fn reserve(&mut self, more: usize, whole: usize) {
         let needed = self.partial.len() + more;
         if needed > self.partial.capacity() {
-            let capacity =
-                needed.max(self.partial.capacity() * 2).max(AMQP_PARTIAL_RESERVE_BYTES).min(whole);
+            let capacity = needed.max(self.partial.capacity() * 2).max(AMQP_PARTIAL_RESERVE_BYTES).min(whole);
             self.partial.reserve_exact(capacity - self.partial.len());
         }
     }

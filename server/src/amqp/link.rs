@@ -6,7 +6,8 @@ use millstream_engine::buffer::Slice;
 use millstream_engine::io::ConnId;
 
 use super::codec::{
-    BASIC_CLASS, FRAME_BODY, FRAME_END, FRAME_EXTRA_BYTES, FRAME_HEADER, FRAME_METHOD, Method, Table, Value, Writer,
+    BASIC_CLASS, FRAME_BODY, FRAME_END, FRAME_EXTRA_BYTES, FRAME_HEADER, FRAME_METHOD, Method, Table, Value,
+    Writer,
 };
 use super::error::{Failure, Text};
 use super::operations::Who;

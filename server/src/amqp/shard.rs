@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use millstream_engine::buffer::Slice;
 use millstream_engine::error::Refusal;
@@ -13,8 +14,9 @@ use millstream_engine::types::QueueId;
 
 use super::connection::{Connection, unwanted};
 use super::dead_letter;
-use super::operations::{DeleteQueue, METADATA_SHARD, Operation, loose_ends};
+use super::operations::{DeleteQueue, METADATA_SHARD, Operation, tidying_edits};
 use super::state::{Desk, Origin, State, Told};
+use super::topology::Touched;
 use super::topology::entries::{FOUNDED, PERMISSION, USER, UserValue, VHOST, key, patterns};
 use crate::auth::hash_password;
 
@@ -27,8 +29,8 @@ const FIRST_USER: &[u8] = b"guest";
 pub struct Amqp {
     connections: BTreeMap<ConnId, Connection>,
     state: State,
-    /// Vhosts in which something may lie around that is of no use, where this shard is the one that tidies up.
-    untidy: BTreeSet<Vec<u8>>,
+    /// What may have left something behind that is of no use, by vhost, where this shard is the one that tidies up.
+    untidy: BTreeSet<(Vec<u8>, Touched)>,
     is_tidying: bool,
 }
 
@@ -74,25 +76,26 @@ impl Amqp {
 
     /// There is new metadata.
     pub fn metadata_changed(&mut self, seat: &mut Seat<'_>) {
-        let metadata = std::sync::Arc::clone(seat.out.metadata());
+        let metadata = Arc::clone(seat.out.metadata());
+        let was_founded = self.state.topology.is_founded();
         let touched = self.state.topology.follow(&metadata);
         if seat.out.shard() == METADATA_SHARD {
             self.untidy.extend(touched);
             self.tidy(seat);
+        }
+        if !was_founded && self.state.topology.is_founded() {
+            // Whoever came before there was a user has waited for that.
+            self.with_desk(seat, None, |connections, desk| desk.state.touched.extend(connections.keys()));
         }
     }
 
     /// Removes what two changes at the same time have left, one change at a time.
     fn tidy(&mut self, seat: &mut Seat<'_>) {
         while !self.is_tidying
-            && let Some(name) = self.untidy.pop_first()
+            && let Some((name, touched)) = self.untidy.pop_first()
         {
             let Some(vhost) = self.state.topology.vhost(&name) else { continue };
-            let mut edits = loose_ends(vhost);
-            for queue in vhost.queues().filter(|queue| queue.settings != queue.wishes.settings) {
-                let settings = queue.wishes.settings.clone();
-                edits.push(Edit::ConfigureQueue { queue: queue.id, settings });
-            }
+            let edits = tidying_edits(vhost, &touched);
             if edits.is_empty() {
                 continue;
             }
@@ -135,7 +138,12 @@ impl Amqp {
     }
 
     /// Lets something happen to a connection.
-    pub fn with(&mut self, conn: ConnId, seat: &mut Seat<'_>, work: impl FnOnce(&mut Connection, &mut Desk<'_>)) {
+    pub fn with(
+        &mut self,
+        conn: ConnId,
+        seat: &mut Seat<'_>,
+        work: impl FnOnce(&mut Connection, &mut Desk<'_>),
+    ) {
         self.with_desk(seat, Some(conn), |connections, desk| {
             if let Some(connection) = connections.get_mut(&conn) {
                 work(connection, desk);
@@ -288,10 +296,7 @@ fn is_gone(refusal: &Refusal) -> bool {
 }
 
 /// The vhost of a queue that was declared for a connection that has gone.
-fn vhost_of(
-    ended: &Result<super::operations::Done, super::error::Failure>,
-    desk: &Desk<'_>,
-) -> Vec<u8> {
+fn vhost_of(ended: &Result<super::operations::Done, super::error::Failure>, desk: &Desk<'_>) -> Vec<u8> {
     match ended {
         Ok(super::operations::Done::QueueDeclared { id, .. }) => {
             desk.state.topology.queue(*id).map(|(vhost, _)| vhost.name.clone()).unwrap_or_default()

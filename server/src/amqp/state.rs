@@ -17,8 +17,8 @@ use super::keepers::Keepers;
 use super::operations::{Done, Operation, Running, Step, Who};
 use super::routing::router::{Route, Router};
 use super::topology::Topology;
-use super::topology::entries::Owner;
 use super::topology::Vhost;
+use super::topology::entries::Owner;
 use crate::config::ServerConfig;
 use crate::dispatch::{self, Pending};
 use crate::metrics::BrokerMetrics;
@@ -137,7 +137,8 @@ impl Desk<'_> {
 
     /// An operation's answer. Gives who is to be told how it ended, if it has.
     pub fn replied(&mut self, number: u64, reply: Reply) -> Option<Ended> {
-        let mut running = self.state.operations.remove(&number).expect("an operation is answered while it runs");
+        let mut running =
+            self.state.operations.remove(&number).expect("an operation is answered while it runs");
         let step = running.replied(reply, &self.state.topology);
         let (who, ended) = self.take_step(number, running, step)?;
         Some((who?, ended))
@@ -177,7 +178,9 @@ impl Desk<'_> {
 
     /// What has to follow whoever waits for it: a queue goes with its last consumer, and with its connection.
     fn follow_up(&mut self, running: &Running, done: &Done) {
-        if let (Operation::Ask { queue, .. }, Done::Cancelled(0), None) = (running.operation(), done, running.who) {
+        if let (Operation::Ask { queue, .. }, Done::Cancelled(0), None) =
+            (running.operation(), done, running.who)
+        {
             self.delete_if_abandoned(&running.vhost, queue);
         }
     }

@@ -56,7 +56,11 @@ mod tests {
             ("^(a|b)\\.", "b.c", true),
             ("(", "(", false),
         ] {
-            assert_eq!(Pattern::new(expression.as_bytes()).fits(name.as_bytes()), fits, "{expression} {name}");
+            assert_eq!(
+                Pattern::new(expression.as_bytes()).fits(name.as_bytes()),
+                fits,
+                "{expression} {name}"
+            );
         }
     }
 }

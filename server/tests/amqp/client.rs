@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use millstream::amqp::codec::{
     BasicPublish, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, FRAME_BODY, FRAME_HEADER,
-    FRAME_HEARTBEAT, FRAME_METHOD, Header, Long, Method, PROTOCOL_HEADER, Properties, QueueBind, QueueDeclare, Reader,
-    Short, Table, TableWriter, Value, Writer,
+    FRAME_HEARTBEAT, FRAME_METHOD, Header, Long, Method, PROTOCOL_HEADER, Properties, QueueBind,
+    QueueDeclare, Reader, Short, Table, TableWriter, Value, Writer,
 };
 use millstream_engine::io::ConnId;
 
@@ -204,7 +204,8 @@ impl Client {
                 }
                 FRAME_HEADER => {
                     let header = Header::read(&came.payload).unwrap();
-                    write!(shown, "header {} bytes {}", header.body_bytes, show_properties(header.raw)).unwrap();
+                    write!(shown, "header {} bytes {}", header.body_bytes, show_properties(header.raw))
+                        .unwrap();
                 }
                 FRAME_BODY => {
                     write!(shown, "body {:?}", String::from_utf8_lossy(&came.payload)).unwrap();

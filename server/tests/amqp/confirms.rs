@@ -6,7 +6,8 @@ use crate::client::Client;
 use crate::node::Node;
 
 fn publish(key: &str) -> Vec<u8> {
-    let publish = BasicPublish { routing_key: Short(key.as_bytes()), mandatory: true, ..BasicPublish::default() };
+    let publish =
+        BasicPublish { routing_key: Short(key.as_bytes()), mandatory: true, ..BasicPublish::default() };
     Client::message(1, publish, &[0, 0], b"m")
 }
 

@@ -1,8 +1,8 @@
 //! Messages on their way to consumers, and how they are settled.
 
 use millstream::amqp::codec::{
-    BasicAck, BasicCancel, BasicConsume, BasicGet, BasicNack, BasicQos, BasicRecover, BasicReject, ChannelClose, Properties,
-    QueueDelete, Short, TableWriter, Value,
+    BasicAck, BasicCancel, BasicConsume, BasicGet, BasicNack, BasicQos, BasicRecover, BasicReject,
+    ChannelClose, Properties, QueueDelete, Short, TableWriter, Value,
 };
 
 use crate::client::Client;
@@ -87,7 +87,10 @@ fn a_prefetch_holds_for_a_consumer_and_opens_as_it_settles() {
     assert_eq!(bodies(&client.ask(&mut node, 1, BasicAck { delivery_tag: 0, multiple: true })), ["d", "e"]);
     client.publish(&mut node, 1, "", "q", "f");
     assert_eq!(client.shown(&mut node), "");
-    assert_eq!(bodies(&client.ask(&mut node, 1, BasicQos { prefetch_count: 3, ..BasicQos::default() })), ["f"]);
+    assert_eq!(
+        bodies(&client.ask(&mut node, 1, BasicQos { prefetch_count: 3, ..BasicQos::default() })),
+        ["f"]
+    );
 }
 
 #[test]
@@ -208,7 +211,10 @@ fn a_consumer_is_told_when_its_queue_goes() {
     other.ask(&mut node, 1, QueueDelete { queue: Short(b"q"), ..QueueDelete::default() });
     assert_eq!(client.shown(&mut node), "1 BasicCancel { consumer_tag: \"t\", no_wait: true }");
     assert_eq!(client.ask(&mut node, 1, ack(1)), "", "there is nothing to settle any more");
-    assert_eq!(client.ask(&mut node, 1, consume("t")).split(',').next(), Some("1 ChannelClose { reply_code: 404"));
+    assert_eq!(
+        client.ask(&mut node, 1, consume("t")).split(',').next(),
+        Some("1 ChannelClose { reply_code: 404")
+    );
 }
 
 #[test]
@@ -225,10 +231,7 @@ fn consumers_take_turns_and_tags_are_one_consumers() {
     let shown = client.shown(&mut node);
     assert_eq!(shown.matches("consumer_tag: \"t\"").count(), 2, "{shown}");
     let exclusive = client.ask(&mut node, 1, BasicConsume { exclusive: true, ..consume("e") });
-    assert!(
-        exclusive.contains("ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use"),
-        "{exclusive}"
-    );
+    assert!(exclusive.contains("ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use"), "{exclusive}");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Messages that leave their queue for another.
 
-use millstream::amqp::codec::{BasicConsume, BasicGet, BasicReject, Properties, Short, Table, TableWriter, Value};
+use millstream::amqp::codec::{
+    BasicConsume, BasicGet, BasicReject, Properties, Short, Table, TableWriter, Value,
+};
 use millstream_engine::time::Nanos;
 
 use crate::client::Client;
@@ -85,9 +87,8 @@ fn what_a_full_queue_drops_is_a_dead_letter() {
 fn a_message_that_keeps_failing_is_given_up() {
     let mut node = Node::new();
     let client = Client::with_channel(&mut node);
-    let quorum = to("", "d")
-        .with("x-queue-type", Value::String(b"quorum"))
-        .with("x-delivery-limit", Value::I32(2));
+    let quorum =
+        to("", "d").with("x-queue-type", Value::String(b"quorum")).with("x-delivery-limit", Value::I32(2));
     client.queue(&mut node, "q", &quorum);
     client.queue(&mut node, "d", &TableWriter::default());
     client.publish(&mut node, 1, "", "q", "m");

@@ -1,8 +1,9 @@
 //! What a client does wrong, and what it is told.
 
 use millstream::amqp::codec::{
-    BasicAck, BasicCancel, BasicConsume, BasicPublish, BasicQos, BasicRecover, ChannelFlow, ChannelOpen, ExchangeDeclare,
-    FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, Method, Properties, Short, Writer,
+    BasicAck, BasicCancel, BasicConsume, BasicPublish, BasicQos, BasicRecover, ChannelFlow, ChannelOpen,
+    ExchangeDeclare, FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, Method, Properties, Short,
+    Writer,
 };
 
 use crate::client::{Client, raw};
@@ -94,7 +95,10 @@ fn what_a_message_lacks_ends_the_channel() {
     let user = Properties { user_id: Some(b"somebody"), ..none };
     let expiration = Properties { expiration: Some(b"soon"), ..none };
     for (message, text) in [
-        (Client::message(1, publish("none"), &raw(&none), b"m"), "NOT_FOUND - no exchange 'none' in vhost '/'"),
+        (
+            Client::message(1, publish("none"), &raw(&none), b"m"),
+            "NOT_FOUND - no exchange 'none' in vhost '/'",
+        ),
         (
             Client::message(1, publish("amq.rabbitmq.trace"), &raw(&none), b"m"),
             "ACCESS_REFUSED - cannot publish to internal exchange 'amq.rabbitmq.trace' in vhost '/'",
@@ -133,8 +137,12 @@ fn a_message_that_is_too_large_is_not_even_awaited() {
     writer.frame(FRAME_BODY, 1, |writer| writer.bytes(b"it goes on"));
     client.raw(&mut node, &bytes);
     let shown = client.shown(&mut node);
-    let text = "PRECONDITION_FAILED - message size 18446744073709551615 is larger than configured max size 16777216";
-    assert!(shown.starts_with(&format!("1 ChannelClose {{ reply_code: 406, reply_text: {text:?}")), "{shown}");
+    let text =
+        "PRECONDITION_FAILED - message size 18446744073709551615 is larger than configured max size 16777216";
+    assert!(
+        shown.starts_with(&format!("1 ChannelClose {{ reply_code: 406, reply_text: {text:?}")),
+        "{shown}"
+    );
     client.open_channel(&mut node, 2);
 }
 

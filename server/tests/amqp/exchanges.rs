@@ -1,8 +1,8 @@
 //! Exchanges and bindings, and where messages go by them.
 
 use millstream::amqp::codec::{
-    BasicGet, ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind, Properties, QueueDelete, QueueUnbind, Short, Table,
-    TableWriter, Value,
+    BasicGet, ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind, Properties, QueueDelete,
+    QueueUnbind, Short, Table, TableWriter, Value,
 };
 
 use crate::client::Client;
@@ -35,7 +35,13 @@ fn drained(client: &Client, node: &mut Node, queue: &str) -> Vec<String> {
 }
 
 /// Publishes, and says which of these queues got it.
-fn went(client: &Client, node: &mut Node, from: &str, key: &str, queues: &[&'static str]) -> Vec<&'static str> {
+fn went(
+    client: &Client,
+    node: &mut Node,
+    from: &str,
+    key: &str,
+    queues: &[&'static str],
+) -> Vec<&'static str> {
     client.publish(node, 1, from, key, "m");
     client.came(node);
     queues.iter().copied().filter(|queue| !drained(client, node, queue).is_empty()).collect()
@@ -67,7 +73,11 @@ fn direct_fanout_and_topic_choose_by_the_key() {
     assert_eq!(went(&client, &mut node, "amq.fanout", "any", QUEUES), ["c"]);
     assert_eq!(went(&client, &mut node, "amq.topic", "one.two", QUEUES), ["a", "b"]);
     assert_eq!(went(&client, &mut node, "amq.topic", "one.one", QUEUES), ["a"]);
-    assert_eq!(went(&client, &mut node, "", "b", QUEUES), ["b"], "every queue is bound to the default exchange");
+    assert_eq!(
+        went(&client, &mut node, "", "b", QUEUES),
+        ["b"],
+        "every queue is bound to the default exchange"
+    );
     let unbind = QueueUnbind {
         queue: Short(b"b"),
         exchange: Short(b"amq.direct"),
@@ -117,7 +127,8 @@ fn exchanges_lead_to_exchanges_without_end_and_each_queue_gets_one_copy() {
     client.publish(&mut node, 1, "x", "", "m");
     assert_eq!(drained(&client, &mut node, "a"), ["m"]);
     assert_eq!(drained(&client, &mut node, "b"), ["m"]);
-    let unbind = ExchangeUnbind { source: Short(b"x"), destination: Short(b"y"), ..ExchangeUnbind::default() };
+    let unbind =
+        ExchangeUnbind { source: Short(b"x"), destination: Short(b"y"), ..ExchangeUnbind::default() };
     assert_eq!(client.ask(&mut node, 1, unbind), "1 ExchangeUnbindOk");
     assert_eq!(went(&client, &mut node, "x", "", QUEUES), ["a"]);
 }
@@ -154,8 +165,7 @@ fn what_has_no_way_at_all_comes_back() {
 fn copies_go_by_the_keys_in_headers_and_hidden_ones_are_not_seen() {
     let mut node = Node::new();
     let client = with_queues(&mut node);
-    let (cc, bcc) =
-        (TableWriter::array([Value::String(b"b")]), TableWriter::array([Value::String(b"c")]));
+    let (cc, bcc) = (TableWriter::array([Value::String(b"b")]), TableWriter::array([Value::String(b"c")]));
     let headers = TableWriter::default().with("CC", cc.value()).with("BCC", bcc.value());
     let properties = Properties { headers: Some(headers.table()), ..Properties::default() };
     client.publish_with(&mut node, 1, "", "a", &properties, b"m");
@@ -199,10 +209,8 @@ fn a_binding_does_not_outlive_its_queue_under_the_same_name() {
 #[test]
 fn what_does_not_fit_ends_the_channel_with_rabbitmqs_words() {
     let mut node = Node::new();
-    let delete = |name: &'static str| ExchangeDelete {
-        exchange: Short(name.as_bytes()),
-        ..ExchangeDelete::default()
-    };
+    let delete =
+        |name: &'static str| ExchangeDelete { exchange: Short(name.as_bytes()), ..ExchangeDelete::default() };
     let ask = |node: &mut Node, method: millstream::amqp::codec::Method<'_>| {
         let client = Client::with_channel(node);
         client.ask(node, 1, ExchangeDeclare { auto_delete: true, ..exchange("there", "direct") });
@@ -237,7 +245,8 @@ fn what_does_not_fit_ends_the_channel_with_rabbitmqs_words() {
             "ACCESS_REFUSED - deletion of system exchange 'amq.direct' in vhost '/' not allowed",
         ),
         (
-            ExchangeBind { source: Short(b"none"), destination: Short(b"there"), ..ExchangeBind::default() }.into(),
+            ExchangeBind { source: Short(b"none"), destination: Short(b"there"), ..ExchangeBind::default() }
+                .into(),
             404,
             "NOT_FOUND - no exchange 'none' in vhost '/'",
         ),

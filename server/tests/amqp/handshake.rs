@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use millstream::amqp::codec::{
-    ConnectionClose, ConnectionCloseOk, ConnectionOpen, ConnectionUpdateSecret, FRAME_HEARTBEAT, Long, PROTOCOL_HEADER,
-    Short, TableWriter, Value, Writer,
+    ConnectionClose, ConnectionCloseOk, ConnectionOpen, ConnectionUpdateSecret, FRAME_HEARTBEAT, Long,
+    PROTOCOL_HEADER, Short, TableWriter, Value, Writer,
 };
 use millstream_engine::reactor::app::AppEvent;
 use millstream_engine::time::Nanos;

@@ -1,8 +1,8 @@
 //! Queues: how they are made, looked at and deleted.
 
 use millstream::amqp::codec::{
-    BasicConsume, BasicCancel, ChannelCloseOk, ChannelOpen, ConnectionClose, QueueDeclare, QueueDelete, QueuePurge, Short, TableWriter,
-    Value,
+    BasicCancel, BasicConsume, ChannelCloseOk, ChannelOpen, ConnectionClose, QueueDeclare, QueueDelete,
+    QueuePurge, Short, TableWriter, Value,
 };
 use millstream_engine::time::Nanos;
 
@@ -58,11 +58,7 @@ fn what_does_not_fit_ends_the_channel_with_rabbitmqs_words() {
     let durable = QueueDeclare { durable: true, ..declare("d") };
     for (method, code, text) in [
         (QueueDeclare { passive: true, ..declare("none") }, 404, "NOT_FOUND - no queue 'none' in vhost '/'"),
-        (
-            declare("amq.x"),
-            403,
-            "ACCESS_REFUSED - queue name 'amq.x' contains reserved prefix 'amq.*'",
-        ),
+        (declare("amq.x"), 403, "ACCESS_REFUSED - queue name 'amq.x' contains reserved prefix 'amq.*'"),
         (
             declare("d"),
             406,
@@ -152,8 +148,11 @@ fn an_auto_delete_queue_goes_with_its_last_consumer_and_not_before_the_first() {
     client.ask(&mut node, 1, QueueDeclare { auto_delete: true, ..declare("a") });
     client.open_channel(&mut node, 2);
     for (channel, tag) in [(1, "x"), (2, "y")] {
-        let consume =
-            BasicConsume { queue: Short(b"a"), consumer_tag: Short(tag.as_bytes()), ..BasicConsume::default() };
+        let consume = BasicConsume {
+            queue: Short(b"a"),
+            consumer_tag: Short(tag.as_bytes()),
+            ..BasicConsume::default()
+        };
         client.ask(&mut node, channel, consume);
     }
     client.ask(&mut node, 1, BasicCancel { consumer_tag: Short(b"x"), no_wait: false });

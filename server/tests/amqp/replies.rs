@@ -28,7 +28,8 @@ fn a_question_is_answered_to_whoever_asked() {
     assert_eq!(client.ask(&mut node, 1, REPLY_TO), "1 BasicConsumeOk { consumer_tag: \"r\" }");
     let properties = Properties { reply_to: Some(b"amq.rabbitmq.reply-to"), ..Properties::default() };
     client.publish_with(&mut node, 1, "", "q", &properties, b"question");
-    let shown = server.ask(&mut node, 1, BasicGet { queue: Short(b"q"), no_ack: true, ..BasicGet::default() });
+    let shown =
+        server.ask(&mut node, 1, BasicGet { queue: Short(b"q"), no_ack: true, ..BasicGet::default() });
     let (_, rest) = shown.split_once("reply_to=").unwrap();
     let address = rest.lines().next().unwrap();
     assert!(address.starts_with("amq.rabbitmq.reply-to."), "{address}");
@@ -37,7 +38,10 @@ fn a_question_is_answered_to_whoever_asked() {
     server.publish(&mut node, 1, "", address, "answer");
     assert_eq!(server.shown(&mut node), "");
     let shown = client.shown(&mut node);
-    assert!(shown.starts_with("1 BasicDeliver { consumer_tag: \"r\", delivery_tag: 1, redelivered: false"), "{shown}");
+    assert!(
+        shown.starts_with("1 BasicDeliver { consumer_tag: \"r\", delivery_tag: 1, redelivered: false"),
+        "{shown}"
+    );
     assert!(shown.ends_with("body \"answer\""), "{shown}");
     client.ask(&mut node, 1, BasicCancel { consumer_tag: Short(b"r"), no_wait: false });
     server.publish(&mut node, 1, "", address, "late");

@@ -1,7 +1,8 @@
 //! Transactions.
 
 use millstream::amqp::codec::{
-    BasicAck, BasicConsume, BasicGet, ConfirmSelect, Short, TableWriter, TxCommit, TxRollback, TxSelect, Value,
+    BasicAck, BasicConsume, BasicGet, ConfirmSelect, Short, TableWriter, TxCommit, TxRollback, TxSelect,
+    Value,
 };
 
 use crate::client::Client;
@@ -75,7 +76,10 @@ fn a_refusal_is_told() {
     client.queue(&mut node, "f", &full);
     client.publish(&mut node, 1, "", "f", "m");
     let shown = client.ask(&mut node, 1, TxCommit {});
-    assert!(shown.contains("PRECONDITION_FAILED - partial tx completion\", class: 90, method: 20"), "{shown}");
+    assert!(
+        shown.contains("PRECONDITION_FAILED - partial tx completion\", class: 90, method: 20"),
+        "{shown}"
+    );
 }
 
 #[test]

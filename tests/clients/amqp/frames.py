@@ -57,8 +57,8 @@ class Peer:
                 data += frame.Method(channel, thing).marshal()
         self.raw(data)
 
-    def hear(self, quiet_s=QUIET_S):
-        """Everything that comes until it has been quiet for a while."""
+    def hear(self, quiet_s=QUIET_S, least=0):
+        """Everything that comes until it has been quiet for a while, but so many lines at least."""
         lines = []
         self.socket.settimeout(quiet_s)
         deadline = time.monotonic() + 10
@@ -74,6 +74,8 @@ class Peer:
             try:
                 more = self.socket.recv(65536)
             except socket.timeout:
+                if len(lines) < least:
+                    continue
                 break
             except OSError:
                 more = b""
@@ -83,9 +85,9 @@ class Peer:
             self.bytes += more
         return lines
 
-    def ask(self, channel, *things, quiet_s=QUIET_S):
+    def ask(self, channel, *things, quiet_s=QUIET_S, least=0):
         self.say(channel, *things)
-        return self.hear(quiet_s)
+        return self.hear(quiet_s, least)
 
     def end(self):
         self.socket.close()

@@ -195,7 +195,7 @@ def drain(peer, names):
     lines = []
     for name in names:
         while True:
-            came = peer.ask(1, Basic.Get(queue=name, no_ack=True), quiet_s=0.1)
+            came = peer.ask(1, Basic.Get(queue=name, no_ack=True), quiet_s=0.05, least=1)
             if "GetEmpty" in came[0]:
                 break
             lines += [f"{name}: {line}" for line in came]

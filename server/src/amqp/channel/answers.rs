@@ -1,7 +1,7 @@
 //! What a channel says when the operation is over that it has waited for.
 
-use super::keeper::Life;
 use super::Channel;
+use super::keeper::Life;
 use crate::amqp::codec::{
     BasicCancelOk, BasicConsumeOk, BasicGetEmpty, ExchangeBindOk, ExchangeDeclareOk, ExchangeDeleteOk,
     ExchangeUnbindOk, Method, QueueBindOk, QueueDeclareOk, QueueDeleteOk, QueuePurgeOk, QueueUnbindOk, Short,
@@ -139,8 +139,7 @@ impl Channel {
                 if left == 0
                     && let Some(operation) = desk.deletion_if_abandoned(&link.vhost, &queue)
                 {
-                    let ended =
-                        desk.begin(Running::new(Some(self.who), None, link.vhost.clone(), operation));
+                    let ended = desk.begin(Running::new(Some(self.who), None, link.vhost.clone(), operation));
                     self.awaiting = Some(Awaiting { after: After::Abandoned { tag }, no_wait, method });
                     return match ended {
                         // Whether it went or another consumer came in between is all the same to this one.

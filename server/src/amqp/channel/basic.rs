@@ -1,6 +1,6 @@
 //! Consumers, `basic.get`, and settling what was delivered.
 
-use millstream_engine::shard::message::{Consume, Credit, Delivery, Verdict};
+use millstream_engine::shard::message::{Consume, Delivery, Verdict};
 use millstream_engine::shard::request::Request;
 
 use super::answers::After;
@@ -25,6 +25,11 @@ fn unknown_tag(tag: u64) -> Failure {
     Failure::precondition(format!("unknown delivery tag {tag}"))
 }
 
+/// Whether whoever gets a queue's messages is told how often they have come back: those of queues of type quorum are.
+fn is_told_count(queue: &[u8], link: &Link, desk: &Desk<'_>) -> bool {
+    desk.vhost(&link.vhost).and_then(|vhost| vhost.queue(queue)).is_some_and(|queue| queue.wishes.quorum)
+}
+
 impl Channel {
     pub(super) fn consume(
         &mut self,
@@ -37,8 +42,7 @@ impl Channel {
         if self.consumers.contains_key(given) || taken {
             return Err(Failure::not_allowed(format!("attempt to reuse consumer tag '{}'", Text(given))));
         }
-        let tag =
-            if given.is_empty() { random_name("amq.ctag-", desk.random()) } else { given.to_vec() };
+        let tag = if given.is_empty() { random_name("amq.ctag-", desk.random()) } else { given.to_vec() };
         if reply_to::is_pseudo_queue(method.queue.0) {
             return self.consume_replies(method, tag, link, desk);
         }
@@ -52,14 +56,18 @@ impl Channel {
         let (queue, shard) = Channel::find_queue(&name, link, desk)?;
         let priority = match method.arguments.get(b"x-priority") {
             None => 0,
-            Some(value) => value.integer().and_then(|priority| i32::try_from(priority).ok()).ok_or_else(|| {
-                Failure::precondition(format!("invalid arg 'x-priority' for consumer '{}'", Text(&tag)))
-            })?,
+            Some(value) => {
+                value.integer().and_then(|priority| i32::try_from(priority).ok()).ok_or_else(|| {
+                    Failure::precondition(format!("invalid arg 'x-priority' for consumer '{}'", Text(&tag)))
+                })?
+            }
         };
         let timeout_ms = method.arguments.get(b"x-consumer-timeout").and_then(Value::integer);
-        let prefetch = self.prefetch;
+        let (prefetch, prefetch_all) = (self.prefetch, self.prefetch_all);
+        let is_told_count = is_told_count(&name, link, desk);
         let keeper = self.add_keeper(desk, |id| {
             let mut keeper = Keeper::new(id, name.clone(), queue, shard);
+            keeper.is_told_count = is_told_count;
             keeper.tag = Some(tag.clone());
             keeper.no_ack = method.no_ack;
             keeper.prefetch = prefetch;
@@ -67,7 +75,8 @@ impl Channel {
             keeper
         });
         self.consumers.insert(tag, keeper);
-        let Some(id) = self.keeper(keeper).map(|keeper| keeper.id) else { return Ok(()) };
+        let Some(added) = self.keeper(keeper) else { return Ok(()) };
+        let (id, credit) = (added.id, added.top_up(prefetch_all).unwrap_or_default());
         let consume = Consume {
             queue,
             consumer: id,
@@ -75,7 +84,7 @@ impl Channel {
             exclusive: method.exclusive,
             priority,
             timeout_ms: timeout_ms.and_then(|ms| u64::try_from(ms).ok()),
-            credit: Credit::default(),
+            credit,
         };
         let operation = Operation::Ask { queue: name, shard, request: Some(Request::Consume(consume)) };
         self.begin(operation, After::Consuming { keeper }, method.no_wait, (60, 20), link, desk)
@@ -113,7 +122,8 @@ impl Channel {
         let there = reply_to::is_pseudo_queue(name)
             || reply_to::read_address(name).is_some_and(|to| {
                 // Of other connections only their own shard knows; they are taken to be there.
-                to.who != self.who && to.shard.0 < desk.out.metadata().shards || self.awaits_replies(to.secret)
+                to.who != self.who && to.shard.0 < desk.out.metadata().shards
+                    || self.awaits_replies(to.secret)
             });
         if !there {
             return Err(Failure::no_queue(name, &link.vhost));
@@ -181,14 +191,15 @@ impl Channel {
         let name = self.queue_meant(method.queue.0)?;
         link.check(desk, Access::Read, "queue", &name)?;
         let (queue, shard) = Channel::find_queue(&name, link, desk)?;
-        let fits = |keeper: &Keeper| {
-            keeper.tag.is_none() && keeper.queue == queue && keeper.no_ack == method.no_ack
-        };
+        let fits =
+            |keeper: &Keeper| keeper.tag.is_none() && keeper.queue == queue && keeper.no_ack == method.no_ack;
         let keeper = self.keepers.iter().position(|keeper| keeper.as_ref().is_some_and(fits));
+        let is_told_count = is_told_count(&name, link, desk);
         let keeper = match keeper {
             Some(index) => index as u32,
             None => self.add_keeper(desk, |id| {
                 let mut keeper = Keeper::new(id, name.clone(), queue, shard);
+                keeper.is_told_count = is_told_count;
                 keeper.no_ack = method.no_ack;
                 keeper
             }),
@@ -210,6 +221,7 @@ impl Channel {
         let channel = self.who.channel;
         let Some(keeper) = self.keeper(index) else { return };
         keeper.given(delivery.seq, 0);
+        let is_told_count = keeper.is_told_count;
         let tag = if keeper.no_ack {
             self.unacked.skip()
         } else {
@@ -225,7 +237,7 @@ impl Channel {
                 writer.u64(tag);
                 writer.bit(delivery.redelivered);
             });
-            super::write_content(channel, &stored, delivery, link);
+            super::write_content(channel, &stored, delivery, is_told_count, link);
         }
         self.drop_keeper_if_over(index, desk);
     }
@@ -253,8 +265,7 @@ impl Channel {
     ) -> Result<(), Failure> {
         let failed = |UnknownTag| unknown_tag(tag);
         if let Mode::Transaction(transaction) = &mut self.mode {
-            let tags: Vec<u64> =
-                if multiple { self.unacked.tags_through(tag).collect() } else { vec![tag] };
+            let tags: Vec<u64> = if multiple { self.unacked.tags_through(tag).collect() } else { vec![tag] };
             if multiple && tag != 0 && tags.last() != Some(&tag) {
                 return Err(unknown_tag(tag));
             }

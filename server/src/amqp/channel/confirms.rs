@@ -44,7 +44,8 @@ impl Confirms {
     /// A shard has answered for a message.
     pub fn answered(&mut self, number: u64, refused: bool) {
         let place = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
-        let waiting = place.and_then(|place| self.waiting.get_mut(place)).expect("an answer is to what waits");
+        let waiting =
+            place.and_then(|place| self.waiting.get_mut(place)).expect("an answer is to what waits");
         waiting.shards -= 1;
         waiting.refused |= refused;
     }

@@ -35,6 +35,8 @@ pub struct Keeper {
     pub no_ack: bool,
     /// How many messages it may keep; 0: any number.
     pub prefetch: u16,
+    /// Whether it is told how often a message has come back.
+    pub is_told_count: bool,
     /// How it stands.
     pub life: Life,
     /// Messages that it keeps, or that wait for the channel to have room.
@@ -59,6 +61,7 @@ impl Keeper {
             tag: None,
             no_ack: false,
             prefetch: 0,
+            is_told_count: false,
             life: Life::There,
             kept: 0,
             credit_messages: 0,

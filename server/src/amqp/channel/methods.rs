@@ -15,7 +15,12 @@ use super::transaction::Transaction;
 
 impl Channel {
     /// Takes a method. An error is about this method.
-    pub fn method(&mut self, method: Method<'_>, link: &mut Link, desk: &mut Desk<'_>) -> Result<(), Failure> {
+    pub fn method(
+        &mut self,
+        method: Method<'_>,
+        link: &mut Link,
+        desk: &mut Desk<'_>,
+    ) -> Result<(), Failure> {
         let channel = self.who.channel;
         match method {
             Method::ChannelFlow(flow) => {
@@ -37,7 +42,10 @@ impl Channel {
             Method::QueueDelete(method) => return self.delete_queue(method, link, desk),
             Method::BasicQos(method) => {
                 if method.prefetch_size != 0 {
-                    return Err(Failure::not_implemented(format!("prefetch_size!=0 ({})", method.prefetch_size)));
+                    return Err(Failure::not_implemented(format!(
+                        "prefetch_size!=0 ({})",
+                        method.prefetch_size
+                    )));
                 }
                 self.set_prefetch(method.prefetch_count, method.global);
                 link.method(channel, BasicQosOk {});

@@ -169,7 +169,8 @@ impl Channel {
     }
 
     fn is_full(&self) -> bool {
-        self.prefetch_all > 0 && (self.unacked.len() >= usize::from(self.prefetch_all) || !self.held.is_empty())
+        self.prefetch_all > 0
+            && (self.unacked.len() >= usize::from(self.prefetch_all) || !self.held.is_empty())
     }
 
     fn write_delivery(&mut self, index: u32, delivery: Delivery, link: &mut Link) {
@@ -192,7 +193,7 @@ impl Channel {
             writer.u64(tag);
             writer.bit(delivery.redelivered);
         });
-        write_content(channel, &stored, &delivery, link);
+        write_content(channel, &stored, &delivery, keeper.is_told_count, link);
     }
 
     /// Gives a message that nobody has seen back to its queue.
@@ -222,13 +223,7 @@ impl Channel {
     }
 
     /// The engine has ended a consumer.
-    pub fn cancelled(
-        &mut self,
-        index: u32,
-        reason: CancelReason,
-        link: &mut Link,
-        desk: &mut Desk<'_>,
-    ) {
+    pub fn cancelled(&mut self, index: u32, reason: CancelReason, link: &mut Link, desk: &mut Desk<'_>) {
         let channel = self.who.channel;
         let Some(keeper) = self.keeper(index) else { return };
         keeper.life = Life::Gone;
@@ -346,11 +341,7 @@ impl Channel {
     }
 
     /// A queue that this channel may use, with its shard.
-    fn find_queue(
-        name: &[u8],
-        link: &Link,
-        desk: &Desk<'_>,
-    ) -> Result<(QueueId, ShardId), Failure> {
+    fn find_queue(name: &[u8], link: &Link, desk: &Desk<'_>) -> Result<(QueueId, ShardId), Failure> {
         let queue = desk.vhost(&link.vhost).and_then(|vhost| vhost.queue(name));
         let queue = queue.ok_or_else(|| Failure::no_queue(name, &link.vhost))?;
         if !queue.is_open_to(link.owner) {
@@ -360,10 +351,17 @@ impl Channel {
     }
 }
 
-/// Writes a delivery's properties and body. How often it has come back is a header, from the first time on.
-fn write_content(channel: u16, stored: &Stored<'_>, delivery: &Delivery, link: &mut Link) {
+/// Writes a delivery's properties and body. How often it has come back is a header, from the first time on, for those who are
+/// told.
+fn write_content(
+    channel: u16,
+    stored: &Stored<'_>,
+    delivery: &Delivery,
+    is_told_count: bool,
+    link: &mut Link,
+) {
     let body = std::slice::from_ref(&delivery.body);
-    if delivery.delivery_count == 0 {
+    if delivery.delivery_count == 0 || !is_told_count {
         link.content(channel, stored.properties, body);
         return;
     }

@@ -77,7 +77,8 @@ impl Channel {
         if method.immediate {
             return Err(Failure::not_implemented("immediate=true"));
         }
-        self.content = Some(Content { method: Slice::from(Vec::new()), header: None, body: Vec::new(), left: 0 });
+        self.content =
+            Some(Content { method: Slice::from(Vec::new()), header: None, body: Vec::new(), left: 0 });
         Ok(())
     }
 
@@ -258,7 +259,13 @@ impl Channel {
             .reply_to
             .filter(|name| reply_to::is_pseudo_queue(name))
             .and(self.reply_consumer.as_ref())
-            .map(|consumer| reply_to::address(desk.out.shard(), link.who(self.who.channel, self.who.life), consumer.secret));
+            .map(|consumer| {
+                reply_to::address(
+                    desk.out.shard(),
+                    link.who(self.who.channel, self.who.life),
+                    consumer.secret,
+                )
+            });
         if !has_bcc && address.is_none() {
             return Cow::Borrowed(raw);
         }
@@ -307,7 +314,9 @@ impl Channel {
 }
 
 fn message_bytes(arrived: Arrived<'_>) -> usize {
-    arrived.properties.len() + arrived.body.iter().map(|piece| piece.len()).sum::<usize>() + MESSAGE_EXTRA_BYTES
+    arrived.properties.len()
+        + arrived.body.iter().map(|piece| piece.len()).sum::<usize>()
+        + MESSAGE_EXTRA_BYTES
 }
 
 /// When a message ends by its own wish.
@@ -335,13 +344,15 @@ pub(super) fn more_keys<'a>(properties: &Properties<'a>) -> Result<(Vec<&'a [u8]
             continue;
         }
         has_bcc |= name == b"BCC";
-        let unacceptable = || {
-            let name = Text(name);
-            Failure::precondition(format!("invalid message: {{unacceptable_type_in_header,<<\"{name}\">>}}"))
+        let unacceptable = |value: Value<'_>| {
+            let (name, kind) = (Text(name), value.type_name());
+            Failure::precondition(format!(
+                "invalid message: {{unacceptable_type_in_header,\"{name}\",{kind}}}"
+            ))
         };
-        let Value::Array(values) = value else { return Err(unacceptable()) };
+        let Value::Array(values) = value else { return Err(unacceptable(value)) };
         for value in values.iter() {
-            keys.push(value.string().ok_or_else(unacceptable)?);
+            keys.push(value.string().ok_or_else(|| unacceptable(value))?);
         }
     }
     Ok((keys, has_bcc))

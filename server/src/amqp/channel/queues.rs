@@ -3,8 +3,8 @@
 use super::Channel;
 use super::answers::After;
 use crate::amqp::codec::{
-    ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind, QueueBind, QueueDeclare, QueueDelete, QueuePurge,
-    QueueUnbind, Table, Value,
+    ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind, QueueBind, QueueDeclare, QueueDelete,
+    QueuePurge, QueueUnbind, Table, Value,
 };
 use crate::amqp::error::Failure;
 use crate::amqp::link::Link;
@@ -27,12 +27,7 @@ fn not_the_default(exchange: &[u8]) -> Result<(), Failure> {
 }
 
 /// Whether the exchange that an argument names may be used so.
-fn check_named(
-    arguments: Table<'_>,
-    name: &[u8],
-    link: &Link,
-    desk: &Desk<'_>,
-) -> Result<(), Failure> {
+fn check_named(arguments: Table<'_>, name: &[u8], link: &Link, desk: &Desk<'_>) -> Result<(), Failure> {
     match arguments.get(name) {
         Some(Value::String(exchange)) => link.check(desk, Access::Write, "exchange", exchange),
         _ => Ok(()),

@@ -118,7 +118,8 @@ impl Channel {
             let arrived = Arrived { publish, properties: &held.properties, body: &held.body };
             let Ok(properties) = Properties::read(&held.properties) else { continue };
             // Its time runs from when it is committed. It was found to be a number when it came.
-            let ms = properties.expiration.and_then(|text| std::str::from_utf8(text).ok()?.parse::<u32>().ok());
+            let ms =
+                properties.expiration.and_then(|text| std::str::from_utf8(text).ok()?.parse::<u32>().ok());
             let expires_at = ms.map(|ms| WallMs(desk.out.wall_ms().0 + i64::from(ms)));
             self.send(arrived, &properties, expires_at, link, desk)?;
         }
@@ -128,8 +129,7 @@ impl Channel {
             keeper.kept = keeper.kept.saturating_sub(1);
             if keeper.life != Life::Gone {
                 let (queue, consumer) = (keeper.queue, keeper.id);
-                let settlement =
-                    Settlement { queue, consumer, first: entry.seq, last: entry.seq, verdict };
+                let settlement = Settlement { queue, consumer, first: entry.seq, last: entry.seq, verdict };
                 settlements.entry(keeper.shard).or_default().push(settlement);
             }
             self.hungry = true;
@@ -165,7 +165,8 @@ impl Channel {
 
     fn commit_if_answered(&mut self, link: &mut Link) -> Result<(), (Failure, (u16, u16))> {
         let Mode::Transaction(transaction) = &mut self.mode else { return Ok(()) };
-        if transaction.answers > 0 || !matches!(self.awaiting, Some(Awaiting { after: After::Committed, .. })) {
+        if transaction.answers > 0 || !matches!(self.awaiting, Some(Awaiting { after: After::Committed, .. }))
+        {
             return Ok(());
         }
         self.awaiting = None;

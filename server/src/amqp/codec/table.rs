@@ -104,6 +104,29 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The name that RabbitMQ gives a value's type.
+    pub fn type_name(self) -> &'static str {
+        match self {
+            Value::Bool(_) => "bool",
+            Value::I8(_) => "byte",
+            Value::U8(_) => "unsignedbyte",
+            Value::I16(_) => "short",
+            Value::U16(_) => "unsignedshort",
+            Value::I32(_) => "signedint",
+            Value::U32(_) => "unsignedint",
+            Value::I64(_) => "long",
+            Value::F32(_) => "float",
+            Value::F64(_) => "double",
+            Value::Decimal(..) => "decimal",
+            Value::String(_) => "longstr",
+            Value::Bytes(_) => "binary",
+            Value::Array(_) => "array",
+            Value::Table(_) => "table",
+            Value::Timestamp(_) => "timestamp",
+            Value::Void => "void",
+        }
+    }
+
     /// The number, if it is one without a fraction.
     pub fn integer(self) -> Option<i64> {
         match self {
@@ -136,7 +159,9 @@ impl<'a> Value<'a> {
             (Value::F64(one), Value::F32(other)) => one.to_bits() == f64::from(other).to_bits(),
             (Value::F32(one), Value::F32(other)) => one.to_bits() == other.to_bits(),
             (Value::F64(one), Value::F64(other)) => one.to_bits() == other.to_bits(),
-            (Value::String(one) | Value::Bytes(one), Value::String(other) | Value::Bytes(other)) => one == other,
+            (Value::String(one) | Value::Bytes(one), Value::String(other) | Value::Bytes(other)) => {
+                one == other
+            }
             (Value::Array(one), Value::Array(other)) => {
                 one.iter().count() == other.iter().count()
                     && one.iter().zip(other.iter()).all(|(one, other)| one.means(other))
@@ -297,10 +322,7 @@ mod tests {
             .with("a", Value::Void)
             .with("b", Value::String(b"\xFF"));
         let fields: Vec<_> = table.table().iter().collect();
-        assert_eq!(
-            fields,
-            [(&b"b"[..], Value::I32(1)), (b"a", Value::Void), (b"b", Value::String(b"\xFF"))]
-        );
+        assert_eq!(fields, [(&b"b"[..], Value::I32(1)), (b"a", Value::Void), (b"b", Value::String(b"\xFF"))]);
         assert_eq!(table.table().get(b"b"), Some(Value::I32(1)));
     }
 

@@ -8,9 +8,7 @@ use crate::amqp::codec::{
 use crate::amqp::error::{Failure, ReplyCode, Text};
 use crate::amqp::link::Capabilities;
 use crate::amqp::state::Desk;
-use crate::limits::{
-    AMQP_CHANNELS_PER_CONNECTION_MAX, AMQP_FRAME_BYTES_MAX, AMQP_FRAME_BYTES_MIN,
-};
+use crate::limits::{AMQP_CHANNELS_PER_CONNECTION_MAX, AMQP_FRAME_BYTES_MAX, AMQP_FRAME_BYTES_MIN};
 use millstream_engine::time::Nanos;
 
 /// The mechanisms that a client can log in by.
@@ -33,9 +31,8 @@ fn server_properties(product: &str, version: &str) -> TableWriter {
         "per_consumer_qos",
         "direct_reply_to",
     ];
-    let capabilities = CAPABILITIES
-        .iter()
-        .fold(TableWriter::default(), |table, name| table.with(name, Value::Bool(true)));
+    let capabilities =
+        CAPABILITIES.iter().fold(TableWriter::default(), |table, name| table.with(name, Value::Bool(true)));
     TableWriter::default()
         .with("capabilities", Value::Table(capabilities.table()))
         .with("cluster_name", Value::String(b"millstream"))
@@ -160,7 +157,8 @@ impl Connection {
             );
             let text = Failure::refused(text).reply_text();
             let reply_code = ReplyCode::AccessRefused as u16;
-            self.link.method(0, ConnectionClose { reply_code, reply_text: Short(&text), class: 0, method: 0 });
+            self.link
+                .method(0, ConnectionClose { reply_code, reply_text: Short(&text), class: 0, method: 0 });
         }
         self.drain();
     }

@@ -4,7 +4,7 @@ use super::{Connection, Stage};
 use crate::amqp::channel::Channel;
 use crate::amqp::codec::{
     ChannelCloseOk, ChannelOpenOk, ConnectionCloseOk, ConnectionUpdateSecretOk, FRAME_BODY, FRAME_HEADER,
-    FRAME_HEARTBEAT, FRAME_METHOD, Long, Method, Reader,
+    FRAME_HEARTBEAT, FRAME_METHOD, Long, Malformed, Method, Reader,
 };
 use crate::amqp::error::{Failure, ReplyCode};
 use crate::amqp::frames::Frame;
@@ -24,6 +24,9 @@ fn read_method(payload: &[u8]) -> Result<Method<'_>, Wrong> {
     let class = reader.u16().map_err(malformed((0, 0)))?;
     let id = reader.u16().map_err(malformed((class, 0)))?;
     let method = Method::read(class, id, &mut reader).map_err(malformed((class, id)))?;
+    if method.is_some() && !reader.is_empty() {
+        return Err(malformed((class, id))(Malformed));
+    }
     method.ok_or_else(|| {
         wrong(ReplyCode::CommandInvalid, format!("unknown method {id} of class {class}"), (class, id))
     })
@@ -39,6 +42,8 @@ impl Connection {
                     Some(header) => self.protocol_header(header, desk),
                     None => return taken,
                 },
+                // Before there is a user nobody can log in.
+                Stage::StartOk if !desk.state.topology.is_founded() => return taken,
                 Stage::Draining | Stage::Closed => return false,
                 _ if self.is_stalled() && self.stage != Stage::Closing => return taken,
                 _ => match self.frames.next_frame() {

@@ -195,7 +195,14 @@ impl Connection {
     }
 
     /// A message of one of its channels has reached a shard's queues, or one of them has refused it.
-    pub fn published(&mut self, who: Who, number: Option<u64>, bytes: usize, refused: bool, desk: &mut Desk<'_>) {
+    pub fn published(
+        &mut self,
+        who: Who,
+        number: Option<u64>,
+        bytes: usize,
+        refused: bool,
+        desk: &mut Desk<'_>,
+    ) {
         self.link.publishing_bytes = self.link.publishing_bytes.saturating_sub(bytes);
         if let (Some(number), Some(channel)) = (number, self.channel(who)) {
             channel.0.published(number, refused, channel.1, desk);
@@ -294,12 +301,8 @@ impl Connection {
         self.deadline = desk.out.now() + Nanos::from_millis(AMQP_CLOSE_WAIT_MS);
         let text = failure.reply_text();
         let (class, id) = method;
-        let close = ConnectionClose {
-            reply_code: failure.code as u16,
-            reply_text: Short(&text),
-            class,
-            method: id,
-        };
+        let close =
+            ConnectionClose { reply_code: failure.code as u16, reply_text: Short(&text), class, method: id };
         self.link.method(0, close);
     }
 
@@ -322,12 +325,12 @@ impl Connection {
 
     /// Whether the client is faster than its queues, or slower than what it has asked for.
     fn is_overrun(&self) -> bool {
-        self.link.publishing_bytes >= AMQP_PUBLISHING_BYTES_MAX || self.link.waiting_bytes() >= AMQP_SEND_BYTES_MAX
+        self.link.publishing_bytes >= AMQP_PUBLISHING_BYTES_MAX
+            || self.link.waiting_bytes() >= AMQP_SEND_BYTES_MAX
     }
 
     /// Moves everything as far as it goes.
     pub fn finish(&mut self, desk: &mut Desk<'_>) {
-        let mut numbers: Vec<u16> = Vec::new();
         loop {
             let failed = self.channels.iter_mut().find_map(|(number, channel)| {
                 channel.take_failure().map(|(failure, method)| (*number, failure, method))
@@ -335,9 +338,8 @@ impl Connection {
             if let Some((number, failure, method)) = failed {
                 self.fail(number, &failure, method, desk);
             }
-            self.waiting = self.waiting.filter(|number| {
-                self.channels.get(number).is_some_and(Channel::is_waiting)
-            });
+            self.waiting =
+                self.waiting.filter(|number| self.channels.get(number).is_some_and(Channel::is_waiting));
             if !self.take_frames(desk) {
                 break;
             }
@@ -346,12 +348,9 @@ impl Connection {
             self.link.method(0, ConnectionCloseOk {});
             self.drain();
         }
-        numbers.extend(self.channels.keys());
-        for number in numbers {
-            if let Some(channel) = self.channels.get_mut(&number) {
-                channel.finish(&mut self.link, desk);
-                channel.loosen_content();
-            }
+        for channel in self.channels.values_mut() {
+            channel.finish(&mut self.link, desk);
+            channel.loosen_content();
         }
         self.send(desk);
         self.regulate(desk);

@@ -36,7 +36,11 @@ impl DeclareExchange {
     fn look(&self, view: View<'_>) -> Result<Option<MetadataChange>, Failure> {
         let vhost = view.vhost;
         if let Some(exchange) = vhost.exchange(&self.name) {
-            return if self.passive { Ok(None) } else { self.check(&exchange.value, &vhost.name).map(|()| None) };
+            return if self.passive {
+                Ok(None)
+            } else {
+                self.check(&exchange.value, &vhost.name).map(|()| None)
+            };
         }
         if self.passive {
             return Err(Failure::no_exchange(&self.name, &vhost.name));
@@ -59,7 +63,8 @@ impl DeclareExchange {
             return Err(Failure::precondition(format!("invalid arg 'alternate-exchange' for {what}")));
         }
         let key = key(EXCHANGE, &[&vhost.name, &self.name]);
-        let set = Edit::SetEntry { key: key.clone(), value: self.value.write(), transient: !self.value.durable };
+        let set =
+            Edit::SetEntry { key: key.clone(), value: self.value.write(), transient: !self.value.durable };
         Ok(Some(MetadataChange { guards: vec![Guard::Entry(key, None)], edits: vec![set] }))
     }
 
@@ -73,7 +78,8 @@ impl DeclareExchange {
         check_property(&what, "durable", current.durable, wanted.durable)?;
         check_property(&what, "auto_delete", current.auto_delete, wanted.auto_delete)?;
         check_property(&what, "internal", current.internal, wanted.internal)?;
-        let read = |value: &ExchangeValue| Table::from_raw(&value.arguments).unwrap_or_default().raw().to_vec();
+        let read =
+            |value: &ExchangeValue| Table::from_raw(&value.arguments).unwrap_or_default().raw().to_vec();
         let (current, wanted) = (read(current), read(wanted));
         let (current, wanted) = (Table::from_raw(&current), Table::from_raw(&wanted));
         check_exchange_arguments(&what, current.unwrap_or_default(), wanted.unwrap_or_default())

@@ -13,7 +13,7 @@ use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::types::{QueueId, ShardId};
 
 pub use self::bindings::{Bind, Unbind};
-pub use self::edits::{binding_edits, loose_ends};
+pub use self::edits::{binding_edits, tidying_edits};
 pub use self::exchanges::{DeclareExchange, DeleteExchange};
 pub use self::queues::{DeclareQueue, DeleteQueue};
 use super::error::{Failure, ReplyCode, Text};
@@ -135,7 +135,11 @@ impl Running {
         &self.operation
     }
 
-    fn with_view(&mut self, topology: &Topology, step: impl FnOnce(&mut Operation, View<'_>) -> Step) -> Step {
+    fn with_view(
+        &mut self,
+        topology: &Topology,
+        step: impl FnOnce(&mut Operation, View<'_>) -> Step,
+    ) -> Step {
         let Some(vhost) = topology.vhost(&self.vhost) else {
             return Step::Failed(Failure::not_found(format!("no vhost '{}'", Text(&self.vhost))));
         };
@@ -170,13 +174,14 @@ impl Running {
             return self.begin(topology);
         }
         self.with_view(topology, |operation, view| match operation {
-            Operation::DeclareExchange(_) | Operation::DeleteExchange(_) | Operation::Bind(_) | Operation::Unbind(_) => {
-                match reply {
-                    Reply::Changed(_) => Step::Done(Done::Ok),
-                    Reply::Refused(refusal) => Step::Failed(Failure::of(&refusal, b"", &view.vhost.name)),
-                    other => panic!("a change was answered {other:?}"),
-                }
-            }
+            Operation::DeclareExchange(_)
+            | Operation::DeleteExchange(_)
+            | Operation::Bind(_)
+            | Operation::Unbind(_) => match reply {
+                Reply::Changed(_) => Step::Done(Done::Ok),
+                Reply::Refused(refusal) => Step::Failed(Failure::of(&refusal, b"", &view.vhost.name)),
+                other => panic!("a change was answered {other:?}"),
+            },
             Operation::DeclareQueue(operation) => operation.replied(reply, view),
             Operation::DeleteQueue(operation) => operation.replied(reply, view),
             Operation::Ask { queue, .. } => match reply {

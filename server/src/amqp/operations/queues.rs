@@ -144,7 +144,8 @@ impl DeleteQueue {
 
     pub(super) fn begin(&mut self, view: View<'_>) -> Step {
         let vhost = view.vhost;
-        let Some(queue) = vhost.queue(&self.name).filter(|queue| self.id.is_none_or(|id| id == queue.id)) else {
+        let Some(queue) = vhost.queue(&self.name).filter(|queue| self.id.is_none_or(|id| id == queue.id))
+        else {
             let messages = self.closed.take().map_or(0, |(_, _, messages)| messages);
             return Step::Done(Done::Messages(messages));
         };
@@ -165,10 +166,8 @@ impl DeleteQueue {
     fn delete(&self, queue: &Queue, view: View<'_>) -> Step {
         let vhost = view.vhost;
         let bindings = vhost.bindings_to(&Destination::Queue(self.name.clone()));
-        let mut edits = vec![
-            Edit::DeleteQueue(queue.id),
-            Edit::RemoveEntry(key(QUEUE, &[&vhost.name, &self.name])),
-        ];
+        let mut edits =
+            vec![Edit::DeleteQueue(queue.id), Edit::RemoveEntry(key(QUEUE, &[&vhost.name, &self.name]))];
         edits.extend(binding_edits(vhost, bindings.cloned().collect::<Vec<_>>()));
         let change = MetadataChange { guards: vec![Guard::Queue(queue.id)], edits };
         Step::Ask(METADATA_SHARD, Request::ChangeMetadata(change))

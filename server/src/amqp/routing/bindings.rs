@@ -53,7 +53,9 @@ impl ExchangeKind {
                     "invalid binding key '{key}': it has to be a number from 1 to {AMQP_HASH_WEIGHT_MAX}"
                 ))
             }),
-            ExchangeKind::Direct | ExchangeKind::Fanout | ExchangeKind::Topic | ExchangeKind::Random => Ok(()),
+            ExchangeKind::Direct | ExchangeKind::Fanout | ExchangeKind::Topic | ExchangeKind::Random => {
+                Ok(())
+            }
         }
     }
 }
@@ -216,9 +218,9 @@ impl Bindings {
             }
             Index::Fanout(targets) | Index::Random(targets) => take(targets, |other| other == target),
             Index::Topic(trie) => trie.remove(&binding.routing_key, target),
-            Index::Headers(bindings) => take(bindings, |(arguments, other)| {
-                *arguments == binding.arguments && other == target
-            }),
+            Index::Headers(bindings) => {
+                take(bindings, |(arguments, other)| *arguments == binding.arguments && other == target)
+            }
             Index::Hash { weights, .. } => {
                 let left = weights.get(target).copied().unwrap_or(0);
                 match left.saturating_sub(weight(&binding.routing_key).unwrap_or(1)) {
@@ -256,8 +258,10 @@ impl Bindings {
                 }
             }
             Index::Random(targets) => {
-                if let Some(target) =
-                    addressed.random.checked_rem(targets.len() as u64).and_then(|place| targets.get(place as usize))
+                if let Some(target) = addressed
+                    .random
+                    .checked_rem(targets.len() as u64)
+                    .and_then(|place| targets.get(place as usize))
                 {
                     found(target);
                 }

@@ -38,9 +38,8 @@ pub fn check(arguments: Table<'_>) -> Result<(), Failure> {
 /// Whether headers fit a binding's arguments, which make sense.
 pub fn fits(arguments: Table<'_>, headers: Table<'_>) -> bool {
     let Ok(kind) = kind(arguments) else { return false };
-    let mut fields = arguments
-        .iter()
-        .filter(|(name, _)| *name != b"x-match" && (kind.with_x || !name.starts_with(b"x-")));
+    let mut fields =
+        arguments.iter().filter(|(name, _)| *name != b"x-match" && (kind.with_x || !name.starts_with(b"x-")));
     let has = |(name, wanted): (&[u8], Value<'_>)| {
         headers.get(name).is_some_and(|value| wanted == Value::Void || value.means(wanted))
     };

@@ -86,26 +86,20 @@ pub fn walk(
     by_key_alone
 }
 
-/// A route that was found.
+/// A route that was found, and when: it holds no longer than the topology stays as it was.
 #[derive(Debug)]
 struct Found {
+    epoch: MetadataEpoch,
     vhost: Vec<u8>,
     exchange: Vec<u8>,
     key: Vec<u8>,
     route: Arc<Route>,
 }
 
-/// Routes that were found under the topology as it is. What depends on more than the key is not kept.
-#[derive(Debug)]
+/// Routes that were found. What depends on more than the key is not kept.
+#[derive(Debug, Default)]
 pub struct Router {
-    epoch: MetadataEpoch,
     found: Vec<Option<Found>>,
-}
-
-impl Default for Router {
-    fn default() -> Router {
-        Router { epoch: MetadataEpoch(0), found: Vec::new() }
-    }
 }
 
 impl Router {
@@ -120,16 +114,13 @@ impl Router {
         properties: &Properties<'_>,
         random: u64,
     ) -> Arc<Route> {
-        if self.epoch != topology.epoch() {
-            self.epoch = topology.epoch();
-            self.found.clear();
-        }
         if self.found.is_empty() {
             self.found.resize_with(AMQP_ROUTES_CACHED, || None);
         }
         let place = place(&vhost.name, exchange, key);
         if more_keys.is_empty()
             && let Some(Some(found)) = self.found.get(place)
+            && found.epoch == topology.epoch()
             && found.key == key
             && found.exchange == exchange
             && found.vhost == vhost.name
@@ -145,6 +136,7 @@ impl Router {
             && let Some(slot) = self.found.get_mut(place)
         {
             *slot = Some(Found {
+                epoch: topology.epoch(),
                 vhost: vhost.name.clone(),
                 exchange: exchange.to_vec(),
                 key: key.to_vec(),

@@ -181,9 +181,7 @@ mod tests {
     fn fits(pattern: &[&str], key: &[&str]) -> bool {
         match (pattern, key) {
             ([], []) => true,
-            (["#", rest @ ..], _) => {
-                fits(rest, key) || matches!(key, [_, key @ ..] if fits(pattern, key))
-            }
+            (["#", rest @ ..], _) => fits(rest, key) || matches!(key, [_, key @ ..] if fits(pattern, key)),
             (["*", rest @ ..], [_, key @ ..]) => fits(rest, key),
             ([word, rest @ ..], [first, key @ ..]) => word == first && fits(rest, key),
             _ => false,
@@ -195,12 +193,27 @@ mod tests {
     }
 
     const PATTERNS: &[&str] = &[
-        "", "a", "a.b", "*", "*.b", "#", "#.b", "a.#", "a.#.b", "#.#", "*.*", "a..b", ".", "#.a.#.b.#", "*.#",
-        "#.*", "a.*.b", "#.#.#.b",
+        "",
+        "a",
+        "a.b",
+        "*",
+        "*.b",
+        "#",
+        "#.b",
+        "a.#",
+        "a.#.b",
+        "#.#",
+        "*.*",
+        "a..b",
+        ".",
+        "#.a.#.b.#",
+        "*.#",
+        "#.*",
+        "a.*.b",
+        "#.#.#.b",
     ];
-    const KEYS: &[&str] = &[
-        "", "a", "b", "a.b", "a.b.b", "a..b", ".", "..", "a.x.y.b", "b.a", "x.a.y.b.z", "a.a.a.a.b",
-    ];
+    const KEYS: &[&str] =
+        &["", "a", "b", "a.b", "a.b.b", "a..b", ".", "..", "a.x.y.b", "b.a", "x.a.y.b.z", "a.a.a.a.b"];
 
     #[test]
     fn a_trie_finds_what_the_patterns_mean() {

@@ -23,36 +23,12 @@ const MILLISECONDS_MAX: i64 = u32::MAX as i64;
 /// How often a message of a quorum queue may come back failed if nobody says how often.
 const QUORUM_DELIVERY_LIMIT: u32 = 20;
 
-/// The name that RabbitMQ gives a value's type.
-fn type_name(value: Value<'_>) -> &'static str {
-    match value {
-        Value::Bool(_) => "bool",
-        Value::I8(_) => "byte",
-        Value::U8(_) => "unsignedbyte",
-        Value::I16(_) => "short",
-        Value::U16(_) => "unsignedshort",
-        Value::I32(_) => "signedint",
-        Value::U32(_) => "unsignedint",
-        Value::I64(_) => "long",
-        Value::F32(_) => "float",
-        Value::F64(_) => "double",
-        Value::Decimal(..) => "decimal",
-        Value::String(_) => "longstr",
-        Value::Bytes(_) => "binary",
-        Value::Array(_) => "array",
-        Value::Table(_) => "table",
-        Value::Timestamp(_) => "timestamp",
-        Value::Void => "void",
-    }
-}
-
 fn unacceptable(value: Value<'_>) -> String {
-    format!("{{unacceptable_type,{}}}", type_name(value))
+    format!("{{unacceptable_type,{}}}", value.type_name())
 }
 
 fn number(value: Value<'_>, min: i64, max: i64) -> Result<i64, String> {
-    let number =
-        value.integer().ok_or_else(|| format!("\"expected integer, got {}\"", type_name(value)))?;
+    let number = value.integer().ok_or_else(|| format!("\"expected integer, got {}\"", value.type_name()))?;
     if number < min {
         return Err(match number {
             0 => "{value_zero,0}".to_owned(),
@@ -100,7 +76,8 @@ impl Wishes {
             }
             b"x-single-active-consumer" => settings.single_active_consumer = flag(value)?,
             b"x-delivery-limit" => {
-                settings.delivery_limit = u32::try_from(number(value, i64::from(i32::MIN), i64::from(u32::MAX))?).ok();
+                settings.delivery_limit =
+                    u32::try_from(number(value, i64::from(i32::MIN), i64::from(u32::MAX))?).ok();
             }
             b"x-consumer-timeout" => {
                 settings.consumer_timeout_ms = Some(number(value, 0, MILLISECONDS_MAX)? as u64);
@@ -138,8 +115,10 @@ impl Wishes {
         }
         for (name, value) in arguments.iter() {
             if name == b"x-dead-letter-exchange" && value.string().is_none() {
-                let (kind, name) = (type_name(value), Text(name));
-                return Err(Failure::precondition(format!("invalid type '{kind}' for arg '{name}' in {queue}")));
+                let (kind, name) = (value.type_name(), Text(name));
+                return Err(Failure::precondition(format!(
+                    "invalid type '{kind}' for arg '{name}' in {queue}"
+                )));
             }
             wishes.take(name, value).map_err(|wrong| invalid(name, &wrong))?;
         }
@@ -208,7 +187,7 @@ const EXCHANGE_ARGUMENTS: &[&[u8]] = &[b"alternate-exchange", b"hash-header", b"
 
 /// Whether two values are of the same sort.
 fn alike(one: Value<'_>, other: Value<'_>) -> bool {
-    type_name(one) == type_name(other) || one.integer().is_some() && other.integer().is_some()
+    one.type_name() == other.type_name() || one.integer().is_some() && other.integer().is_some()
 }
 
 fn plain(value: Value<'_>) -> String {
@@ -221,7 +200,7 @@ fn plain(value: Value<'_>) -> String {
 
 fn shown(value: Option<Value<'_>>) -> String {
     let Some(value) = value else { return "none".to_owned() };
-    format!("the value '{}' of type '{}'", plain(value), type_name(value))
+    format!("the value '{}' of type '{}'", plain(value), value.type_name())
 }
 
 fn check_same(names: &[&[u8]], what: &str, current: Table<'_>, received: Table<'_>) -> Result<(), Failure> {
@@ -308,7 +287,8 @@ mod tests {
 
     #[test]
     fn a_policy_tightens_and_fills_in() {
-        let own = Wishes::read(TableWriter::default().with("x-max-length", Value::I32(5)).table(), "q").unwrap();
+        let own =
+            Wishes::read(TableWriter::default().with("x-max-length", Value::I32(5)).table(), "q").unwrap();
         let policy = TableWriter::default()
             .with("max-length", Value::I32(3))
             .with("message-ttl", Value::I32(7))
@@ -316,7 +296,10 @@ mod tests {
         let both = own.over(&Wishes::of_policy(policy.table()));
         assert_eq!(both.settings.max_messages, Some(3));
         assert_eq!(both.settings.message_ttl_ms, Some(7));
-        assert_eq!((both.dead_letter_exchange.as_deref(), both.settings.dead_letter), (Some(&b"d"[..]), true));
+        assert_eq!(
+            (both.dead_letter_exchange.as_deref(), both.settings.dead_letter),
+            (Some(&b"d"[..]), true)
+        );
     }
 
     #[test]

@@ -199,8 +199,7 @@ impl QueueValue {
     pub fn read(value: &[u8]) -> Result<QueueValue, Malformed> {
         let mut reader = versioned(value)?;
         let (durable, auto_delete, exclusive) = (reader.bit()?, reader.bit()?, reader.bit()?);
-        let owner =
-            if exclusive { Some(Owner { shard: reader.u16()?, conn: reader.u64()? }) } else { None };
+        let owner = if exclusive { Some(Owner { shard: reader.u16()?, conn: reader.u64()? }) } else { None };
         Ok(QueueValue { durable, auto_delete, owner, arguments: reader.rest().to_vec() })
     }
 }
@@ -355,7 +354,8 @@ mod tests {
         };
         assert_eq!(ExchangeValue::read(&exchange.write()), Ok(exchange));
         for owner in [None, Some(Owner { shard: 3, conn: 1 << 40 })] {
-            let queue = QueueValue { durable: true, auto_delete: true, owner, arguments: vec![1, b'a', b'V'] };
+            let queue =
+                QueueValue { durable: true, auto_delete: true, owner, arguments: vec![1, b'a', b'V'] };
             assert_eq!(QueueValue::read(&queue.write()), Ok(queue));
         }
         let policy = PolicyValue {

@@ -6,26 +6,40 @@ pub mod entries;
 pub mod users;
 mod vhost;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_engine::shard::change::EntryKey;
 use millstream_engine::shard::metadata::{Changed, Metadata};
 use millstream_engine::types::{MetadataEpoch, QueueId};
 
 use self::entries::{
-    BINDING, Binding, EXCHANGE, ExchangeValue, OPERATOR_POLICY, PERMISSION, POLICY, PolicyValue, QUEUE,
-    QueueValue, TOPIC_PERMISSION, USER, UserValue, VHOST, names, read_binding_value, read_patterns,
+    BINDING, Binding, EXCHANGE, ExchangeValue, FOUNDED, OPERATOR_POLICY, PERMISSION, POLICY, PolicyValue,
+    QUEUE, QueueValue, TOPIC_PERMISSION, USER, UserValue, VHOST, names, read_binding_value, read_patterns,
 };
 use self::users::{Permission, User};
 pub use self::vhost::{Exchange, Queue, Vhost};
 use super::codec::Malformed;
 use crate::auth::Pattern;
 
+/// What has changed in a vhost.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Touched {
+    /// An exchange has come, changed or gone.
+    Exchange(Vec<u8>),
+    /// A queue has come or gone.
+    Queue(Vec<u8>),
+    /// A binding has come or gone.
+    Binding(Binding),
+    /// Other policies hold.
+    Policies,
+}
+
 /// Everything, at one epoch.
 #[derive(Debug, Default)]
 pub struct Topology {
     epoch: MetadataEpoch,
     begun: bool,
+    is_founded: bool,
     vhosts: BTreeMap<Vec<u8>, Vhost>,
     users: BTreeMap<Vec<u8>, User>,
     /// In which vhost the queue with this id is.
@@ -36,6 +50,11 @@ impl Topology {
     /// The metadata's epoch that this follows.
     pub fn epoch(&self) -> MetadataEpoch {
         self.epoch
+    }
+
+    /// Whether the first vhost and user were made.
+    pub fn is_founded(&self) -> bool {
+        self.is_founded
     }
 
     /// The vhost of that name.
@@ -64,11 +83,10 @@ impl Topology {
         Some((vhost, vhost.queue_by_id(id)?))
     }
 
-    /// Follows the metadata to its epoch. Gives the vhosts in which something has changed that may leave something useless behind:
-    /// a binding without an end, an exchange without its last binding.
-    pub fn follow(&mut self, metadata: &Metadata) -> Vec<Vec<u8>> {
+    /// Follows the metadata to its epoch. Gives what has changed and may leave something useless behind, by vhost.
+    pub fn follow(&mut self, metadata: &Metadata) -> BTreeSet<(Vec<u8>, Touched)> {
         let known = if self.begun { metadata.changed_since(self.epoch) } else { None };
-        let mut touched = Vec::new();
+        let mut touched = BTreeSet::new();
         match known {
             Some(changed) => {
                 // A change may be told of more than once, and things may depend on each other whatever their order: vhosts come
@@ -98,13 +116,11 @@ impl Topology {
             }
         }
         self.epoch = metadata.epoch;
-        touched.sort_unstable();
-        touched.dedup();
         touched
     }
 
     /// Looks at one entry anew.
-    fn look(&mut self, key: &EntryKey, metadata: &Metadata, touched: &mut Vec<Vec<u8>>) {
+    fn look(&mut self, key: &EntryKey, metadata: &Metadata, touched: &mut BTreeSet<(Vec<u8>, Touched)>) {
         if self.apply(key, metadata, touched).is_err() {
             tracing::error!(kind = key.kind, "an entry of the metadata makes no sense and is ignored");
         }
@@ -114,7 +130,7 @@ impl Topology {
         &mut self,
         key: &EntryKey,
         metadata: &Metadata,
-        touched: &mut Vec<Vec<u8>>,
+        touched: &mut BTreeSet<(Vec<u8>, Touched)>,
     ) -> Result<(), Malformed> {
         let entry = metadata.entry(key);
         let value = entry.map(|entry| &*entry.value);
@@ -141,7 +157,7 @@ impl Topology {
                     None => None,
                 };
                 let Some(vhost) = self.vhosts.get_mut(&vhost) else { return Ok(()) };
-                touched.push(vhost.name.clone());
+                touched.insert((vhost.name.clone(), Touched::Exchange(name.clone())));
                 match exchange {
                     Some((value, version)) => vhost.set_exchange(name, value, version),
                     None => vhost.remove_exchange(&name),
@@ -160,17 +176,23 @@ impl Topology {
                     let value = QueueValue::read(&entry.value)?;
                     self.queue_vhosts.insert(queue.id, vhost.name.clone());
                     let same = gone.is_some_and(|gone| gone.id == queue.id);
-                    vhost.set_queue(name, queue, queue.slot.shard(metadata.shards), value, entry.version);
+                    vhost.set_queue(
+                        name.clone(),
+                        queue,
+                        queue.slot.shard(metadata.shards),
+                        value,
+                        entry.version,
+                    );
                     if same {
                         return Ok(());
                     }
                 }
-                touched.push(vhost.name.clone());
+                touched.insert((vhost.name.clone(), Touched::Queue(name)));
             }
             BINDING => {
                 let (vhost, binding) = Binding::read(&key.key)?;
                 let Some(vhost) = self.vhosts.get_mut(&vhost) else { return Ok(()) };
-                touched.push(vhost.name.clone());
+                touched.insert((vhost.name.clone(), Touched::Binding(binding.clone())));
                 vhost.remove_binding(&binding);
                 if let Some(value) = value {
                     vhost.set_binding(binding, read_binding_value(value)?);
@@ -211,9 +233,10 @@ impl Topology {
                     None => None,
                 };
                 let Some(vhost) = self.vhosts.get_mut(&vhost) else { return Ok(()) };
-                touched.push(vhost.name.clone());
+                touched.insert((vhost.name.clone(), Touched::Policies));
                 vhost.set_policy(key.kind == OPERATOR_POLICY, name, policy);
             }
+            FOUNDED => self.is_founded = true,
             _ => {}
         }
         Ok(())

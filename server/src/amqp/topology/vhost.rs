@@ -160,10 +160,13 @@ impl Vhost {
             routing_key: Vec::new(),
             arguments: Vec::new(),
         };
-        self.bindings.range(first..).map(|(binding, _)| binding).take_while(move |binding| binding.source == source)
+        self.bindings
+            .range(first..)
+            .map(|(binding, _)| binding)
+            .take_while(move |binding| binding.source == source)
     }
 
-    /// Every binding.
+    /// Every binding, whether its ends exist or not.
     pub fn bindings(&self) -> impl Iterator<Item = &Binding> {
         self.bindings.keys()
     }
@@ -181,10 +184,9 @@ impl Vhost {
             }
     }
 
-    /// Bindings that lead nowhere or start from nowhere. They are told apart from others by nothing that a client could see, and
-    /// should go.
-    pub fn loose_bindings(&self) -> impl Iterator<Item = &Binding> {
-        self.bindings.iter().filter(|(binding, queue)| !self.has_ends(binding, **queue)).map(|(binding, _)| binding)
+    /// Whether there is such a binding, and it leads nowhere or starts from nowhere: no client can see it, and it should go.
+    pub fn is_loose(&self, binding: &Binding) -> bool {
+        self.bindings.get(binding).is_some_and(|queue| !self.has_ends(binding, *queue))
     }
 
     /// What a user may do here.
@@ -283,7 +285,8 @@ impl Vhost {
         }
         let names: Vec<Vec<u8>> = self.queues.keys().cloned().collect();
         for name in names {
-            let own = self.queues.get(&name).map(|queue| Wishes::read(queue.arguments(), "").unwrap_or_default());
+            let own =
+                self.queues.get(&name).map(|queue| Wishes::read(queue.arguments(), "").unwrap_or_default());
             let wishes = self.with_policies(&name, own.unwrap_or_default());
             if let Some(queue) = self.queues.get_mut(&name) {
                 queue.wishes = wishes;
