@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end where it is surprised, in its helpers too")]
 
+mod allocations;
+mod allocations;
 mod client;
 mod confirms;
 mod consuming;
@@ -15,5 +17,4 @@ mod hostile;
 mod node;
 mod queues;
 mod replies;
-mod serve;
 mod transactions;

@@ -37,6 +37,8 @@ pub struct Node {
     pub hold: bool,
     /// Whether sends complete only when the test says so.
     pub hold_sends: bool,
+    /// How often the broker has taken memory.
+    pub allocations: u64,
     /// What is still to be carried out, in order.
     outputs: VecDeque<Output>,
     busy: bool,
@@ -58,6 +60,7 @@ impl Node {
             held: VecDeque::new(),
             hold: false,
             hold_sends: false,
+            allocations: 0,
             outputs: VecDeque::new(),
             busy: false,
             steps: 0,
@@ -150,7 +153,8 @@ impl Node {
         out.set_clocks(self.now, self.engine.now);
         self.steps += 1;
         out.set_random(Random::new(self.steps));
-        self.broker.step(event, &mut out);
+        let broker = &mut self.broker;
+        self.allocations += allocation_counter::measure(|| broker.step(event, &mut out)).count_total;
         self.outputs.extend(out.take());
         if std::mem::replace(&mut self.busy, true) {
             return;

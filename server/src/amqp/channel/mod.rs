@@ -57,6 +57,8 @@ pub struct Channel {
     mode: Mode,
     /// A message that is arriving.
     content: Option<Content>,
+    /// Memory for the pieces of the next one.
+    spare_body: Vec<Slice>,
     /// What it waits for before its next method.
     awaiting: Option<Awaiting>,
     /// The queue that was declared last: the one that is meant when none is named.
@@ -84,6 +86,7 @@ impl Channel {
             who,
             mode: Mode::Plain,
             content: None,
+            spare_body: Vec::new(),
             awaiting: None,
             last_queue: Vec::new(),
             unacked: Unacked::default(),

@@ -26,8 +26,8 @@ const MESSAGE_EXTRA_BYTES: usize = 256;
 /// A message that is arriving.
 #[derive(Debug)]
 pub struct Content {
-    /// Its method's frame.
-    method: Slice,
+    /// Its method's frame, which is given to it as soon as it has been read.
+    method: Option<Slice>,
     /// Its header's frame, once that has come.
     header: Option<Slice>,
     body: Vec<Slice>,
@@ -38,13 +38,13 @@ pub struct Content {
 impl Content {
     /// Bytes of memory that hold it.
     fn held_bytes(&self) -> usize {
-        let header = self.header.as_ref().map_or(0, |header| header.len());
-        self.method.len() + header + self.body.iter().map(|piece| piece.len()).sum::<usize>()
+        let pieces = self.method.iter().chain(&self.header).chain(&self.body);
+        pieces.map(|piece| piece.len()).sum()
     }
 
     /// Has it keep no more memory than a few times its own bytes: the rest of it may be long in coming.
     fn loosen(&mut self) {
-        for piece in self.header.iter_mut().chain(&mut self.body).chain([&mut self.method]) {
+        for piece in self.method.iter_mut().chain(&mut self.header).chain(&mut self.body) {
             if piece.pinned() > 4 * piece.len() {
                 *piece = Slice::from(piece.to_vec());
             }
@@ -77,15 +77,15 @@ impl Channel {
         if method.immediate {
             return Err(Failure::not_implemented("immediate=true"));
         }
-        self.content =
-            Some(Content { method: Slice::from(Vec::new()), header: None, body: Vec::new(), left: 0 });
+        let body = std::mem::take(&mut self.spare_body);
+        self.content = Some(Content { method: None, header: None, body, left: 0 });
         Ok(())
     }
 
     /// The frame of the method that has just been taken, if it begins a message.
     pub fn keep_method(&mut self, payload: Slice) {
         if let Some(content) = &mut self.content {
-            content.method = payload;
+            content.method = Some(payload);
         }
     }
 
@@ -144,12 +144,16 @@ impl Channel {
         if self.content.as_ref().is_none_or(|content| content.left > 0) {
             return Ok(());
         }
-        let Some(Content { method, header: Some(header), body, .. }) = self.content.take() else {
+        let Some(Content { method: Some(method), header: Some(header), mut body, .. }) = self.content.take()
+        else {
             return Ok(());
         };
         let publish = read_publish(&method)?;
         let header = Header::read(&header).map_err(|_| Failure::syntax("content header is malformed"))?;
-        self.publish(Arrived { publish, properties: header.raw, body: &body }, link, desk)
+        let outcome = self.publish(Arrived { publish, properties: header.raw, body: &body }, link, desk);
+        body.clear();
+        self.spare_body = body;
+        outcome
     }
 
     /// A message has arrived whole.
