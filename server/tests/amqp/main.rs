@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test may end where it is surprised, in its helpers too")]
 
 mod allocations;
-mod allocations;
 mod client;
 mod confirms;
 mod consuming;
