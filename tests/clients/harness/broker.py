@@ -70,7 +70,8 @@ class Millstream(Process):
         self._spawn([*self.command, "--http", "127.0.0.1:0", "--amqp", "127.0.0.1:0", "--kafka", self.address or "127.0.0.1:0"])
         for line in self.process.stdout:
             if line.startswith(b"ready kafka="):
-                self.address = line.decode().split("=", 1)[1].split()[0]
+                addresses = dict(part.split("=", 1) for part in line.decode().split()[1:])
+                self.address, self.amqp = addresses["kafka"], addresses["amqp"]
                 return
         self._failed()
 
