@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use millstream_engine::config::QueueSettings;
 use millstream_engine::io::fault::Faults;
 use millstream_engine::io::sim::{Crash, Survivors, World};
-use millstream_engine::shard::message::{Delivery, Verdict};
+use millstream_engine::shard::message::{ConsumerId, Credit, Delivery, LeaveReason, Message, Move, Verdict};
+use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
-use millstream_engine::types::{QueueId, Seq};
+use millstream_engine::types::{QueueId, Seq, ShardId};
 use millstream_tests::queues::{PLENTY, consume, create, delete, delivered, message, publish, settle, stats};
 use millstream_tests::solo::{Solo, config};
 
@@ -37,7 +38,7 @@ fn plain(node: &mut Solo, name: &str) -> QueueId {
     create(node, name, true, QueueSettings::default())
 }
 
-fn texts(range: std::ops::Range<usize>, persistent: bool) -> Vec<millstream_engine::shard::message::Message> {
+fn texts(range: std::ops::Range<usize>, persistent: bool) -> Vec<Message> {
     range.map(|number| message(format!("m{number}").as_bytes(), persistent)).collect()
 }
 
@@ -47,7 +48,7 @@ fn what_was_acknowledged_is_gone_and_what_was_not_comes_back_as_redelivered() {
     let mut node = start(&world);
     let queue = plain(&mut node, "q");
     publish(&mut node, &[queue], texts(0..4, true));
-    let credit = millstream_engine::shard::message::Credit { messages: 2, bytes: 1_000 };
+    let credit = Credit { messages: 2, bytes: 1_000 };
     consume(&mut node, queue, 1, credit);
     node.pass(A_WHILE);
     let first = delivered(&mut node);
@@ -142,10 +143,7 @@ fn failures_are_counted_over_a_crash() {
         let credit = deliveries.len();
         assert_eq!(credit, 1);
         // Cancelled first, so that it is not delivered at once.
-        let cancel = millstream_engine::shard::request::Request::CancelConsumer {
-            consumer: millstream_engine::shard::message::ConsumerId(1),
-            release: false,
-        };
+        let cancel = Request::CancelConsumer { consumer: ConsumerId(1), release: false };
         node.ask(cancel);
         let verdict = Verdict::Requeue { failed: true };
         settle(&mut node, queue, 1, deliveries[0].seq, verdict, false);
@@ -156,7 +154,7 @@ fn failures_are_counted_over_a_crash() {
 }
 
 /// A message of some kilobytes that says which one it is.
-fn large(number: u32) -> millstream_engine::shard::message::Message {
+fn large(number: u32) -> Message {
     let mut body = number.to_le_bytes().to_vec();
     body.resize(4_000, number as u8);
     message(&body, true)
@@ -180,7 +178,7 @@ fn a_backlog_larger_than_the_journal_and_memory_is_there_in_order_after_a_crash(
     node = crash(&world, node);
     let stats_before = stats(&mut node, queue);
     assert_eq!(stats_before.ready, u64::from(MESSAGES));
-    let credit = millstream_engine::shard::message::Credit { messages: 300, bytes: u32::MAX };
+    let credit = Credit { messages: 300, bytes: u32::MAX };
     consume(&mut node, queue, 1, credit);
     let mut expected = 0;
     while expected < MESSAGES {
@@ -189,9 +187,9 @@ fn a_backlog_larger_than_the_journal_and_memory_is_there_in_order_after_a_crash(
             assert_eq!(number(&delivery), expected);
             expected += 1;
             settle(&mut node, queue, 1, delivery.seq, Verdict::Ack, false);
-            let more = millstream_engine::shard::message::Credit { messages: 1, bytes: 0 };
-            let consumer = millstream_engine::shard::message::ConsumerId(1);
-            node.ask(millstream_engine::shard::request::Request::Grant(vec![(consumer, more)]));
+            let more = Credit { messages: 1, bytes: 0 };
+            let consumer = ConsumerId(1);
+            node.ask(Request::Grant(vec![(consumer, more)]));
         }
     }
     node.pass(A_WHILE);
@@ -220,4 +218,57 @@ fn one_message_that_nobody_takes_pins_no_journal_file() {
     let deliveries: BTreeMap<QueueId, u32> =
         delivered(&mut node).iter().map(|delivery| (delivery.queue, number(delivery))).collect();
     assert_eq!(deliveries, BTreeMap::from([(stuck, 77)]));
+}
+
+#[test]
+fn a_dead_letter_moves_with_its_settlement_in_one_step() {
+    let world = world();
+    let mut node = start(&world);
+    let settings = QueueSettings { dead_letter: true, max_messages: Some(1), ..QueueSettings::default() };
+    let source = create(&mut node, "source", true, settings);
+    let target = plain(&mut node, "target");
+    publish(&mut node, &[source], texts(0..2, true));
+    node.pass(A_WHILE);
+    let asked = dead_letters(&mut node);
+    assert_eq!((asked.len(), asked[0].reason, &asked[0].body[..]), (1, LeaveReason::MaxLength, &b"m0"[..]));
+    // Nobody has answered: it is asked again.
+    node = crash(&world, node);
+    node.pass(A_WHILE);
+    let asked = dead_letters(&mut node);
+    assert_eq!(asked.len(), 1);
+    let moved = |seq| {
+        let targets = vec![(ShardId(0), target)];
+        Request::Move(Move { queue: source, seq, targets, message: message(b"dead", true) })
+    };
+    assert!(matches!(node.ask(moved(Seq(1))), Reply::Refused(_)), "that one does not leave");
+    assert!(matches!(node.ask(moved(asked[0].seq)), Reply::Done));
+    assert!(matches!(node.ask(moved(asked[0].seq)), Reply::Refused(_)), "it has left");
+    node.pass(A_WHILE);
+    for _ in 0..2 {
+        node = crash(&world, node);
+        node.pass(A_WHILE);
+        assert!(dead_letters(&mut node).is_empty());
+        let (left, arrived) = (stats(&mut node, source), stats(&mut node, target));
+        assert_eq!((left.ready, left.leaving, arrived.ready), (1, 0, 1));
+    }
+}
+
+#[test]
+fn who_gets_one_by_one_keeps_what_it_got_until_it_is_released() {
+    let world = world();
+    let mut node = start(&world);
+    let queue = plain(&mut node, "q");
+    publish(&mut node, &[queue], texts(0..3, true));
+    let get = |no_ack| Request::Get { queue, consumer: ConsumerId(9), no_ack };
+    let Reply::Got(Some(first), 2) = node.ask(get(false)) else { panic!("one was ready") };
+    let Reply::Got(Some(second), 1) = node.ask(get(true)) else { panic!("one was ready") };
+    assert_eq!(bodies(&[first, second]), ["m0", "m1"]);
+    assert_eq!(stats(&mut node, queue).unacked, 1);
+    let cancel = Request::CancelConsumer { consumer: ConsumerId(9), release: true };
+    assert!(matches!(node.ask(cancel), Reply::Cancelled { consumers: 0 }));
+    let Reply::Got(Some(again), 1) = node.ask(get(false)) else { panic!("it has gone back") };
+    assert!(again.redelivered && again.body[..] == b"m0"[..]);
+    node.pass(A_WHILE);
+    node = crash(&world, node);
+    assert_eq!(stats(&mut node, queue).ready, 2, "what was got without acknowledgement is gone");
 }

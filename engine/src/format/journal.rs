@@ -111,6 +111,8 @@ pub enum RecordKind {
     Leaving = 8,
     /// Messages up to here may have been delivered.
     Mark = 9,
+    /// Messages that came from another shard's queue have left that.
+    Forgotten = 10,
 }
 
 impl RecordKind {
@@ -123,6 +125,7 @@ impl RecordKind {
                 | RecordKind::Failed
                 | RecordKind::Leaving
                 | RecordKind::Mark
+                | RecordKind::Forgotten
         )
     }
 }
@@ -169,6 +172,7 @@ impl RecordHeader {
             7 => RecordKind::Failed,
             8 => RecordKind::Leaving,
             9 => RecordKind::Mark,
+            10 => RecordKind::Forgotten,
             _ => return None,
         };
         Some(RecordHeader {
@@ -391,7 +395,8 @@ fn checksum(
             | RecordKind::Settled
             | RecordKind::Failed
             | RecordKind::Leaving
-            | RecordKind::Mark => payload.len(),
+            | RecordKind::Mark
+            | RecordKind::Forgotten => payload.len(),
         };
         crc = crc32c_append(crc, &group[at..payload.start + covered]);
     }

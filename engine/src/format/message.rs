@@ -1,4 +1,4 @@
-//! What the journal, and the files that survivors of it go to, hold of queues: records of kinds 5 to 9.
+//! What the journal, and the files that survivors of it go to, hold of queues: records of kinds 5 to 10.
 //!
 //! In all of them the record's owner ([`super::journal`]) is a queue: its id stands where a topic's does. Little-endian.
 //!
@@ -9,9 +9,12 @@
 //! | failed | 0 | 0 | 0 | 0 | sequence (8), how often it has come back failed (8) |
 //! | leaving | 0 | 0 | 0 | 0 | sequence (8), why (8): 1 rejected, 2 expired, 3 no room, 4 delivery limit |
 //! | mark | 0 | 0 | 0 | a sequence: lower ones of its rank may have been delivered | none |
+//! | forgotten | 0 | 0 | 0 | 0 | ranges of sequences in the owner, a queue of another shard: messages from there have left it |
 //!
 //! A message that is not persistent, or is in a transient queue (whose id says so, [`QueueId::is_transient`]), is in the
 //! journal for the room that it has there. It is not brought back.
+
+use std::ops::Range;
 
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -155,6 +158,16 @@ fn decode_expiry(raw: u64) -> Option<WallMs> {
     (raw != NEVER).then_some(WallMs(raw.cast_signed()))
 }
 
+/// The record of a message without where it came from, and the range of the payload that stays.
+pub fn without_source(record: &RecordHeader, payload: Range<usize>) -> (RecordHeader, Range<usize>) {
+    if record.partition.index & MOVED == 0 || payload.len() < TARGET_BYTES {
+        return (*record, payload);
+    }
+    let partition = PartitionId { index: record.partition.index & !MOVED, ..record.partition };
+    let record = RecordHeader { partition, len: record.len - TARGET_BYTES, ..*record };
+    (record, payload.start + TARGET_BYTES..payload.end)
+}
+
 /// Where header and body lie in a message's payload; `None` if the record contradicts itself.
 pub fn split(record: &RecordHeader, payload_bytes: usize) -> Option<(usize, usize)> {
     let index = record.partition.index;
@@ -226,6 +239,18 @@ mod tests {
             assert_eq!(MessageRecord::decode(&header, &payload).as_ref(), Some(&record));
             let (from, body) = split(&header, payload.len()).expect("it is sound");
             assert_eq!((body - from, &payload[body..]), (record.header_bytes, &b"body"[..]));
+        }
+    }
+
+    #[test]
+    fn a_message_forgets_where_it_came_from() {
+        for record in samples() {
+            let header = record.header(4);
+            let payload = [record.prefix(), vec![b'h'; record.header_bytes], b"body".to_vec()].concat();
+            let (stays, range) = without_source(&header, 0..payload.len());
+            let forgot = MessageRecord { source: None, ..record };
+            assert_eq!((stays.len, stays), (range.len(), forgot.header(4)));
+            assert_eq!(MessageRecord::decode(&stays, &payload[range]), Some(forgot));
         }
     }
 

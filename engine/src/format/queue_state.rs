@@ -1,6 +1,7 @@
 //! What a checkpoint tells of a shard's queues; it stands behind the partitions, if there is any. Little-endian:
 //!
-//! number of queues (4), number of files of survivors (4); each file: number (8), bytes (8); each queue:
+//! number of queues (4), of files of survivors (4), of names (4), zero (4); each file: number (8), bytes (8); each name of a
+//! message that came from a queue of another shard and may come once more: queue (16), sequence (8); each queue:
 //!
 //! | bytes | field |
 //! |---|---|
@@ -26,6 +27,8 @@ use crate::types::{QueueId, Seq};
 pub struct QueuesState {
     /// The files that survivors of the journal are in.
     pub stores: Vec<StoreState>,
+    /// Messages that came from queues of other shards and may come once more.
+    pub arrived: Vec<(QueueId, Seq)>,
     /// Each durable queue of which there is something to tell.
     pub queues: Vec<QueueState>,
 }
@@ -84,14 +87,19 @@ const MASKS: u32 = 1;
 impl QueuesState {
     /// Appends it, if there is anything.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
-        if self.stores.is_empty() && self.queues.is_empty() {
+        if self.stores.is_empty() && self.queues.is_empty() && self.arrived.is_empty() {
             return;
         }
-        bytes.extend_from_slice(&(self.queues.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&(self.stores.len() as u32).to_le_bytes());
+        for count in [self.queues.len(), self.stores.len(), self.arrived.len(), 0] {
+            bytes.extend_from_slice(&(count as u32).to_le_bytes());
+        }
         for store in &self.stores {
             bytes.extend_from_slice(&store.number.to_le_bytes());
             bytes.extend_from_slice(&store.bytes.to_le_bytes());
+        }
+        for (queue, seq) in &self.arrived {
+            bytes.extend_from_slice(&queue.0);
+            bytes.extend_from_slice(&seq.0.to_le_bytes());
         }
         for queue in &self.queues {
             queue.encode(bytes);
@@ -104,17 +112,21 @@ impl QueuesState {
         if rest.is_empty() {
             return Some(state);
         }
-        let (queues, stores) = (take::<U32>(&mut rest)?.get(), take::<U32>(&mut rest)?.get());
+        let [queues, stores, arrived, zero]: [U32; 4] = take(&mut rest)?;
+        let (queues, stores, arrived) = (queues.get(), stores.get(), arrived.get());
         for _ in 0..stores {
             let (number, bytes) = (take::<U64>(&mut rest)?.get(), take::<U64>(&mut rest)?.get());
             state.stores.push(StoreState { number, bytes });
+        }
+        for _ in 0..arrived {
+            state.arrived.push((QueueId(take(&mut rest)?), Seq(take::<U64>(&mut rest)?.get())));
         }
         for _ in 0..queues {
             state.queues.push(QueueState::decode(&mut rest)?);
         }
         let rising = state.queues.windows(2).all(|pair| pair[0].id < pair[1].id)
             && state.stores.windows(2).all(|pair| pair[0].number < pair[1].number);
-        (rest.is_empty() && rising).then_some(state)
+        (rest.is_empty() && zero.get() == 0 && rising).then_some(state)
     }
 }
 
@@ -216,6 +228,7 @@ mod tests {
         let full = u64::MAX;
         QueuesState {
             stores: vec![StoreState { number: 1, bytes: 8192 }, StoreState { number: 4, bytes: 0 }],
+            arrived: vec![(QueueId([7; 16]), Seq(3))],
             queues: vec![
                 QueueState { id: QueueId([1; 16]), next: vec![Seq(9)], ..QueueState::default() },
                 QueueState {

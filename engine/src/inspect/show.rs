@@ -119,7 +119,11 @@ pub(super) fn record(position: u64, lsn: u64, header: &RecordHeader, owner: &str
                 queue_of(header)
             )
         }
-        RecordKind::Settled | RecordKind::Failed | RecordKind::Leaving | RecordKind::Mark => {
+        RecordKind::Settled
+        | RecordKind::Failed
+        | RecordKind::Leaving
+        | RecordKind::Mark
+        | RecordKind::Forgotten => {
             format!(
                 "  @{position}: record {lsn}, {:?} of queue {}, {len} bytes",
                 header.kind,

@@ -130,7 +130,8 @@ impl Rebuild {
             | RecordKind::Settled
             | RecordKind::Failed
             | RecordKind::Leaving
-            | RecordKind::Mark => Err(format!("a record of kind {:?} is no log's", record.kind)),
+            | RecordKind::Mark
+            | RecordKind::Forgotten => Err(format!("a record of kind {:?} is no log's", record.kind)),
             RecordKind::LogStart => {
                 let log = self.logs.get_mut(index).expect("found above");
                 if lsn > self.checkpoint_lsn {

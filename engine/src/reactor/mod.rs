@@ -28,9 +28,9 @@ use crate::shard::mailbox::{Mail, Post};
 use crate::shard::message::{CancelReason, ConsumerId, Delivery};
 use crate::shard::metadata::Metadata;
 use crate::shard::request::{AppToken, Reply, Request, WatchId};
-use crate::shard::{self, Requester, Shard, tokens};
+use crate::shard::{self, Arrived, Inbound, Requester, Shard, tokens};
 use crate::time::Nanos;
-use crate::types::{QueueId, ShardId};
+use crate::types::{QueueId, Seq, ShardId};
 
 /// What one shard asks of another. Each is answered by one [`Answer`], which gives back the room it took.
 #[derive(Debug)]
@@ -43,6 +43,10 @@ pub enum Ask {
     Answered(AppToken, Reply),
     /// Messages for consumers.
     Delivered(Vec<Delivery>),
+    /// A message comes in from a queue there.
+    Inbound(Box<Inbound>),
+    /// What came in has left its queue.
+    Forget(QueueId, Seq),
     /// A consumer was ended by its queue.
     ConsumerCancelled(ConsumerId, QueueId, CancelReason),
     /// What one host has to say to another.
@@ -58,6 +62,8 @@ pub enum Ask {
 pub enum Answer {
     /// To a host's request.
     Engine(AppToken, Reply),
+    /// A message has arrived, or has not.
+    Arrived(Arrived),
     /// The metadata is applied.
     Applied,
     /// Taken note of.
@@ -463,6 +469,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             match message {
                 Mail::Request(from, ask) => self.on_ask(from, ask),
                 Mail::Reply(_, Answer::Engine(token, reply)) => self.step(AppEvent::Reply(token, reply)),
+                Mail::Reply(_, Answer::Arrived(arrived)) => self.shard.arrived(&self.io, arrived),
                 Mail::Reply(_, Answer::Noted) => {}
                 Mail::Reply(_, Answer::Applied) => {
                     let mut next = Vec::new();
@@ -497,6 +504,11 @@ impl<I: Io, A: App> Reactor<I, A> {
             Ask::Delivered(deliveries) => {
                 self.post.reply(from, Answer::Noted);
                 self.step(AppEvent::Delivered(deliveries));
+            }
+            Ask::Inbound(inbound) => self.shard.inbound(&self.io, *inbound),
+            Ask::Forget(queue, seq) => {
+                self.post.reply(from, Answer::Noted);
+                self.shard.forget(&self.io, queue, seq);
             }
             Ask::ConsumerCancelled(consumer, queue, reason) => {
                 self.post.reply(from, Answer::Noted);
@@ -578,6 +590,9 @@ impl<I: Io, A: App> Reactor<I, A> {
                 shard::Output::ConsumerCancelled(to, consumer, queue, reason) => {
                     self.send(to, Ask::ConsumerCancelled(consumer, queue, reason), None);
                 }
+                shard::Output::Inbound(to, inbound) => self.send(to, Ask::Inbound(Box::new(inbound)), None),
+                shard::Output::Arrived(to, arrived) => self.post.reply(to, Answer::Arrived(arrived)),
+                shard::Output::Forget(to, queue, seq) => self.send(to, Ask::Forget(queue, seq), None),
                 shard::Output::DeadLettered(letter) => self.step(AppEvent::DeadLettered(letter)),
                 shard::Output::QueueExpired(queue) => self.step(AppEvent::QueueExpired(queue)),
                 shard::Output::Woken(who, watch) => self.send(who.shard, Ask::Woken(who.token, watch), None),

@@ -48,9 +48,10 @@ use crate::log::table::{LogIndex, Logs};
 use crate::log::{Log, paths};
 use crate::metrics::Step;
 use crate::time::Nanos;
-use crate::types::{Lsn, Offset, PartitionId, QueueId, ShardId};
+use crate::types::{Lsn, Offset, PartitionId, QueueId, Seq, ShardId};
 use message::{CancelReason, ConsumerId, DeadLetter, Delivery};
 use metadata::Metadata;
+pub use queues::{Arrived, Inbound};
 use queues::{Desk, GroupKey, Queues};
 
 /// Who asked: a shard, and how its host calls the request.
@@ -78,6 +79,12 @@ pub enum Output {
     Delivered(ShardId, Vec<Delivery>),
     /// A consumer of a shard was ended.
     ConsumerCancelled(ShardId, ConsumerId, QueueId, CancelReason),
+    /// A message leaves a queue of this shard for queues of another.
+    Inbound(ShardId, Inbound),
+    /// It has arrived here, or has not.
+    Arrived(ShardId, Arrived),
+    /// What another shard has from here it need not remember any more: the message has left its queue.
+    Forget(ShardId, QueueId, Seq),
     /// The host of this shard is asked where a message goes.
     DeadLettered(DeadLetter),
     /// The host of this shard is told that a queue was unused for too long.
@@ -292,6 +299,24 @@ impl<I: Io> Shard<I> {
     pub fn on_written(&mut self) {
         self.journal.on_written();
         self.release();
+    }
+
+    /// A message comes in from a queue of another shard.
+    pub fn inbound(&mut self, io: &I, inbound: Inbound) {
+        let (queues, mut desk) = self.queues(io);
+        queues.inbound(&mut desk, inbound);
+    }
+
+    /// A message that was sent to another shard has arrived there, or has not.
+    pub fn arrived(&mut self, io: &I, arrived: Arrived) {
+        let (queues, mut desk) = self.queues(io);
+        queues.arrived(&mut desk, arrived);
+    }
+
+    /// What came in from another shard's queue has left that.
+    pub fn forget(&mut self, io: &I, queue: QueueId, seq: Seq) {
+        let now = io.now();
+        self.queues.forget(queue, seq, now);
     }
 
     /// Takes the completion of one of the shard's own operations.

@@ -78,6 +78,13 @@ pub enum Bytes<'a> {
     Cold(Site),
 }
 
+/// A message's bytes.
+pub struct Read {
+    pub priority: u8,
+    pub header: Slice,
+    pub body: Slice,
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct Groups {
@@ -247,11 +254,15 @@ impl Groups {
             .map(|(key, group)| (*key, group.wanted_bytes))
     }
 
-    /// A message's header and body, in a group whose bytes are here.
-    pub fn read(bytes: &Slice, locator: Locator) -> Option<(Slice, Slice)> {
+    /// A message in a group whose bytes are here.
+    pub fn read(bytes: &Slice, locator: Locator) -> Option<Read> {
         let (record, payload) = record_at(bytes, position_of(locator))?;
         let (header, body) = split(&record, payload.len())?;
         let payload = bytes.slice(payload);
-        Some((payload.slice(header..body), payload.slice(body..payload.len())))
+        Some(Read {
+            priority: record.partition.index as u8,
+            header: payload.slice(header..body),
+            body: payload.slice(body..payload.len()),
+        })
     }
 }

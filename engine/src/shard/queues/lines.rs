@@ -3,9 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::groups::{Bytes, GroupKey, Groups};
+use super::groups::{Bytes, GroupKey, Groups, Read};
 use super::{Desk, Index, Name, Queues, token};
-use crate::buffer::Slice;
 use crate::error::Refusal;
 use crate::queue::{self, Keeper, LeaveReason, Locator, Token};
 use crate::shard::message::{CancelReason, Consume, ConsumerId, DeadLetter, Delivery};
@@ -310,8 +309,8 @@ impl Queues {
         !entry.durable || mark.is_some_and(|mark| seq.0 < mark.durable)
     }
 
-    /// A message's header and body, if they can be had now; asks for them if not.
-    fn fetch(&mut self, locator: Locator) -> Option<(Slice, Slice)> {
+    /// A message, if it can be had now; asks for it if not.
+    fn fetch(&mut self, locator: Locator) -> Option<Read> {
         let key = GroupKey::of(locator);
         match self.groups.bytes(key).expect("a group with a message that is wanted is known") {
             Bytes::Here(bytes) => {
@@ -347,11 +346,11 @@ impl Queues {
             if !self.may_go(queue, delivery.seq) {
                 return;
             }
-            let Some((header, body)) = self.fetch(delivery.locator) else { return };
+            let Some(read) = self.fetch(delivery.locator) else { return };
             self.groups.release(delivery.locator, u64::from(delivery.size));
             let person = self.lines.people.get_mut(&token).expect("it was just there");
             person.line.pop_front();
-            self.lines.out.entry(shard).or_default().push(given(consumer, queue, &delivery, header, body));
+            self.lines.out.entry(shard).or_default().push(given(consumer, queue, &delivery, read));
         }
         self.lines.waiting.remove(&token);
         let Some(person) = self.lines.people.get_mut(&token) else { return };
@@ -367,17 +366,18 @@ impl Queues {
             Single::Got { queue, delivery, .. } => self.may_go(*queue, delivery.seq),
             Single::Leaving { .. } => true,
         };
-        let Some((header, body)) = may_go.then(|| self.fetch(single.locator())).flatten() else {
+        let Some(read) = may_go.then(|| self.fetch(single.locator())).flatten() else {
             return self.lines.singles.push(single);
         };
         self.groups.release(single.locator(), single.size());
         match single {
             Single::Got { who, consumer, queue, left, delivery } => {
-                let delivery = given(consumer, queue, &delivery, header, body);
+                let delivery = given(consumer, queue, &delivery, read);
                 desk.outputs.push_back(Output::Reply(who, Reply::Got(Some(delivery), left)));
             }
             Single::Leaving { queue, seq, reason, persistent, .. } => {
-                let letter = DeadLetter { queue, seq, reason, persistent, priority: 0, header, body };
+                let Read { priority, header, body } = read;
+                let letter = DeadLetter { queue, seq, reason, persistent, priority, header, body };
                 desk.outputs.push_back(Output::DeadLettered(letter));
             }
         }
@@ -388,8 +388,7 @@ fn given(
     consumer: ConsumerId,
     queue: QueueId,
     delivery: &queue::Delivery,
-    header: Slice,
-    body: Slice,
+    Read { header, body, .. }: Read,
 ) -> Delivery {
     Delivery {
         consumer,

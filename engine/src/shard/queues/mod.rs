@@ -6,6 +6,7 @@
 
 mod groups;
 mod lines;
+mod moves;
 mod pending;
 mod publish;
 mod reading;
@@ -17,8 +18,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use groups::GroupKey;
 use groups::Groups;
 use lines::Lines;
+use moves::Moves;
+pub use moves::{Arrived, Inbound};
 use pending::Pending;
-use publish::Publishing;
+use publish::Job;
 use reading::Reading;
 use survivors::Survivors;
 
@@ -101,9 +104,10 @@ pub struct Queues {
     pending: Pending,
     reading: Reading,
     survivors: Survivors,
-    backlog: VecDeque<Publishing>,
+    backlog: VecDeque<Job>,
+    moves: Moves,
     /// Who is to be answered when this record is durable.
-    waits: VecDeque<(Lsn, Requester, Reply)>,
+    waits: VecDeque<(Lsn, Output)>,
     /// Who is to be answered when what is pending is durable.
     hurried: Vec<(Requester, Reply)>,
     /// Marks that are on their way to the disk.
@@ -131,6 +135,7 @@ impl Queues {
             reading: Reading::new(read),
             survivors: Survivors::new(directory, staging),
             backlog: VecDeque::new(),
+            moves: Moves::default(),
             waits: VecDeque::new(),
             hurried: Vec::new(),
             marking: VecDeque::new(),
@@ -247,6 +252,7 @@ impl Queues {
             self.deadlines.remove(&(deadline, index));
         }
         self.pending.forget(entry.id);
+        self.moves.forget_queue(entry.id);
         for stored in entry.machine.stored(Seq(0)) {
             self.groups.release(stored.locator, u64::from(stored.size));
         }
@@ -330,11 +336,11 @@ impl Queues {
     }
 
     /// Answers when record `lsn` is durable.
-    fn answer_at(&mut self, desk: &mut Desk<'_>, lsn: Lsn, who: Requester, reply: Reply) {
+    fn answer_at(&mut self, desk: &mut Desk<'_>, lsn: Lsn, answer: Output) {
         if lsn <= desk.journal.durable_lsn() {
-            desk.outputs.push_back(Output::Reply(who, reply));
+            desk.outputs.push_back(answer);
         } else {
-            self.waits.push_back((lsn, who, reply));
+            self.waits.push_back((lsn, answer));
         }
     }
 
@@ -365,7 +371,7 @@ impl Queues {
                 }
                 if durable {
                     let last = desk.journal.last_lsn();
-                    return self.answer_at(desk, last, who, Reply::Done);
+                    return self.answer_at(desk, last, Output::Reply(who, Reply::Done));
                 }
                 Ok(Reply::Done)
             }
@@ -381,7 +387,7 @@ impl Queues {
                 self.touch(index);
                 Reply::Done
             }),
-            Request::Move(_) => Err(Refusal::Unsupported),
+            Request::Move(moved) => return self.start_move(desk, who, moved),
             other => unreachable!("{other:?} is not about queues"),
         };
         desk.outputs.push_back(Output::Reply(who, answered.unwrap_or_else(Reply::Refused)));
@@ -454,7 +460,10 @@ impl Queues {
                 next.map(|next| self.deadlines.insert((next, index)));
             }
         }
-        self.tell_leaving(desk);
+        self.retry_moves(desk);
+        if desk.shut.is_none() {
+            self.tell_leaving(desk);
+        }
     }
 
     /// Asks the host about leaving messages, about so many at a time.
@@ -488,8 +497,9 @@ impl Queues {
         self.marking.extend(self.pending.journal(desk.journal));
         if self.pending.is_empty() {
             let last = desk.journal.last_lsn();
+            self.noted_moves(last);
             for (who, reply) in std::mem::take(&mut self.hurried) {
-                self.answer_at(desk, last, who, reply);
+                self.answer_at(desk, last, Output::Reply(who, reply));
             }
         }
     }
@@ -511,9 +521,10 @@ impl Queues {
 
     /// More of the journal is durable: answers those who waited for it.
     pub fn durable(&mut self, lsn: Lsn, outputs: &mut VecDeque<Output>) {
-        while let Some((_, who, reply)) = self.waits.pop_front_if(|(waiting, ..)| *waiting <= lsn) {
-            outputs.push_back(Output::Reply(who, reply));
+        while let Some((_, answer)) = self.waits.pop_front_if(|(waiting, _)| *waiting <= lsn) {
+            outputs.push_back(answer);
         }
+        self.forget_moves(lsn, outputs);
         while let Some((id, rank, seq, _)) = self.marking.pop_front_if(|(.., waiting)| *waiting <= lsn) {
             if let Some(index) = self.find(id)
                 && let Some(mark) = self.entry(index).marks.get_mut(usize::from(rank))
@@ -525,12 +536,14 @@ impl Queues {
 
     /// Nothing will be durable any more.
     pub fn poisoned(&mut self, outputs: &mut VecDeque<Output>) {
-        let waiting = self.waits.drain(..).map(|(_, who, _)| who);
-        let hurried = self.hurried.drain(..).map(|(who, _)| who);
-        let backlog = self.backlog.drain(..).map(|job| job.who());
-        for who in waiting.chain(hurried).chain(backlog) {
-            outputs.push_back(Output::Reply(who, Reply::Refused(Refusal::Poisoned)));
-        }
+        let hurried = self.hurried.drain(..).map(|(who, reply)| Output::Reply(who, reply));
+        let backlog = self.backlog.drain(..).map(Job::answer);
+        let waiting = self.waits.drain(..).map(|(_, answer)| answer).chain(hurried).chain(backlog);
+        outputs.extend(waiting.map(|answer| match answer {
+            Output::Reply(who, _) => Output::Reply(who, Reply::Refused(Refusal::Poisoned)),
+            Output::Arrived(to, arrived) => Output::Arrived(to, Arrived { taken: false, ..arrived }),
+            other => other,
+        }));
     }
 
     /// When the next turn is wanted, as things are now.
@@ -542,7 +555,8 @@ impl Queues {
         let more = (!self.touched.is_empty()).then_some(now);
         // What is due and still here has found no room.
         let noted = self.pending.due().map(|due| due.max(now + RETRY));
-        self.due = [deadline, more, noted].into_iter().flatten().min().unwrap_or(Nanos(u64::MAX));
+        self.due =
+            [deadline, more, noted, self.moves.due()].into_iter().flatten().min().unwrap_or(Nanos(u64::MAX));
     }
 
     /// What is known of a message that is not settled.

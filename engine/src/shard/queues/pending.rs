@@ -21,6 +21,7 @@ struct OfQueue {
     settled: Vec<(u64, u64)>,
     failed: Vec<(u64, u64)>,
     leaving: Vec<(u64, u64)>,
+    forgotten: Vec<(u64, u64)>,
     marks: BTreeMap<u8, u64>,
 }
 
@@ -68,6 +69,11 @@ impl Pending {
         self.of(queue, now).leaving.push((seq.0, reason_code(reason)));
     }
 
+    /// A message that came from another shard's queue has left that.
+    pub fn forgotten(&mut self, queue: QueueId, seq: Seq, now: Nanos) {
+        self.of(queue, now).forgotten.push((seq.0, seq.0));
+    }
+
     /// Messages of a rank up to `seq` may be delivered once this is durable. Somebody waits for it.
     pub fn mark(&mut self, queue: QueueId, rank: u8, seq: Seq, now: Nanos) {
         self.of(queue, now).marks.insert(rank, seq.0);
@@ -105,6 +111,7 @@ impl Pending {
                 (RecordKind::Settled, &mut of.settled),
                 (RecordKind::Failed, &mut of.failed),
                 (RecordKind::Leaving, &mut of.leaving),
+                (RecordKind::Forgotten, &mut of.forgotten),
             ];
             for (kind, pairs) in notes {
                 while !pairs.is_empty() {

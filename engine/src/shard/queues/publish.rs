@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::moves::Inbound;
 use super::{Desk, Index, Queues};
 use crate::error::Refusal;
 use crate::format::journal::PAYLOAD_BYTES_MAX;
@@ -9,10 +10,23 @@ use crate::format::message::{MessageRecord, TARGET_BYTES, Target};
 use crate::journal::Claim;
 use crate::limits::{MESSAGE_HEADER_BYTES_MAX, QUEUES_PER_PUBLISH_MAX};
 use crate::queue::{Admission, Incoming};
-use crate::shard::Requester;
-use crate::shard::message::{Message, Outcome, Publish};
+use crate::shard::message::{Message, Move, Outcome, Publish};
 use crate::shard::request::Reply;
-use crate::types::Lsn;
+use crate::shard::{Output, Requester};
+use crate::types::{Lsn, QueueId};
+
+/// The largest header and body that fit one record, whatever queues it is for.
+const BYTES_MAX: usize = PAYLOAD_BYTES_MAX - (QUEUES_PER_PUBLISH_MAX + 1) * TARGET_BYTES;
+
+/// Something that waits for room in the journal.
+pub enum Job {
+    /// A request to publish.
+    Publish(Publishing),
+    /// A message that leaves a queue of this shard for others of it.
+    Move(Requester, Move),
+    /// A message that has left a queue of another shard.
+    Inbound(Inbound),
+}
 
 /// A request to publish, as far as it has come.
 pub struct Publishing {
@@ -23,10 +37,13 @@ pub struct Publishing {
     lsn: Lsn,
 }
 
-impl Publishing {
-    /// Who sent it.
-    pub fn who(&self) -> Requester {
-        self.who
+impl Job {
+    /// Whom to answer when it is done.
+    pub fn answer(self) -> Output {
+        match self {
+            Job::Publish(Publishing { who, .. }) | Job::Move(who, _) => Output::Reply(who, Reply::Done),
+            Job::Inbound(inbound) => inbound.answer(true),
+        }
     }
 }
 
@@ -38,6 +55,11 @@ impl Queues {
             messages: messages.into(),
             lsn: Lsn::ZERO,
         };
+        self.enqueue(desk, Job::Publish(job));
+    }
+
+    /// Does a job, as soon as those before it are done and there is room.
+    pub(super) fn enqueue(&mut self, desk: &mut Desk<'_>, job: Job) {
         self.backlog.push_back(job);
         if self.backlog.len() == 1 {
             self.drain_backlog(desk);
@@ -46,38 +68,61 @@ impl Queues {
 
     /// Places what waits, in order, as far as there is room.
     pub fn drain_backlog(&mut self, desk: &mut Desk<'_>) {
-        while let Some(mut job) = self.backlog.pop_front() {
-            while let Some(publish) = job.messages.pop_front() {
-                match self.place(desk, &publish, &mut job.lsn) {
-                    Some(outcome) => job.outcomes.push(outcome),
-                    None => {
-                        job.messages.push_front(publish);
-                        return self.backlog.push_front(job);
-                    }
-                }
+        while let Some(job) = self.backlog.pop_front() {
+            let rest = match job {
+                Job::Publish(job) => self.publish_on(desk, job),
+                Job::Move(who, moved) => self.move_here(desk, who, moved),
+                Job::Inbound(inbound) => self.let_in(desk, inbound),
+            };
+            if let Err(job) = rest {
+                return self.backlog.push_front(job);
             }
-            self.answer_at(desk, job.lsn, job.who, Reply::Published(job.outcomes));
         }
     }
 
-    /// Takes a message into its queues; `None` if there is no room now. Raises `durable` to its record, if somebody is to be
-    /// told when that is durable.
-    fn place(&mut self, desk: &mut Desk<'_>, publish: &Publish, durable: &mut Lsn) -> Option<Outcome> {
-        let Publish { queues, message } = publish;
+    /// Goes on with a request to publish; what there is no room for is given back.
+    fn publish_on(&mut self, desk: &mut Desk<'_>, mut job: Publishing) -> Result<(), Job> {
+        while let Some(publish) = job.messages.pop_front() {
+            match self.place(desk, &publish.queues, &publish.message, None) {
+                Some((outcome, lsn)) => {
+                    job.outcomes.push(outcome);
+                    job.lsn = job.lsn.max(lsn);
+                }
+                None => {
+                    job.messages.push_front(publish);
+                    return Err(Job::Publish(job));
+                }
+            }
+        }
+        let reply = Reply::Published(job.outcomes);
+        self.answer_at(desk, job.lsn, Output::Reply(job.who, reply));
+        Ok(())
+    }
+
+    /// Takes a message into its queues; `None` if there is no room now. Gives the record that has to be durable before
+    /// anybody is told. `source`: the place that it leaves.
+    pub(super) fn place(
+        &mut self,
+        desk: &mut Desk<'_>,
+        queues: &[QueueId],
+        message: &Message,
+        source: Option<Target>,
+    ) -> Option<(Outcome, Lsn)> {
         let refuse = |refusal: Refusal| {
-            Some(Outcome { refused: queues.iter().map(|id| (*id, refusal.clone())).collect() })
+            let refused = queues.iter().map(|id| (*id, refusal.clone())).collect();
+            Some((Outcome { refused }, Lsn::ZERO))
         };
         if let Some(refusal) = &desk.shut {
             return refuse(refusal.clone());
         }
-        let limit = PAYLOAD_BYTES_MAX - QUEUES_PER_PUBLISH_MAX * TARGET_BYTES;
-        if message.bytes() > limit || message.header.len() > MESSAGE_HEADER_BYTES_MAX {
-            return refuse(Refusal::MessageTooLarge { limit });
+        if message.bytes() > BYTES_MAX || message.header.len() > MESSAGE_HEADER_BYTES_MAX {
+            return refuse(Refusal::MessageTooLarge { limit: BYTES_MAX });
         }
         if queues.len() > QUEUES_PER_PUBLISH_MAX {
             return refuse(Refusal::Busy);
         }
-        if desk.busy || !desk.journal.fits(queues.len() * TARGET_BYTES + message.bytes(), Claim::Client) {
+        if desk.busy || !desk.journal.fits((queues.len() + 1) * TARGET_BYTES + message.bytes(), Claim::Client)
+        {
             return None;
         }
         let mut outcome = Outcome::default();
@@ -97,13 +142,17 @@ impl Queues {
                 }
             }
         }
-        if !takers.is_empty() {
-            self.take(desk, message, &takers, durable);
-        }
-        Some(outcome)
+        let lsn = if takers.is_empty() { Lsn::ZERO } else { self.take(desk, message, &takers, source) };
+        Some((outcome, lsn))
     }
 
-    fn take(&mut self, desk: &mut Desk<'_>, message: &Message, takers: &[(Index, bool)], durable: &mut Lsn) {
+    fn take(
+        &mut self,
+        desk: &mut Desk<'_>,
+        message: &Message,
+        takers: &[(Index, bool)],
+        source: Option<Target>,
+    ) -> Lsn {
         let mut targets = Vec::with_capacity(takers.len());
         for (index, _) in takers {
             let entry = self.entry(*index);
@@ -115,7 +164,7 @@ impl Queues {
         }
         let record = MessageRecord {
             targets,
-            source: None,
+            source,
             persistent: message.persistent,
             priority: message.priority,
             header_bytes: message.header.len(),
@@ -126,6 +175,7 @@ impl Queues {
         let pieces = [&prefix[..], &message.header[..]].into_iter();
         let pieces = pieces.chain(message.body.iter().map(|piece| &piece[..]));
         let placed = desk.journal.append_pieces(&record.header(size - message.header.len()), pieces);
+        let mut durable = Lsn::ZERO;
         let locator = self.groups.place(position, takers.len() as u32, size as u64);
         for ((index, refused), target) in takers.iter().zip(&record.targets) {
             let entry = self.entry(*index);
@@ -147,8 +197,9 @@ impl Queues {
             });
             assert_eq!(seq, target.seq, "the number that is stored is the one that is given");
             if persistent && !refused {
-                *durable = placed.lsn;
+                durable = placed.lsn;
             }
         }
+        durable
     }
 }

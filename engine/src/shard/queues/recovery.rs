@@ -13,6 +13,9 @@
 //! | Q7 | a record of a queue that the metadata does not know | skipped if the queue was transient or its deletion is known, else **damage** |
 //! | Q8 | at the end, a message that the checkpoint says was not settled, that nothing after it settles, and that is nowhere | **damage** |
 //!
+//! A message that came from a queue of another shard is remembered by its place there, unless a later record says that it
+//! has left that.
+//!
 //! Messages that are not kept over a restart are skipped; their numbers count as given.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,6 +100,8 @@ pub struct Rebuild<'a> {
     next_store: u64,
     next_store_lsn: u64,
     directory: String,
+    arrived: BTreeSet<(QueueId, Seq)>,
+    forgotten: Vec<(QueueId, u64, u64)>,
 }
 
 impl<'a> Rebuild<'a> {
@@ -140,6 +145,8 @@ impl<'a> Rebuild<'a> {
             next_store: 1,
             next_store_lsn: 1,
             directory,
+            arrived: state.arrived.into_iter().collect(),
+            forgotten: Vec::new(),
         };
         let told: BTreeSet<u64> = state.stores.iter().map(|store| store.number).collect();
         for entry in disk.list(&rebuild.directory)? {
@@ -239,8 +246,13 @@ impl<'a> Rebuild<'a> {
             return self.message(lsn, record, payload, place);
         }
         let is_new = lsn > self.lsn;
-        let Some(queue) = self.queue(queue_of(record))?.filter(|_| is_new) else { return Ok(()) };
         let pairs = || decode_pairs(payload).ok_or_else(|| "a note about a queue is cut off".to_owned());
+        if record.kind == RecordKind::Forgotten {
+            let id = queue_of(record);
+            self.forgotten.extend(pairs()?.map(|(first, last)| (id, first, last)));
+            return Ok(());
+        }
+        let Some(queue) = self.queue(queue_of(record))?.filter(|_| is_new) else { return Ok(()) };
         match record.kind {
             RecordKind::Settled => {
                 for (first, last) in pairs()? {
@@ -298,10 +310,12 @@ impl<'a> Rebuild<'a> {
                 queue.found.insert(target.seq, found(from, size, target));
             }
         }
-        if let Some(source) = message.source.filter(|_| is_new)
-            && let Some(queue) = self.queue(source.queue)?
-        {
-            queue.settled.push((source.seq.0, source.seq.0));
+        if let Some(Target { queue: from, seq, .. }) = message.source.filter(|_| is_new) {
+            match self.queues.get_mut(&from) {
+                Some(queue) => queue.settled.push((seq.0, seq.0)),
+                None if self.metadata.queue(from).is_some() => drop(self.arrived.insert((from, seq))),
+                None => {}
+            }
         }
         Ok(())
     }
@@ -342,6 +356,12 @@ impl<'a> Rebuild<'a> {
                 marks[usize::from(*rank)] = Mark { durable: *mark, asked: *mark };
             }
             queues.insert(id, machine, marks);
+        }
+        let forgotten = |(queue, seq): &(QueueId, Seq)| {
+            self.forgotten.iter().any(|(of, first, last)| of == queue && (*first..=*last).contains(&seq.0))
+        };
+        for (queue, seq) in self.arrived.iter().filter(|name| !forgotten(name)) {
+            queues.moves.recovered(*queue, *seq);
         }
         queues.groups.drop_all_unwanted();
         queues.survivors.recovered(self.stores, self.next_store, self.next_store_lsn);

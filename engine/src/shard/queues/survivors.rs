@@ -17,7 +17,7 @@ use crate::format::journal::{
     GROUP_HEADER_BYTES, GroupPlace, RECORD_HEADER_BYTES, RecordHeader, RecordKind, encode_record,
     record_bytes, records, seal,
 };
-use crate::format::message::MessageRecord;
+use crate::format::message::{MessageRecord, without_source};
 use crate::io::{DiskDone, FileId, Io, OpenMode, Token};
 use crate::journal::{self, Claim, Journal};
 use crate::limits::{
@@ -264,6 +264,8 @@ impl Queues {
                 }
             }
             if !places.is_empty() {
+                // Whether it may come in once more is in the checkpoint.
+                let (record, payload) = without_source(&record, payload);
                 wanted.push((record, payload, Moved { from, position: 0, size, places }));
             }
         }
@@ -460,7 +462,7 @@ impl<I: Io> journal::Survivors<I> for Queues {
         self.survivors.told = stores.iter().map(|store| store.number).collect();
         let indices: Vec<Index> = self.by_id.values().copied().collect();
         let queues = indices.into_iter().filter_map(|index| self.state_of(index)).collect();
-        QueuesState { stores, queues }
+        QueuesState { stores, arrived: self.moves.arrived().collect(), queues }
     }
 
     fn kept(&mut self, io: &mut I) {
