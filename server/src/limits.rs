@@ -139,6 +139,8 @@ pub const AMQP_PUBLISHING_BYTES_MAX: usize = 8 << 20;
 pub const AMQP_SEND_BYTES_MAX: usize = 8 << 20;
 /// Bytes that may arrive on a connection while it waits for an operation. Past this, reading is off.
 pub const AMQP_STALLED_BYTES_MAX: usize = 128 << 10;
+/// The same when the node stops, which is not to take long.
+pub const AMQP_STOP_WAIT_MS: u64 = 1_000;
 /// How often an operation looks anew because others have changed what it relies on.
 pub const AMQP_OPERATION_TRIES_MAX: u32 = 16;
 /// A binding's arguments: they are a part of its name.

@@ -268,17 +268,17 @@ impl Amqp {
         };
         self.with_desk(seat, None, |connections, desk| {
             for published in desk.published(number) {
-                let refused = match &mut outcomes {
-                    Ok(outcomes) => {
-                        let outcome = outcomes.next().expect("there is an outcome for each message");
-                        // A queue that has gone has refused nothing.
-                        outcome.refused.iter().any(|(_, refusal)| !is_gone(refusal))
-                    }
-                    Err(_) => true,
+                let outcome = outcomes
+                    .as_mut()
+                    .map(|outcomes| outcomes.next().expect("there is an outcome for each message"));
+                let refused = match &outcome {
+                    // A queue that has gone has refused nothing.
+                    Ok(outcome) => outcome.refused.iter().map(|(_, why)| why).find(|why| !is_gone(why)),
+                    Err(refusal) => Some(&**refusal),
                 };
                 let Some(who) = published.who else { continue };
                 if let Some(connection) = connections.get_mut(&who.conn) {
-                    connection.published(who, published.number, published.bytes, refused, desk);
+                    connection.published(who, published, refused, desk);
                     desk.state.touched.insert(who.conn);
                 }
             }

@@ -170,3 +170,14 @@ fn frames_behind_a_failure_are_dropped_until_it_is_answered() {
     client.method(&mut node, 1, millstream::amqp::codec::ChannelCloseOk {});
     client.open_channel(&mut node, 1);
 }
+
+#[test]
+fn what_nothing_can_be_stored_for_is_told_even_if_nobody_waits_for_word() {
+    let mut node = Node::new();
+    let client = Client::with_channel(&mut node);
+    client.queue(&mut node, "q", &millstream::amqp::codec::TableWriter::default());
+    node.engine.is_full = true;
+    client.publish(&mut node, 1, "", "q", "m");
+    let shown = client.shown(&mut node);
+    ends_connection(&shown, 506, "RESOURCE_ERROR - the disk is full");
+}

@@ -14,6 +14,7 @@ mod unacked;
 use std::collections::{BTreeMap, VecDeque};
 
 use millstream_engine::buffer::Slice;
+use millstream_engine::error::Refusal;
 use millstream_engine::shard::message::{CancelReason, ConsumerId, Delivery, Verdict};
 use millstream_engine::types::{QueueId, Seq, ShardId};
 
@@ -294,12 +295,25 @@ impl Channel {
         self.reply_consumer.as_ref().is_some_and(|consumer| consumer.secret == secret)
     }
 
-    /// A message that was published on this channel has reached a shard's queues, or one of them has refused it.
-    pub fn published(&mut self, number: u64, refused: bool, link: &mut Link, desk: &mut Desk<'_>) {
-        match &mut self.mode {
-            Mode::Plain => {}
-            Mode::Confirm(confirms) => confirms.answered(number, refused),
-            Mode::Transaction(_) => self.commit_answered(refused, link, desk),
+    /// A message that was published on this channel has reached a shard's queues, or one of them has refused it. `number` is what
+    /// it was counted as, if it was.
+    pub fn published(
+        &mut self,
+        number: Option<u64>,
+        refused: Option<&Refusal>,
+        link: &mut Link,
+        desk: &mut Desk<'_>,
+    ) {
+        match (&mut self.mode, number) {
+            (Mode::Confirm(confirms), Some(number)) => confirms.answered(number, refused.is_some()),
+            (Mode::Transaction(_), Some(_)) => self.commit_answered(refused.is_some(), link, desk),
+            // Nobody waits for word of it, so a queue may be full in silence. What nothing could be stored for may not.
+            _ => {
+                if let Some(refusal) = refused.filter(|refusal| **refusal != Refusal::QueueFull) {
+                    let failure = Failure::of(refusal, b"", &link.vhost);
+                    self.failed_later.get_or_insert((failure, (60, 40)));
+                }
+            }
         }
     }
 

@@ -8,10 +8,12 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 
 use millstream_engine::buffer::Slice;
+use millstream_engine::error::Refusal;
 use millstream_engine::io::ConnId;
 use millstream_engine::shard::message::{CancelReason, Delivery};
 use millstream_engine::time::Nanos;
 
+use super::batches::Published;
 use super::channel::Channel;
 use super::codec::{ConnectionClose, ConnectionCloseOk, Short};
 use super::error::{Failure, ReplyCode};
@@ -23,7 +25,7 @@ use super::state::Desk;
 use super::topology::entries::Owner;
 use crate::limits::{
     AMQP_CLOSE_WAIT_MS, AMQP_FRAME_BYTES_BEFORE_TUNE, AMQP_FRAME_BYTES_MAX, AMQP_HANDSHAKE_MS,
-    AMQP_PUBLISHING_BYTES_MAX, AMQP_SEND_BYTES_MAX, AMQP_STALLED_BYTES_MAX,
+    AMQP_PUBLISHING_BYTES_MAX, AMQP_SEND_BYTES_MAX, AMQP_STALLED_BYTES_MAX, AMQP_STOP_WAIT_MS,
 };
 use crate::net::SendStep;
 
@@ -198,14 +200,13 @@ impl Connection {
     pub fn published(
         &mut self,
         who: Who,
-        number: Option<u64>,
-        bytes: usize,
-        refused: bool,
+        published: Published,
+        refused: Option<&Refusal>,
         desk: &mut Desk<'_>,
     ) {
-        self.link.publishing_bytes = self.link.publishing_bytes.saturating_sub(bytes);
-        if let (Some(number), Some(channel)) = (number, self.channel(who)) {
-            channel.0.published(number, refused, channel.1, desk);
+        self.link.publishing_bytes = self.link.publishing_bytes.saturating_sub(published.bytes);
+        if let Some(channel) = self.channel(who) {
+            channel.0.published(published.number, refused, channel.1, desk);
         }
     }
 
@@ -227,6 +228,7 @@ impl Connection {
             Stage::Running | Stage::Open => {
                 let text = "broker forced connection closure with reason 'shutdown'";
                 self.close_with(&Failure::new(ReplyCode::ConnectionForced, text), (0, 0), desk);
+                self.deadline = desk.out.now() + Nanos::from_millis(AMQP_STOP_WAIT_MS);
             }
             Stage::Closed => {}
             _ => self.drain(),

@@ -197,8 +197,7 @@ impl Vhost {
     pub(super) fn set_exchange(&mut self, name: Vec<u8>, value: ExchangeValue, version: MetadataEpoch) {
         let Some(kind) = ExchangeKind::named(&value.kind) else { return };
         let arguments = Table::from_raw(&value.arguments).unwrap_or_default();
-        let alternate = arguments.get(b"alternate-exchange").and_then(Value::string).map(<[u8]>::to_vec);
-        let alternate = alternate.or_else(|| self.alternate_of_policy(&name));
+        let alternate = self.alternate(&name, &value);
         let mut bindings = Bindings::new(kind, arguments);
         for binding in self.bindings_from(&name) {
             let queue = self.bindings.get(binding).copied().flatten();
@@ -283,6 +282,16 @@ impl Vhost {
             }
             None => drop(policies.remove(&name)),
         }
+        let alternates: Vec<(Vec<u8>, Option<Vec<u8>>)> = self
+            .exchanges
+            .iter()
+            .map(|(name, exchange)| (name.clone(), self.alternate(name, &exchange.value)))
+            .collect();
+        for (name, alternate) in alternates {
+            if let Some(exchange) = self.exchanges.get_mut(&name) {
+                exchange.alternate = alternate;
+            }
+        }
         let names: Vec<Vec<u8>> = self.queues.keys().cloned().collect();
         for name in names {
             let own =
@@ -322,7 +331,12 @@ impl Vhost {
         under.iter().fold(own, Wishes::over)
     }
 
-    fn alternate_of_policy(&self, name: &[u8]) -> Option<Vec<u8>> {
+    /// Where what an exchange knows no way for goes: what its arguments say, else what a policy does.
+    fn alternate(&self, name: &[u8], value: &ExchangeValue) -> Option<Vec<u8>> {
+        let arguments = Table::from_raw(&value.arguments).unwrap_or_default();
+        if let Some(own) = arguments.get(b"alternate-exchange").and_then(Value::string) {
+            return Some(own.to_vec());
+        }
         let fits = |apply_to| matches!(apply_to, ApplyTo::All | ApplyTo::Exchanges);
         let policy = Vhost::policy(&self.policies, name, fits)?;
         policy.get(b"alternate-exchange").and_then(Value::string).map(<[u8]>::to_vec)
