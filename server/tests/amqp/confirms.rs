@@ -55,12 +55,12 @@ fn a_refusal_is_told_in_its_place() {
     assert_eq!(
         client.shown(&mut node),
         "1 BasicAck { delivery_tag: 1, multiple: false }\n\
-         1 BasicNack { delivery_tag: 2, multiple: false, requeue: false }\n\
+         1 BasicNack { delivery_tag: 2, multiple: false, requeue: true }\n\
          1 BasicAck { delivery_tag: 3, multiple: false }"
     );
     node.engine.is_full = true;
     client.raw(&mut node, &publish("a"));
-    assert_eq!(client.shown(&mut node), "1 BasicNack { delivery_tag: 4, multiple: false, requeue: false }");
+    assert_eq!(client.shown(&mut node), "1 BasicNack { delivery_tag: 4, multiple: false, requeue: true }");
 }
 
 #[test]

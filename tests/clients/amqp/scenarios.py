@@ -369,7 +369,7 @@ def dead_letters(connect):
     peer.ask(1, Queue.Declare(queue="d.work", arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "d.wait"}))
     peer.ask(1, Basic.Publish(routing_key="d.work"), "again")
     for _ in range(3):
-        came = peer.ask(1, Basic.Get(queue="d.work"))
+        came = peer.ask(1, Basic.Get(queue="d.work"), least=1)
         yield came
         tag = int(came[0].split("'delivery_tag': ")[1].split(",")[0]) if "GetOk" in came[0] else 0
         peer.ask(1, Basic.Reject(delivery_tag=tag, requeue=False), quiet_s=0.4)

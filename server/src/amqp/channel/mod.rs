@@ -323,7 +323,8 @@ impl Channel {
         if let Mode::Confirm(confirms) = &mut self.mode {
             while let Some(Confirm { tag, multiple, refused }) = confirms.next_confirm() {
                 if refused {
-                    link.method(channel, BasicNack { delivery_tag: tag, multiple, requeue: false });
+                    // The last flag means nothing here; it is as RabbitMQ has it.
+                    link.method(channel, BasicNack { delivery_tag: tag, multiple, requeue: true });
                 } else {
                     link.method(channel, BasicAck { delivery_tag: tag, multiple });
                 }
