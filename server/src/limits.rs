@@ -141,6 +141,8 @@ pub const AMQP_SEND_BYTES_MAX: usize = 8 << 20;
 pub const AMQP_STALLED_BYTES_MAX: usize = 128 << 10;
 /// The same when the node stops, which is not to take long.
 pub const AMQP_STOP_WAIT_MS: u64 = 1_000;
+/// Small pieces of a body, one behind the other, before they become one.
+pub const AMQP_SMALL_PIECES_MAX: usize = 1024;
 /// How often an operation looks anew because others have changed what it relies on.
 pub const AMQP_OPERATION_TRIES_MAX: u32 = 16;
 /// A binding's arguments: they are a part of its name.

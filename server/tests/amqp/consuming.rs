@@ -1,8 +1,9 @@
 //! Messages on their way to consumers, and how they are settled.
 
 use millstream::amqp::codec::{
-    BasicAck, BasicCancel, BasicConsume, BasicGet, BasicNack, BasicQos, BasicRecover, BasicReject,
-    ChannelClose, Properties, QueueDelete, Short, TableWriter, Value,
+    BasicAck, BasicCancel, BasicConsume, BasicGet, BasicNack, BasicPublish, BasicQos, BasicRecover,
+    BasicReject, ChannelClose, FRAME_BODY, FRAME_HEADER, Properties, QueueDelete, Short, TableWriter, Value,
+    Writer,
 };
 
 use crate::client::Client;
@@ -75,6 +76,31 @@ fn a_large_message_comes_in_frames_of_the_size_agreed_on() {
     let sizes: Vec<usize> = came[2..].iter().map(|frame| frame.payload.len()).collect();
     assert_eq!(sizes, [131_064, 131_064, 300_000 - 2 * 131_064]);
     assert_eq!(came[2..].iter().flat_map(|frame| frame.payload.clone()).collect::<Vec<u8>>(), body);
+}
+
+#[test]
+fn a_body_may_come_in_the_smallest_pieces() {
+    let mut node = Node::new();
+    let client = with_queue(&mut node, &[]);
+    client.ask(&mut node, 1, BasicConsume { no_ack: true, ..consume("t") });
+    let body: Vec<u8> = (0..5_000_u32).map(|byte| byte as u8).collect();
+    let mut bytes = Vec::new();
+    let mut writer = Writer::new(&mut bytes);
+    writer.method(1, &BasicPublish { routing_key: Short(b"q"), ..BasicPublish::default() }.into());
+    writer.frame(FRAME_HEADER, 1, |writer| {
+        writer.u32(60 << 16);
+        writer.u64(body.len() as u64);
+        writer.u16(0);
+    });
+    for byte in &body {
+        writer.frame(FRAME_BODY, 1, |writer| writer.u8(*byte));
+        writer.frame(FRAME_BODY, 1, |_| {});
+    }
+    for piece in bytes.chunks(1000) {
+        client.raw(&mut node, piece);
+    }
+    let came = client.came(&mut node);
+    assert_eq!(came.last().unwrap().payload, body);
 }
 
 #[test]

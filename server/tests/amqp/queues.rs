@@ -187,3 +187,28 @@ fn whoever_is_slower_looks_again() {
     let delete = QueueDelete { queue: Short(b"q"), ..QueueDelete::default() };
     assert_eq!(client.ask(&mut node, 1, delete), "1 QueueDeleteOk { message_count: 0 }");
 }
+
+#[test]
+fn a_consumer_that_is_being_cancelled_when_its_queue_goes_is_told_both() {
+    let mut node = Node::new();
+    let client = Client::with_channel(&mut node);
+    let other = Client::with_channel(&mut node);
+    client.queue(&mut node, "q", &TableWriter::default());
+    client.ask(
+        &mut node,
+        1,
+        BasicConsume { queue: Short(b"q"), consumer_tag: Short(b"t"), ..BasicConsume::default() },
+    );
+    node.hold = true;
+    other.method(&mut node, 1, QueueDelete { queue: Short(b"q"), ..QueueDelete::default() });
+    client.method(&mut node, 1, BasicCancel { consumer_tag: Short(b"t"), no_wait: false });
+    node.hold = false;
+    let cancel = node.held.pop_back().unwrap();
+    node.release_all();
+    node.held.push_back(cancel);
+    node.release_all();
+    assert_eq!(
+        client.shown(&mut node),
+        "1 BasicCancel { consumer_tag: \"t\", no_wait: true }\n1 BasicCancelOk { consumer_tag: \"t\" }"
+    );
+}

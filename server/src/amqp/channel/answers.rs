@@ -55,6 +55,10 @@ pub enum After {
     Cancelled {
         /// The consumer.
         keeper: u32,
+        /// Its tag.
+        tag: Vec<u8>,
+        /// The queue's name.
+        queue: Vec<u8>,
     },
     /// The same, when the queue has gone with its last consumer.
     Abandoned {
@@ -127,15 +131,16 @@ impl Channel {
                 }
                 self.hungry = true;
             }
-            (After::Cancelled { keeper: index }, Done::Cancelled(left)) => {
-                let Some(keeper) = self.keeper(index) else { return Ok(()) };
-                if keeper.life != Life::Gone {
-                    keeper.life = Life::Cancelled;
+            (After::Cancelled { keeper: index, tag, queue }, Done::Cancelled(left)) => {
+                // It may have gone with its queue meanwhile.
+                if let Some(keeper) = self.keeper(index) {
+                    if keeper.life != Life::Gone {
+                        keeper.life = Life::Cancelled;
+                    }
+                    self.consumers.remove(&tag);
+                    self.give_back_held(index, desk);
+                    self.drop_keeper_if_over(index, desk);
                 }
-                let (queue, tag) = (keeper.queue_name.clone(), keeper.tag.clone().unwrap_or_default());
-                self.consumers.remove(&tag);
-                self.give_back_held(index, desk);
-                self.drop_keeper_if_over(index, desk);
                 if left == 0
                     && let Some(operation) = desk.deletion_if_abandoned(&link.vhost, &queue)
                 {

@@ -154,8 +154,9 @@ impl Channel {
         let Some(keeper) = self.keeper(index) else { return Ok(()) };
         let (queue, shard, consumer) = (keeper.queue_name.clone(), keeper.shard, keeper.id);
         let request = Some(Request::CancelConsumer { consumer, release: false });
-        let operation = Operation::Ask { queue, shard, request };
-        self.begin(operation, After::Cancelled { keeper: index }, method.no_wait, (60, 30), link, desk)
+        let operation = Operation::Ask { queue: queue.clone(), shard, request };
+        let after = After::Cancelled { keeper: index, tag: tag.to_vec(), queue };
+        self.begin(operation, after, method.no_wait, (60, 30), link, desk)
     }
 
     /// Deliveries for a consumer that has gone, which nobody has seen.

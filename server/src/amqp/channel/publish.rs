@@ -18,10 +18,14 @@ use crate::amqp::reply_to;
 use crate::amqp::routing::bindings::ExchangeKind;
 use crate::amqp::state::Desk;
 use crate::amqp::topology::users::Access;
-use crate::limits::AMQP_MESSAGE_BYTES_MAX;
+use crate::limits::{AMQP_MESSAGE_BYTES_MAX, AMQP_SMALL_PIECES_MAX};
 
 /// What a message under way takes beside its own bytes, roughly.
 const MESSAGE_EXTRA_BYTES: usize = 256;
+/// What a piece of one takes beside its own bytes, roughly.
+const PIECE_EXTRA_BYTES: usize = 96;
+/// A smaller piece is more trouble than it has bytes.
+const SMALL_PIECE_BYTES: usize = 512;
 
 /// A message that is arriving.
 #[derive(Debug)]
@@ -33,21 +37,39 @@ pub struct Content {
     body: Vec<Slice>,
     /// Bytes of the body that have not come.
     left: u64,
+    /// How many of the last pieces are small.
+    small: usize,
+    /// How many of the first pieces keep no more memory than their own.
+    loose: usize,
 }
 
 impl Content {
     /// Bytes of memory that hold it.
     fn held_bytes(&self) -> usize {
         let pieces = self.method.iter().chain(&self.header).chain(&self.body);
-        pieces.map(|piece| piece.len()).sum()
+        pieces.map(|piece| piece.len() + PIECE_EXTRA_BYTES).sum()
     }
 
     /// Has it keep no more memory than a few times its own bytes: the rest of it may be long in coming.
     fn loosen(&mut self) {
-        for piece in self.method.iter_mut().chain(&mut self.header).chain(&mut self.body) {
+        let body = self.body.iter_mut().skip(self.loose);
+        for piece in self.method.iter_mut().chain(&mut self.header).chain(body) {
             if piece.pinned() > 4 * piece.len() {
                 *piece = Slice::from(piece.to_vec());
             }
+        }
+        self.loose = self.body.len();
+    }
+
+    /// Adds a piece of the body. Many small ones become one.
+    fn push(&mut self, piece: Slice) {
+        self.small = if piece.len() < SMALL_PIECE_BYTES { self.small + 1 } else { 0 };
+        self.body.push(piece);
+        if self.small == AMQP_SMALL_PIECES_MAX {
+            let first = self.body.len() - self.small;
+            let whole: Vec<u8> = self.body.drain(first..).flat_map(|piece| piece.to_vec()).collect();
+            self.body.push(Slice::from(whole));
+            (self.small, self.loose) = (0, self.loose.min(first));
         }
     }
 }
@@ -78,7 +100,7 @@ impl Channel {
             return Err(Failure::not_implemented("immediate=true"));
         }
         let body = std::mem::take(&mut self.spare_body);
-        self.content = Some(Content { method: None, header: None, body, left: 0 });
+        self.content = Some(Content { method: None, header: None, body, left: 0, small: 0, loose: 0 });
         Ok(())
     }
 
@@ -123,7 +145,7 @@ impl Channel {
         };
         content.left = left;
         if !payload.is_empty() {
-            content.body.push(payload);
+            content.push(payload);
         }
         self.complete(link, desk)
     }

@@ -339,6 +339,7 @@ impl Connection {
             });
             if let Some((number, failure, method)) = failed {
                 self.fail(number, &failure, method, desk);
+                continue;
             }
             self.waiting =
                 self.waiting.filter(|number| self.channels.get(number).is_some_and(Channel::is_waiting));
