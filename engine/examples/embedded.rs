@@ -70,7 +70,7 @@ impl Engine {
             Host { requests, replies }
         };
         let config = Config { shards: 1, journal_bytes: 32 << 20, ..Config::default() };
-        let node = start(NodeOptions { config, data: data.to_owned(), listen: None }, make_app)?;
+        let node = start(NodeOptions { config, data: data.to_owned(), listen: Vec::new() }, make_app)?;
         Ok(Engine { node, requests, replies })
     }
 

@@ -5,6 +5,7 @@
 //! of the three is forgotten.
 
 pub mod alloc;
+pub mod amqp_frame;
 pub mod canary;
 pub mod checkpoint;
 pub mod index;
@@ -44,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "segment_recovery", run: segment_recovery::run },
     Target { name: "kafka_frame", run: kafka_frame::run },
     Target { name: "kafka_request", run: kafka_request::run },
+    Target { name: "amqp_frame", run: amqp_frame::run },
 ];
 
 /// Overwrites bytes at a position, as far as there are any: how a body repairs a checksum or a length that chance would

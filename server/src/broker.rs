@@ -9,6 +9,8 @@ use millstream_engine::reactor::app::{App, AppEvent, Outbox};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::ShardId;
 
+use crate::amqp::shard::Seat;
+use crate::amqp::{self, Amqp, Told};
 use crate::config::ServerConfig;
 use crate::coordinator::Message;
 use crate::coordinator::shard::{Coordinator, Desk};
@@ -20,11 +22,15 @@ use crate::net::{Connection, Shared};
 /// How often within the time that a connection may be idle it is looked at.
 const IDLE_CHECKS: u64 = 4;
 
-/// Serves Kafka's protocol on one shard.
+/// The listener, among those of the node, that RabbitMQ's clients come by.
+const AMQP_LISTENER: u16 = 1;
+
+/// Serves Kafka's protocol and RabbitMQ's on one shard.
 #[derive(Debug)]
 pub struct Broker {
     config: Arc<ServerConfig>,
     connections: BTreeMap<ConnId, Connection>,
+    amqp: Amqp,
     pending: Pending,
     metrics: Meter<BrokerMetrics>,
     coordinator: Coordinator,
@@ -40,6 +46,7 @@ impl Broker {
             coordinator: Coordinator::new(&config.groups),
             config,
             connections: BTreeMap::new(),
+            amqp: Amqp::default(),
             pending: Pending::default(),
             metrics: Meter::default(),
             partial_bytes: 0,
@@ -64,12 +71,18 @@ impl Broker {
 
     /// Bytes of memory that hold requests which have arrived in part.
     pub fn partial_bytes(&self) -> usize {
-        self.partial_bytes
+        self.partial_bytes + self.amqp.partial_bytes()
     }
 
     /// Connections that are not over.
     pub fn connections(&self) -> usize {
-        self.connections.len()
+        self.connections.len() + self.amqp.connections()
+    }
+
+    /// Lets something happen on AMQP's side.
+    fn with_amqp(&mut self, out: &mut Outbox, work: impl FnOnce(&mut Amqp, &mut Seat<'_>)) {
+        let mut seat = Seat { config: &self.config, metrics: &self.metrics, out, pending: &mut self.pending };
+        work(&mut self.amqp, &mut seat);
     }
 
     /// Works on a connection, if there still is such a one.
@@ -90,20 +103,20 @@ impl Broker {
         }
     }
 
-    fn accept(&mut self, connection: Connection, conn: ConnId, out: &mut Outbox) {
+    /// Whether there is room for one more connection. If not, it is closed.
+    fn admits(&mut self, conn: ConnId, out: &mut Outbox) -> bool {
         if self.stopping {
             out.close(conn);
-            return;
+            return false;
         }
-        if self.connections.len() >= CONNECTIONS_PER_SHARD_MAX {
+        if self.connections() >= CONNECTIONS_PER_SHARD_MAX {
             self.metrics.turned_away.add(1);
             tracing::warn!("a connection was closed: this shard serves {CONNECTIONS_PER_SHARD_MAX} already");
             out.close(conn);
-            return;
+            return false;
         }
-        self.connections.insert(conn, connection);
         self.metrics.accepted.add(1);
-        self.metrics.connections.set(self.connections.len() as u64);
+        true
     }
 
     /// Closes the connections that have been idle for too long, and comes back in a quarter of that time.
@@ -132,7 +145,8 @@ impl Broker {
             Some(origin @ (Origin::Request { conn, .. } | Origin::SendQueue(conn) | Origin::Timer(conn))) => {
                 self.with(conn, out, |connection, shared| work(origin, connection, shared));
             }
-            Some(Origin::IdleCheck | Origin::Offsets { .. } | Origin::GroupTimer) | None => {}
+            Some(Origin::IdleCheck | Origin::Offsets { .. } | Origin::GroupTimer | Origin::Amqp(_))
+            | None => {}
         }
     }
 }
@@ -168,20 +182,46 @@ impl App for Broker {
             AppEvent::Started => {
                 self.check_idle(out);
                 self.coordinate(out, Coordinator::metadata_changed);
+                self.with_amqp(out, Amqp::started);
             }
-            AppEvent::MetadataChanged => self.coordinate(out, Coordinator::metadata_changed),
+            AppEvent::MetadataChanged => {
+                self.coordinate(out, Coordinator::metadata_changed);
+                self.with_amqp(out, Amqp::metadata_changed);
+            }
             AppEvent::Told { from, message } => {
-                let message = message.downcast().expect("hosts tell each other of groups only");
+                let message = match message.downcast::<Told>() {
+                    Ok(told) => return self.with_amqp(out, |amqp, seat| amqp.told(&told, seat)),
+                    Err(message) => message,
+                };
+                let message = message.downcast().expect("hosts tell each other of AMQP and of groups");
                 self.told(from, *message, out);
             }
-            AppEvent::Accepted { conn, peer, local } => {
-                self.accept(Connection::new(conn, peer, local, &self.config, out.now()), conn, out);
+            AppEvent::Accepted { conn, peer, local, listener } => {
+                if !self.admits(conn, out) {
+                    return;
+                }
+                if listener == AMQP_LISTENER {
+                    self.with_amqp(out, |amqp, seat| amqp.accept(conn, peer, seat));
+                } else {
+                    let connection = Connection::new(conn, peer, local, &self.config, out.now());
+                    self.connections.insert(conn, connection);
+                }
+                self.metrics.connections.set(self.connections() as u64);
             }
             AppEvent::Received(conn, bytes) => {
                 self.metrics.received.add(bytes.len() as u64);
+                if self.amqp.serves(conn) {
+                    return self.with_amqp(out, |amqp, seat| amqp.received(conn, bytes, seat));
+                }
                 self.with(conn, out, |connection, shared| connection.received(bytes, shared));
             }
+            AppEvent::SendDone(conn) if self.amqp.serves(conn) => {
+                self.with_amqp(out, |amqp, seat| amqp.with(conn, seat, |connection, _| connection.sent()));
+            }
             AppEvent::SendDone(conn) => self.with(conn, out, Connection::sent),
+            AppEvent::Slow(conn) if self.amqp.serves(conn) => {
+                self.with_amqp(out, |amqp, seat| amqp.with(conn, seat, |connection, _| connection.slow()));
+            }
             AppEvent::Slow(conn) => self.with(conn, out, |connection, _| connection.slow()),
             AppEvent::Stuck(conn) => self.with(conn, out, |connection, shared| {
                 let reason = "it does not take its answers, and others need the memory that they are in";
@@ -189,21 +229,31 @@ impl App for Broker {
             }),
             AppEvent::Closed(conn, reason) => {
                 tracing::debug!(?conn, ?reason, "connection over");
-                self.with(conn, out, Connection::closed);
-                self.connections.remove(&conn);
-                self.metrics.connections.set(self.connections.len() as u64);
+                if self.amqp.serves(conn) {
+                    self.with_amqp(out, |amqp, seat| amqp.closed(conn, seat));
+                } else {
+                    self.with(conn, out, Connection::closed);
+                    self.connections.remove(&conn);
+                }
+                self.metrics.connections.set(self.connections() as u64);
             }
             AppEvent::Timer(token) => {
                 let origin = self.pending.take(token);
                 match origin {
                     Some(Origin::IdleCheck) => self.check_idle(out),
                     Some(Origin::GroupTimer) => self.coordinate(out, Coordinator::timer),
+                    Some(Origin::Amqp(amqp::Origin::Timer(conn))) => {
+                        self.with_amqp(out, |amqp, seat| amqp.timer(conn, seat));
+                    }
                     _ => {}
                 }
                 self.with_origin(origin, out, |_, connection, shared| connection.timer(shared));
             }
             AppEvent::Reply(token, reply) => {
                 let origin = self.pending.take(token);
+                if let Some(Origin::Amqp(origin)) = origin {
+                    return self.with_amqp(out, |amqp, seat| amqp.replied(origin, reply, seat));
+                }
                 if let Some(Origin::Offsets { life, index, errand }) = origin {
                     return self.coordinate(out, |coordinator, desk| {
                         coordinator.replied(life, index, errand, reply, desk);
@@ -224,15 +274,22 @@ impl App for Broker {
                     _ => panic!("{origin:?} was answered by a helper"),
                 });
             }
-            AppEvent::Delivered(_)
-            | AppEvent::ConsumerCancelled { .. }
-            | AppEvent::DeadLettered(_)
-            | AppEvent::QueueExpired(_) => {
-                unreachable!("nothing here consumes from queues yet, nor makes any")
+            AppEvent::Delivered(deliveries) => {
+                self.with_amqp(out, |amqp, seat| amqp.delivered(deliveries, seat));
+            }
+            AppEvent::ConsumerCancelled { consumer, reason, .. } => {
+                self.with_amqp(out, |amqp, seat| amqp.cancelled(consumer, reason, seat));
+            }
+            AppEvent::DeadLettered(dead) => {
+                self.with_amqp(out, |amqp, seat| amqp.dead_lettered(&dead, seat));
+            }
+            AppEvent::QueueExpired(queue) => {
+                self.with_amqp(out, |amqp, seat| amqp.queue_expired(queue, seat));
             }
             AppEvent::Stopping => {
                 self.stopping = true;
                 self.with_all(out, Connection::stop);
+                self.with_amqp(out, Amqp::stop);
             }
         }
     }

@@ -81,6 +81,9 @@ pub struct Serve {
     /// Where Kafka clients are listened for; port 0 picks a free one [default: 127.0.0.1:9092]
     #[arg(long, value_name = "ADDR")]
     kafka: Option<SocketAddr>,
+    /// Where RabbitMQ clients are listened for; port 0 picks a free one [default: 127.0.0.1:5672]
+    #[arg(long, value_name = "ADDR")]
+    amqp: Option<SocketAddr>,
     /// Where health and metrics are answered over HTTP; port 0 picks a free one [default: 127.0.0.1:15672]
     #[arg(long, value_name = "ADDR")]
     http: Option<SocketAddr>,
@@ -109,6 +112,7 @@ impl Serve {
         config.data_dir = self.data.unwrap_or(config.data_dir);
         config.shards = self.shards.or(config.shards);
         config.kafka_listen = self.kafka.unwrap_or(config.kafka_listen);
+        config.amqp_listen = self.amqp.unwrap_or(config.amqp_listen);
         config.http_listen = self.http.unwrap_or(config.http_listen);
         config.kafka_advertise = self.advertise.or(config.kafka_advertise);
         Ok(config)
@@ -131,6 +135,7 @@ mod tests {
     fn no_arguments_serve_with_defaults() {
         let config = config(&[]).unwrap();
         assert_eq!(config.kafka_listen.to_string(), "127.0.0.1:9092");
+        assert_eq!(config.amqp_listen.to_string(), "127.0.0.1:5672");
         assert_eq!(config.http_listen.to_string(), "127.0.0.1:15672");
         assert_eq!((config.data_dir.as_str(), config.shards), ("./millstream-data", None));
     }
@@ -145,6 +150,8 @@ mod tests {
                 "3",
                 "--kafka",
                 "[::]:0",
+                "--amqp",
+                "[::1]:3",
                 "--http",
                 "[::1]:2",
                 "--advertise",
@@ -153,6 +160,7 @@ mod tests {
             let config = config(&[command, &flags].concat()).unwrap();
             assert_eq!((config.data_dir.as_str(), config.shards), ("d", Some(3)));
             assert_eq!(config.kafka_listen.to_string(), "[::]:0");
+            assert_eq!(config.amqp_listen.to_string(), "[::1]:3");
             assert_eq!(config.http_listen.to_string(), "[::1]:2");
             assert_eq!(config.kafka_advertise.unwrap().to_string(), "h:1");
         }

@@ -20,6 +20,8 @@ pub struct ServerConfig {
     pub shards: Option<u16>,
     /// Where Kafka clients are listened for. Port 0 picks a free one.
     pub kafka_listen: SocketAddr,
+    /// Where RabbitMQ clients are listened for. Port 0 picks a free one.
+    pub amqp_listen: SocketAddr,
     /// Where health and metrics are answered over HTTP. Port 0 picks a free one.
     pub http_listen: SocketAddr,
     /// What clients are told to connect to; `None` means the address at which they reached us.
@@ -36,6 +38,8 @@ pub struct ServerConfig {
     pub idle_ms_max: u64,
     /// Consumer groups.
     pub groups: GroupConfig,
+    /// RabbitMQ's clients.
+    pub amqp: AmqpConfig,
     /// What is logged: a level, or a filter as `tracing` has them.
     pub log_level: String,
     /// The engine's part. Its `shards` is set when the node starts.
@@ -48,6 +52,7 @@ impl Default for ServerConfig {
             data_dir: "./millstream-data".to_owned(),
             shards: None,
             kafka_listen: SocketAddr::from(([127, 0, 0, 1], 9092)),
+            amqp_listen: SocketAddr::from(([127, 0, 0, 1], 5672)),
             http_listen: SocketAddr::from(([127, 0, 0, 1], 15672)),
             kafka_advertise: None,
             auto_create_topics: true,
@@ -56,6 +61,7 @@ impl Default for ServerConfig {
             partial_bytes_max: 512 << 20,
             idle_ms_max: 600_000,
             groups: GroupConfig::default(),
+            amqp: AmqpConfig::default(),
             log_level: "info".to_owned(),
             engine: Config { journal_bytes: 0, ..Config::default() },
         }
@@ -91,6 +97,30 @@ impl Default for GroupConfig {
             offsets_partitions: 50,
             offsets_retention_minutes: 7 * 24 * 60,
             offsets_retention_check_ms: 600_000,
+        }
+    }
+}
+
+/// What RabbitMQ's clients are told.
+#[derive(Clone, Debug)]
+pub struct AmqpConfig {
+    /// How long either side may be silent, in seconds, if the client has no wish of its own.
+    pub heartbeat_s: u16,
+    /// What the broker calls itself; some clients do this or that for some names.
+    pub product: String,
+    /// Which version it says that it is.
+    pub version: String,
+    /// Whether the user `guest` may come from this machine only.
+    pub guest_is_local: bool,
+}
+
+impl Default for AmqpConfig {
+    fn default() -> AmqpConfig {
+        AmqpConfig {
+            heartbeat_s: 60,
+            product: "Millstream".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            guest_is_local: true,
         }
     }
 }
@@ -213,6 +243,12 @@ pub static KEYS: &[Key] = &[
         about: "Where Kafka clients are listened for; port 0 picks a free one. `--kafka` comes first.",
         get: |config| quoted(&config.kafka_listen.to_string()),
         set: |config, value| address(value, "127.0.0.1:9092").map(|listen| config.kafka_listen = listen),
+    },
+    Key {
+        name: "amqp.listen",
+        about: "Where RabbitMQ clients are listened for; port 0 picks a free one. `--amqp` comes first.",
+        get: |config| quoted(&config.amqp_listen.to_string()),
+        set: |config, value| address(value, "127.0.0.1:5672").map(|listen| config.amqp_listen = listen),
     },
     Key {
         name: "http.listen",
@@ -420,6 +456,32 @@ pub static KEYS: &[Key] = &[
         set: |config, value| {
             integer(value, 1, i64::MAX).map(|ms| config.groups.offsets_retention_check_ms = ms as u64)
         },
+    },
+    Key {
+        name: "amqp.heartbeat",
+        about: "How long either side of an AMQP connection may be silent, in seconds, if its client has no wish of its own; 0: for ever.",
+        get: |config| config.amqp.heartbeat_s.to_string(),
+        set: |config, value| {
+            integer(value, 0, i64::from(u16::MAX)).map(|seconds| config.amqp.heartbeat_s = seconds as u16)
+        },
+    },
+    Key {
+        name: "amqp.product",
+        about: "What AMQP clients are told that the broker is called. Some of them do this or that if it is `RabbitMQ`.",
+        get: |config| quoted(&config.amqp.product),
+        set: |config, value| text(value).map(|product| product.clone_into(&mut config.amqp.product)),
+    },
+    Key {
+        name: "amqp.version",
+        about: "Which version of that.",
+        get: |config| quoted(&config.amqp.version),
+        set: |config, value| text(value).map(|version| version.clone_into(&mut config.amqp.version)),
+    },
+    Key {
+        name: "amqp.guest.local",
+        about: "Whether the user `guest` may log in from this machine only.",
+        get: |config| config.amqp.guest_is_local.to_string(),
+        set: |config, value| boolean(value).map(|local| config.amqp.guest_is_local = local),
     },
     Key {
         name: "journal.bytes",

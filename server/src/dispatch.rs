@@ -14,6 +14,7 @@ use millstream_engine::shard::request::{Range, Request, Target, WatchId};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::{Durability, LeaderEpoch, Offset, PartitionId, ShardId};
 
+use crate::amqp;
 use crate::coordinator::shard::Errand;
 use crate::coordinator::{Message, Question, topic};
 
@@ -48,6 +49,8 @@ pub enum Origin {
         /// For what.
         errand: Errand,
     },
+    /// Something of AMQP.
+    Amqp(amqp::Origin),
     /// The coordinator's timer.
     GroupTimer,
 }
@@ -325,6 +328,19 @@ pub fn load(out: &mut Outbox, pending: &mut Pending, conn: ConnId, range: Range)
     let token = pending.insert(Origin::SendQueue(conn));
     out.engine(token, shard, Request::Load(range), Some(conn));
     Ok(())
+}
+
+/// Asks a shard, on behalf of a connection if there is one.
+pub fn ask(
+    out: &mut Outbox,
+    pending: &mut Pending,
+    origin: Origin,
+    shard: ShardId,
+    request: Request,
+    source: Option<ConnId>,
+) {
+    let token = pending.insert(origin);
+    out.engine(token, shard, request, source);
 }
 
 /// Asks a shard for the host itself.

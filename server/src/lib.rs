@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod amqp;
+pub mod auth;
 pub mod broker;
 pub mod cli;
 pub mod config;

@@ -100,6 +100,57 @@ pub const OFFSETS_LOADS_IN_FLIGHT: usize = 8;
 /// Groups whose offsets' age is looked at in one step.
 pub const GROUPS_EXPIRED_AT_ONCE: usize = 100;
 
+/// Tables and arrays within each other in a field table.
+pub const AMQP_TABLE_DEPTH_MAX: usize = 64;
+/// What a partly arrived frame gets reserved at first; more as its bytes come in.
+pub const AMQP_PARTIAL_RESERVE_BYTES: usize = 4 << 10;
+/// Routes that a shard remembers until something changes.
+pub const AMQP_ROUTES_CACHED: usize = 4096;
+/// The largest weight of a binding at a hashing exchange.
+pub const AMQP_HASH_WEIGHT_MAX: u64 = 10_000;
+/// A body up to this size is copied beside its header; a larger one is passed on where it lies.
+pub const AMQP_BODY_COPIED_BYTES_MAX: usize = 4 << 10;
+/// Bytes that wait to be sent on a connection before its consumers are granted no more.
+pub const AMQP_SEND_BYTES_WAITING_MAX: usize = 1 << 20;
+/// Messages that may be on their way to a consumer without a prefetch.
+pub const AMQP_WINDOW_MESSAGES: u32 = 2_048;
+/// Bytes that may be on their way to a consumer, and one message more.
+pub const AMQP_WINDOW_BYTES: u32 = 512 << 10;
+/// A message's body: RabbitMQ's default.
+pub const AMQP_MESSAGE_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of the messages of one transaction,
+pub const AMQP_TRANSACTION_BYTES_MAX: usize = 64 << 20;
+/// and how many there may be.
+pub const AMQP_TRANSACTION_PARTS_MAX: usize = 100_000;
+/// Consumers of one channel.
+pub const AMQP_CONSUMERS_PER_CHANNEL_MAX: usize = 10_000;
+/// The largest frame of a connection: what is offered,
+pub const AMQP_FRAME_BYTES_MAX: usize = 128 << 10;
+/// the least that a client may want,
+pub const AMQP_FRAME_BYTES_MIN: usize = 4096;
+/// and what may come before that is settled: a token as password needs some room.
+pub const AMQP_FRAME_BYTES_BEFORE_TUNE: usize = 8192;
+/// Channels of one connection.
+pub const AMQP_CHANNELS_PER_CONNECTION_MAX: u16 = 2047;
+/// How long a connection may take to open, in ms.
+pub const AMQP_HANDSHAKE_MS: u64 = 10_000;
+/// How long the answer to a close is waited for, in ms.
+pub const AMQP_CLOSE_WAIT_MS: u64 = 5_000;
+/// Bytes of messages that a connection has on their way to queues. Past this, reading is off.
+pub const AMQP_PUBLISHING_BYTES_MAX: usize = 8 << 20;
+/// Bytes that wait to be sent on a connection. Past this, reading is off.
+pub const AMQP_SEND_BYTES_MAX: usize = 8 << 20;
+/// Bytes that may arrive on a connection while it waits for an operation. Past this, reading is off.
+pub const AMQP_STALLED_BYTES_MAX: usize = 128 << 10;
+/// The same when the node stops, which is not to take long.
+pub const AMQP_STOP_WAIT_MS: u64 = 1_000;
+/// Small pieces of a body, one behind the other, before they become one.
+pub const AMQP_SMALL_PIECES_MAX: usize = 1024;
+/// How often an operation looks anew because others have changed what it relies on.
+pub const AMQP_OPERATION_TRIES_MAX: u32 = 16;
+/// A binding's arguments: they are a part of its name.
+pub const AMQP_BINDING_ARGUMENTS_BYTES_MAX: usize = 3 << 10;
+
 const _: () = assert!(
     OFFSETS_PER_GROUP_MAX * (GROUP_NAME_BYTES_MAX + millstream_engine::limits::TOPIC_NAME_BYTES_MAX + 64)
         < millstream_engine::limits::BATCH_BYTES_MAX,

@@ -30,7 +30,7 @@ pub fn serve(mut config: ServerConfig) -> Result<(), Fatal> {
     let options = NodeOptions {
         config: config.engine.clone(),
         data: config.data_dir.clone().into(),
-        listen: Some(config.kafka_listen),
+        listen: vec![config.kafka_listen, config.amqp_listen],
     };
     let config = Arc::new(config);
     // First of all, so that whoever asks is told that the node starts.
@@ -83,8 +83,8 @@ fn announce(node: &Node, http: SocketAddr) {
         let (logs, journal_bytes) = (report.logs, report.journal_bytes);
         tracing::info!(shard = shard.0, logs, journal_bytes, last_lsn = report.last_lsn.0, "recovered");
     }
-    let address = node.address().expect("a node that was asked to listen does");
-    for (listener, address) in [("kafka.listen", address), ("http.listen", http)] {
+    let [kafka, amqp] = *node.addresses() else { panic!("a node listens where it was asked to") };
+    for (listener, address) in [("kafka.listen", kafka), ("amqp.listen", amqp), ("http.listen", http)] {
         if !address.ip().to_canonical().is_loopback() {
             tracing::warn!(
                 %address,
@@ -95,5 +95,5 @@ fn announce(node: &Node, http: SocketAddr) {
     }
     let mut stdout = std::io::stdout().lock();
     // Nobody may be listening to stdout, which is no reason not to serve.
-    let _ = writeln!(stdout, "ready kafka={address} http={http}").and_then(|()| stdout.flush());
+    let _ = writeln!(stdout, "ready kafka={kafka} amqp={amqp} http={http}").and_then(|()| stdout.flush());
 }

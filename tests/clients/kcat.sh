@@ -33,7 +33,7 @@ fail() {
 # Starts the broker; sets `broker`, its process, and `address`.
 start() {
     : >"$dir/stdout"
-    "$binary" --data "$dir/data" --kafka 127.0.0.1:0 --http 127.0.0.1:0 >"$dir/stdout" 2>"$dir/stderr" &
+    "$binary" --data "$dir/data" --kafka 127.0.0.1:0 --amqp 127.0.0.1:0 --http 127.0.0.1:0 >"$dir/stdout" 2>"$dir/stderr" &
     broker=$!
     for _ in $(seq 300); do
         address=$(sed -n 's/^ready kafka=\([^ ]*\).*/\1/p' "$dir/stdout")

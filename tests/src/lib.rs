@@ -1,5 +1,6 @@
 //! Simulation, crash, conformance, golden files and tidiness. What several tests share lives here.
 
+pub mod amqp;
 pub mod crash;
 pub mod golden_data;
 pub mod image;

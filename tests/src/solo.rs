@@ -166,11 +166,11 @@ impl Solo {
 
     /// A client that has connected, and what the host knows it by.
     pub fn connect(&mut self) -> (ConnId, SimPeer) {
-        if self.reactor.listening().is_none() {
+        if self.reactor.listening(0).is_none() {
             self.reactor.listen(SocketAddr::from(([127, 0, 0, 1], 0)));
         }
         let address = loop {
-            match self.reactor.listening() {
+            match self.reactor.listening(0) {
                 Some(outcome) => break *outcome.as_ref().expect("every port is free"),
                 None => drop(self.reactor.turn(true)),
             }

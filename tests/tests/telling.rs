@@ -186,8 +186,8 @@ fn a_connection_whose_messages_wait_for_room_is_not_read_meanwhile() {
     let at_first = usize::from(SHARDS * SHARDS) * BURST as usize;
     node.run_until(|node| node.told() == at_first);
     node.reactors[0].listen(SocketAddr::from(([127, 0, 0, 1], 0)));
-    node.run_until(|node| node.reactors[0].listening().is_some());
-    let address = *node.reactors[0].listening().expect("it listens").as_ref().expect("every port is free");
+    node.run_until(|node| node.reactors[0].listening(0).is_some());
+    let address = *node.reactors[0].listening(0).expect("it listens").as_ref().expect("every port is free");
     let peer = world.connect(address);
     peer.send(b"a");
     node.run_until(|node| node.received().len() == 1);

@@ -29,14 +29,14 @@ impl Node {
     /// Starts a node on `dir`, which may hold an earlier node's data. The harness's threads are not pinned when they
     /// call this, so that the shards see all processors.
     pub fn start(spec: Spec, dir: &Path, make_app: MakeApp) -> Result<Node, Problem> {
-        let listen = spec.listen.then(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let listen = spec.listen.then(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).into_iter().collect();
         let options = NodeOptions { config: spec.config, data: dir.to_owned(), listen };
         Ok(Node(node::start(options, make_app)?))
     }
 
     /// Where it listens; `None` if it was not asked to.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.0.address()
+        self.0.addresses().first().copied()
     }
 
     /// Stops in good order.

@@ -32,6 +32,7 @@ impl Broker {
             data_dir: self.dir.to_str().ok_or("the data directory has no name in UTF-8")?.to_owned(),
             shards: Some(1),
             kafka_listen: any,
+            amqp_listen: any,
             http_listen: any,
             groups: GroupConfig { initial_delay_ms: 0, ..GroupConfig::default() },
             engine: Config::default(),

@@ -42,6 +42,8 @@ pub enum AppEvent {
         peer: SocketAddr,
         /// The address they dialled.
         local: SocketAddr,
+        /// Which of the addresses that the node listens at, in the order in which they were given.
+        listener: u16,
     },
     /// Bytes came in, in order.
     Received(ConnId, Slice),

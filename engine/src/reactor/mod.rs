@@ -51,8 +51,8 @@ pub enum Ask {
     ConsumerCancelled(ConsumerId, QueueId, CancelReason),
     /// What one host has to say to another.
     Tell(Box<dyn Any + Send>),
-    /// Take this connection.
-    Adopt(Socket),
+    /// Take this connection, which the listener of this number has accepted.
+    Adopt(Socket, u16),
     /// Apply this metadata.
     Apply(Arc<Metadata>),
     /// Nothing is left of topics that were deleted up to this epoch.
@@ -149,7 +149,7 @@ pub struct Reactor<I: Io, A: App> {
     renamed: bool,
     /// The next rename waits for a removal.
     rename_waits: bool,
-    listening: Option<Result<SocketAddr, IoError>>,
+    listening: Vec<Option<Result<SocketAddr, IoError>>>,
     /// When there last was something to do.
     last_busy: Nanos,
     /// Since when it has been stopping.
@@ -191,7 +191,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             applying: None,
             renamed: true,
             rename_waits: false,
-            listening: None,
+            listening: Vec::new(),
             last_busy: Nanos::ZERO,
             stopping: None,
             counted_as_settled: false,
@@ -232,14 +232,17 @@ impl<I: Io, A: App> Reactor<I, A> {
         self.stopping.is_some()
     }
 
-    /// Listens for connections, and shares them out among the shards.
-    pub fn listen(&mut self, address: SocketAddr) {
-        self.io.listen(Token::new(tokens::LISTEN, 0), address);
+    /// Listens for connections at one more address, and shares them out among the shards. Gives the address's number.
+    pub fn listen(&mut self, address: SocketAddr) -> u16 {
+        let listener = self.listening.len() as u16;
+        self.listening.push(None);
+        self.io.listen(Token::new(tokens::LISTEN, u64::from(listener)), address);
+        listener
     }
 
-    /// Where it listens, once that is known.
-    pub fn listening(&self) -> Option<&Result<SocketAddr, IoError>> {
-        self.listening.as_ref()
+    /// Where it listens under this number, once that is known.
+    pub fn listening(&self, listener: u16) -> Option<&Result<SocketAddr, IoError>> {
+        self.listening.get(usize::from(listener))?.as_ref()
     }
 
     /// One turn: takes what has happened, lets everybody step, submits what came of it. May block if nothing is to be
@@ -263,7 +266,9 @@ impl<I: Io, A: App> Reactor<I, A> {
         if self.shared.stop.load(Ordering::SeqCst) && self.stopping.is_none() {
             self.stopping = Some(self.outbox.now);
             if self.shard.id() == CONTROLLER {
-                self.io.unlisten(Token::new(tokens::LISTEN, 0));
+                for listener in 0..self.listening.len() {
+                    self.io.unlisten(Token::new(tokens::LISTEN, listener as u64));
+                }
             }
             self.step(AppEvent::Stopping);
         }
@@ -368,10 +373,13 @@ impl<I: Io, A: App> Reactor<I, A> {
                 self.on_controller(next);
             }
             Event::Disk(token, done) => self.shard.on_done(&mut self.io, token, done),
-            Event::Listening(_, result) => self.listening = Some(result),
-            Event::Accepted(_, socket) => {
+            Event::Listening(token, result) => {
+                let listener = self.listening.get_mut(token.id() as usize);
+                *listener.expect("it was asked to listen") = Some(result);
+            }
+            Event::Accepted(token, socket) => {
                 let shard = self.shared.least_connected();
-                self.send(shard, Ask::Adopt(socket), None);
+                self.send(shard, Ask::Adopt(socket, token.id() as u16), None);
             }
             Event::Received(conn, bytes) => self.step(AppEvent::Received(conn, bytes)),
             Event::Sent(conn) => {
@@ -535,13 +543,13 @@ impl<I: Io, A: App> Reactor<I, A> {
                 self.post.reply(from, Answer::Noted);
                 self.step(AppEvent::Told { from, message });
             }
-            Ask::Adopt(socket) => {
+            Ask::Adopt(socket, listener) => {
                 self.post.reply(from, Answer::Noted);
                 let (peer, local) = (socket.peer, socket.local);
                 let conn = self.io.adopt(socket);
                 self.connections.insert(conn, Connection::default());
                 self.shared.connections[usize::from(self.shard.id().0)].fetch_add(1, Ordering::Relaxed);
-                self.step(AppEvent::Accepted { conn, peer, local });
+                self.step(AppEvent::Accepted { conn, peer, local, listener });
             }
             Ask::Clear(upto) => {
                 self.post.reply(from, Answer::Noted);

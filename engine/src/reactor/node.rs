@@ -41,13 +41,13 @@ pub struct NodeOptions {
     pub config: Config,
     /// The data directory; made if it is not there.
     pub data: PathBuf,
-    /// Where to listen for connections, if at all.
-    pub listen: Option<SocketAddr>,
+    /// Where to listen for connections, if at all: every one tells by which of these it came.
+    pub listen: Vec<SocketAddr>,
 }
 
 /// A running node. Dropping it without [`Node::stop`] is a crash of sorts: nothing acknowledged is lost.
 pub struct Node {
-    address: Option<SocketAddr>,
+    addresses: Vec<SocketAddr>,
     shared: Arc<Shared>,
     bells: Vec<Arc<dyn Bell>>,
     threads: Vec<JoinHandle<Result<(), Fatal>>>,
@@ -63,7 +63,7 @@ pub struct Node {
 /// What a shard's thread tells the thread that started it.
 enum Told {
     Recovered(ShardId, Arc<dyn Bell>, Report, Reader<ShardMetrics>),
-    Listening(SocketAddr),
+    Listening(Vec<SocketAddr>),
     Failed(Fatal),
 }
 
@@ -105,7 +105,7 @@ where
             shared: Arc::clone(&shared),
             tell: tell.clone(),
             serve: Arc::clone(&serve),
-            listen: listen.filter(|_| id == CONTROLLER),
+            listen: if id == CONTROLLER { listen.clone() } else { Vec::new() },
         };
         let make_app = Arc::clone(&make_app);
         let thread = std::thread::Builder::new()
@@ -119,7 +119,7 @@ where
     }
     drop(tell);
     let mut node = Node {
-        address: None,
+        addresses: Vec::new(),
         shared,
         bells: Vec::new(),
         threads,
@@ -131,22 +131,22 @@ where
         boot,
         _lock: lock,
     };
-    node.await_start(&told, listen.is_some())?;
+    node.await_start(&told, listen.len())?;
     Ok(node)
 }
 
 impl Node {
-    fn await_start(&mut self, told: &mpsc::Receiver<Told>, listens: bool) -> Result<(), Fatal> {
+    fn await_start(&mut self, told: &mpsc::Receiver<Told>, listeners: usize) -> Result<(), Fatal> {
         let shards = self.threads.len();
         let mut failed = None;
-        while self.bells.len() < shards || (listens && self.address.is_none()) {
+        while self.bells.len() < shards || self.addresses.len() < listeners {
             match told.recv() {
                 Ok(Told::Recovered(shard, bell, report, metrics)) => {
                     self.bells.push(bell);
                     self.reports.push((shard, report));
                     self.metrics.push((shard, metrics));
                 }
-                Ok(Told::Listening(address)) => self.address = Some(address),
+                Ok(Told::Listening(addresses)) => self.addresses = addresses,
                 Ok(Told::Failed(fatal)) => failed = Some(fatal),
                 Err(_) => break,
             }
@@ -163,9 +163,9 @@ impl Node {
         }
     }
 
-    /// Where it listens.
-    pub fn address(&self) -> Option<SocketAddr> {
-        self.address
+    /// Where it listens, in the order in which that was asked for.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// What the start found out about the machine, for the operator.
@@ -227,7 +227,7 @@ struct Setup {
     shared: Arc<Shared>,
     tell: mpsc::Sender<Told>,
     serve: Arc<std::sync::Barrier>,
-    listen: Option<SocketAddr>,
+    listen: Vec<SocketAddr>,
 }
 
 impl Setup {
@@ -249,24 +249,15 @@ impl Setup {
         let _ = self.tell.send(Told::Recovered(self.id, bell, report, metrics));
         // Nobody serves before everybody can: a request may go to any shard.
         self.serve.wait();
-        if let Some(address) = self.listen {
-            reactor.listen(address);
-        }
-        let mut announced = self.listen.is_none();
+        let listeners: Vec<u16> = self.listen.iter().map(|address| reactor.listen(*address)).collect();
+        let mut announced = listeners.is_empty();
         let mut stopping_since = None;
         loop {
             if reactor.turn(true) == Turn::Stopped {
                 break;
             }
-            if !announced && let Some(result) = reactor.listening() {
+            if !announced && let Some(told) = self.listening(&reactor, &listeners) {
                 announced = true;
-                let told = match result {
-                    Ok(address) => Told::Listening(*address),
-                    Err(error) => Told::Failed(Fatal::Refused(format!(
-                        "listening on {}: {error}",
-                        self.listen.expect("it was asked to listen")
-                    ))),
-                };
                 let _ = self.tell.send(told);
             }
             if reactor.is_stopping() {
@@ -281,6 +272,20 @@ impl Setup {
             return Err(Fatal::Refused(format!("shard {} had failed to flush its journal", self.id.0)));
         }
         Ok(())
+    }
+
+    /// What to tell of the listeners, once all are known.
+    fn listening<A: App>(&self, reactor: &Reactor<Uring, A>, listeners: &[u16]) -> Option<Told> {
+        let mut addresses = Vec::new();
+        for (listener, asked) in listeners.iter().zip(&self.listen) {
+            match reactor.listening(*listener)? {
+                Ok(address) => addresses.push(*address),
+                Err(error) => {
+                    return Some(Told::Failed(Fatal::Refused(format!("listening on {asked}: {error}"))));
+                }
+            }
+        }
+        Some(Told::Listening(addresses))
     }
 
     fn recover<A: App>(

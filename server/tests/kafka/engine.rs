@@ -213,8 +213,9 @@ impl Engine {
                 self.producer_ids += 1;
                 Reply::ProducerId(self.producer_ids - 1)
             }
-            Request::ChangeMetadata(_)
-            | Request::Publish(_)
+            // RabbitMQ's side founds its first vhost when it starts, which is not what is looked at here.
+            Request::ChangeMetadata(_) => return Err(Refusal::Unsupported),
+            Request::Publish(_)
             | Request::Consume(_)
             | Request::Grant(_)
             | Request::CancelConsumer { .. }

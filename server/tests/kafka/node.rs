@@ -86,7 +86,7 @@ impl Node {
         self.sockets.insert(conn, Socket::default());
         let peer = SocketAddr::from(([10, 0, 0, 2], 4000));
         let local = SocketAddr::from(([10, 0, 0, 1], 9092));
-        self.step(AppEvent::Accepted { conn, peer, local });
+        self.step(AppEvent::Accepted { conn, peer, local, listener: 0 });
         conn
     }
 

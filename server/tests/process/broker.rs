@@ -62,14 +62,22 @@ pub fn serve(dir: &TempDir) -> Command {
 /// The command that serves `dir` at these addresses.
 pub fn serve_at(dir: &TempDir, kafka: &str, http: &str) -> Command {
     let mut command = Command::new(BINARY);
-    command.arg("--data").arg(dir.data()).args(["--kafka", kafka, "--http", http]);
+    command.arg("--data").arg(dir.data()).args(["--kafka", kafka, "--amqp", "127.0.0.1:0", "--http", http]);
     command
+}
+
+/// The addresses of a ready line: Kafka's, AMQP's, HTTP's.
+fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr, SocketAddr)> {
+    let (kafka, rest) = line.strip_prefix("ready kafka=")?.split_once(" amqp=")?;
+    let (amqp, http) = rest.split_once(" http=")?;
+    Some((kafka.parse().ok()?, amqp.parse().ok()?, http.parse().ok()?))
 }
 
 /// A broker that serves, killed when it is dropped.
 pub struct Broker {
     child: Child,
     pub address: SocketAddr,
+    pub amqp: SocketAddr,
     pub http: SocketAddr,
 }
 
@@ -99,7 +107,7 @@ impl Broker {
         let child = command.stdout(Stdio::piped()).spawn();
         // Owned from here on, so that it is killed whatever comes.
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut broker = Broker { child: child.unwrap(), address: nowhere, http: nowhere };
+        let mut broker = Broker { child: child.unwrap(), address: nowhere, amqp: nowhere, http: nowhere };
         let stdout = broker.child.stdout.take().unwrap();
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
@@ -108,11 +116,8 @@ impl Broker {
             let _ = sender.send(line);
         });
         let line = lines.recv_timeout(PATIENCE).expect("a line on stdout");
-        let addresses =
-            line.trim_end().strip_prefix("ready kafka=").and_then(|rest| rest.split_once(" http="));
-        let addresses = addresses.and_then(|(kafka, http)| Some((kafka.parse().ok()?, http.parse().ok()?)));
-        (broker.address, broker.http) =
-            addresses.unwrap_or_else(|| panic!("this is not the ready line: {line:?}"));
+        (broker.address, broker.amqp, broker.http) =
+            addresses(line.trim_end()).unwrap_or_else(|| panic!("this is not the ready line: {line:?}"));
         broker
     }
 

@@ -186,7 +186,7 @@ fn a_normal_user_with_8_mib_of_locked_memory_can_run_it() {
         let mut command = Command::new("prlimit");
         command.args(["--memlock=8388608", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
         command.arg(&binary).arg("--data").arg(dir.data()).args(["--shards", "2"]);
-        command.args(["--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+        command.args(["--kafka", "127.0.0.1:0", "--amqp", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
         Broker::start(command.arg("--config").arg(&config).current_dir(env::temp_dir()))
     };
     let mut acknowledged = Vec::new();

@@ -67,10 +67,11 @@ class Millstream(Process):
 
     def start(self):
         """Where clients reach it stays the same over restarts."""
-        self._spawn([*self.command, "--http", "127.0.0.1:0", "--kafka", self.address or "127.0.0.1:0"])
+        self._spawn([*self.command, "--http", "127.0.0.1:0", "--amqp", "127.0.0.1:0", "--kafka", self.address or "127.0.0.1:0"])
         for line in self.process.stdout:
             if line.startswith(b"ready kafka="):
-                self.address = line.decode().split("=", 1)[1].split()[0]
+                addresses = dict(part.split("=", 1) for part in line.decode().split()[1:])
+                self.address, self.amqp = addresses["kafka"], addresses["amqp"]
                 return
         self._failed()
 

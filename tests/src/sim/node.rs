@@ -174,7 +174,20 @@ impl<A: App> SimNode<A> {
         controller.listen(SocketAddr::from(([127, 0, 0, 1], 9092)));
         loop {
             self.step();
-            if let Some(address) = self.reactors[usize::from(CONTROLLER.0)].listening() {
+            if let Some(address) = self.reactors[usize::from(CONTROLLER.0)].listening(0) {
+                return *address.as_ref().expect("every port is free");
+            }
+        }
+    }
+
+    /// Has shard 0 listen at two addresses, and gives the second.
+    pub fn listen_twice(&mut self) -> SocketAddr {
+        self.listen();
+        let controller = &mut self.reactors[usize::from(CONTROLLER.0)];
+        controller.listen(SocketAddr::from(([127, 0, 0, 1], 5672)));
+        loop {
+            self.step();
+            if let Some(address) = self.reactors[usize::from(CONTROLLER.0)].listening(1) {
                 return *address.as_ref().expect("every port is free");
             }
         }

@@ -1,0 +1,167 @@
+//! A consumer of a channel, or what was got from a queue without one: how much it may be given, and how much it keeps.
+
+use millstream_engine::shard::message::{ConsumerId, Credit};
+use millstream_engine::types::{QueueId, Seq, ShardId};
+
+use crate::limits::{AMQP_WINDOW_BYTES, AMQP_WINDOW_MESSAGES};
+
+/// How a keeper stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Life {
+    /// The engine was asked for it.
+    Coming,
+    /// It is given messages, or could be.
+    There,
+    /// Nothing more comes; what it keeps can be settled.
+    Cancelled,
+    /// Its queue has taken back or dropped what it kept.
+    Gone,
+}
+
+/// Who keeps deliveries of one queue.
+#[derive(Debug)]
+pub struct Keeper {
+    /// Its name for the engine.
+    pub id: ConsumerId,
+    /// The queue's name.
+    pub queue_name: Vec<u8>,
+    /// The queue.
+    pub queue: QueueId,
+    /// The queue's shard.
+    pub shard: ShardId,
+    /// The consumer's tag; `None`: it has none, and got what it keeps one by one.
+    pub tag: Option<Vec<u8>>,
+    /// Whether what it is given needs no settling.
+    pub no_ack: bool,
+    /// How many messages it may keep; 0: any number.
+    pub prefetch: u16,
+    /// Whether it is told how often a message has come back.
+    pub is_told_count: bool,
+    /// How it stands.
+    pub life: Life,
+    /// Messages that it keeps, or that wait for the channel to have room.
+    pub kept: u32,
+    /// Messages that the engine may still deliver.
+    credit_messages: u32,
+    /// Bytes; overdrawn by a message that is larger than what was left.
+    credit_bytes: i64,
+    /// Whether its deliveries came in the order of its queue, since it last kept nothing.
+    pub in_order: bool,
+    last: Seq,
+}
+
+impl Keeper {
+    /// A keeper that is given nothing by itself.
+    pub fn new(id: ConsumerId, queue_name: Vec<u8>, queue: QueueId, shard: ShardId) -> Keeper {
+        Keeper {
+            id,
+            queue_name,
+            queue,
+            shard,
+            tag: None,
+            no_ack: false,
+            prefetch: 0,
+            is_told_count: false,
+            life: Life::There,
+            kept: 0,
+            credit_messages: 0,
+            credit_bytes: 0,
+            in_order: true,
+            last: Seq(0),
+        }
+    }
+
+    /// It was given a message; what was got needs no credit.
+    pub fn given(&mut self, seq: Seq, bytes: usize) {
+        if self.tag.is_some() {
+            self.credit_messages = self.credit_messages.saturating_sub(1);
+            self.credit_bytes -= bytes as i64;
+        }
+        if !self.no_ack {
+            self.in_order = self.kept == 0 || self.in_order && self.last < seq;
+            self.last = seq;
+            self.kept += 1;
+        }
+    }
+
+    /// What to grant, if anything: as many messages as it may keep more, and bytes up to its window. `channel_limit` is what its
+    /// channel may keep all in all, or 0.
+    pub fn top_up(&mut self, channel_limit: u16) -> Option<Credit> {
+        if self.tag.is_none() || matches!(self.life, Life::Cancelled | Life::Gone) {
+            return None;
+        }
+        let limit = match (self.prefetch, channel_limit) {
+            (0, 0) => 0,
+            (0, limit) | (limit, 0) => limit,
+            (one, other) => one.min(other),
+        };
+        let messages = if limit == 0 || self.no_ack {
+            // Half of the window is enough to go on with, and granting costs.
+            let missing = AMQP_WINDOW_MESSAGES.saturating_sub(self.credit_messages);
+            if missing >= AMQP_WINDOW_MESSAGES / 2 { missing } else { 0 }
+        } else {
+            u32::from(limit).saturating_sub(self.kept + self.credit_messages)
+        };
+        let missing = i64::from(AMQP_WINDOW_BYTES) - self.credit_bytes;
+        let bytes = if missing >= i64::from(AMQP_WINDOW_BYTES / 2) { missing as u32 } else { 0 };
+        if messages == 0 && bytes == 0 {
+            return None;
+        }
+        self.credit_messages += messages;
+        self.credit_bytes += i64::from(bytes);
+        Some(Credit { messages, bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn consumer(prefetch: u16) -> Keeper {
+        let mut keeper = Keeper::new(ConsumerId(1), Vec::new(), QueueId([0; 16]), ShardId(0));
+        keeper.tag = Some(b"t".to_vec());
+        keeper.prefetch = prefetch;
+        keeper
+    }
+
+    #[test]
+    fn a_prefetch_is_what_is_kept_and_what_may_come() {
+        let mut keeper = consumer(3);
+        assert_eq!(keeper.top_up(0).unwrap().messages, 3);
+        assert_eq!(keeper.top_up(0), None);
+        keeper.given(Seq(1), 10);
+        keeper.given(Seq(2), 10);
+        assert_eq!(keeper.top_up(0), None);
+        keeper.kept -= 1;
+        assert_eq!(keeper.top_up(0), Some(Credit { messages: 1, bytes: 0 }));
+        keeper.prefetch = 5;
+        assert_eq!(keeper.top_up(0), Some(Credit { messages: 2, bytes: 0 }));
+        assert_eq!(keeper.top_up(1), None, "what was granted is not taken back");
+    }
+
+    #[test]
+    fn without_a_prefetch_a_window_is_kept_open() {
+        let mut keeper = consumer(0);
+        assert_eq!(keeper.top_up(0).unwrap().messages, AMQP_WINDOW_MESSAGES);
+        for seq in 1..u64::from(AMQP_WINDOW_MESSAGES / 2) {
+            keeper.given(Seq(seq), 1);
+            assert_eq!(keeper.top_up(0), None);
+        }
+        keeper.given(Seq(0), 1);
+        assert_eq!(keeper.top_up(0).unwrap().messages, AMQP_WINDOW_MESSAGES / 2);
+        keeper.given(Seq(0), AMQP_WINDOW_BYTES as usize * 2);
+        assert!(keeper.top_up(0).unwrap().bytes >= AMQP_WINDOW_BYTES * 2);
+    }
+
+    #[test]
+    fn a_message_that_came_back_breaks_the_order_until_nothing_is_kept() {
+        let mut keeper = consumer(0);
+        for (seq, in_order) in [(5, true), (7, true), (6, false), (8, false)] {
+            keeper.given(Seq(seq), 1);
+            assert_eq!(keeper.in_order, in_order, "{seq}");
+        }
+        keeper.kept = 0;
+        keeper.given(Seq(3), 1);
+        assert!(keeper.in_order);
+    }
+}

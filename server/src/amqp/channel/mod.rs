@@ -1,0 +1,390 @@
+//! A channel: what was published on it, what was delivered, what its consumers may be given. Its methods are in the files beside
+//! this one; each answers, fails, or leaves the channel waiting for an operation.
+
+mod answers;
+mod basic;
+mod confirms;
+mod keeper;
+mod methods;
+mod publish;
+mod queues;
+mod transaction;
+mod unacked;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use millstream_engine::buffer::Slice;
+use millstream_engine::error::Refusal;
+use millstream_engine::shard::message::{CancelReason, ConsumerId, Delivery, Verdict};
+use millstream_engine::types::{QueueId, Seq, ShardId};
+
+use self::answers::Awaiting;
+pub use self::confirms::{Confirm, Confirms};
+use self::keeper::{Keeper, Life};
+use self::publish::Content;
+use self::transaction::Transaction;
+use self::unacked::{Entry, Taken, Unacked};
+use super::codec::{BasicAck, BasicCancel, BasicNack, Short};
+use super::error::Failure;
+use super::keepers::Place;
+use super::link::Link;
+use super::message::Stored;
+use super::operations::Who;
+use super::state::Desk;
+
+/// What is promised for what is published.
+#[derive(Debug)]
+enum Mode {
+    /// Nothing.
+    Plain,
+    /// Each message is confirmed.
+    Confirm(Confirms),
+    /// Nothing happens before it is committed.
+    Transaction(Transaction),
+}
+
+/// Somebody who waits for answers at `amq.rabbitmq.reply-to`.
+#[derive(Debug)]
+struct ReplyConsumer {
+    tag: Vec<u8>,
+    secret: u64,
+}
+
+/// A channel that is open.
+#[derive(Debug)]
+pub struct Channel {
+    /// Whose it is, and which.
+    pub who: Who,
+    mode: Mode,
+    /// A message that is arriving.
+    content: Option<Content>,
+    /// Memory for the pieces of the next one.
+    spare_body: Vec<Slice>,
+    /// What it waits for before its next method.
+    awaiting: Option<Awaiting>,
+    /// The queue that was declared last: the one that is meant when none is named.
+    last_queue: Vec<u8>,
+    unacked: Unacked,
+    keepers: Vec<Option<Keeper>>,
+    consumers: BTreeMap<Vec<u8>, u32>,
+    reply_consumer: Option<ReplyConsumer>,
+    /// For consumers to come.
+    prefetch: u16,
+    /// For the channel as a whole; 0: no limit.
+    prefetch_all: u16,
+    /// Deliveries for which the channel has no room.
+    held: VecDeque<(u32, Delivery)>,
+    /// Keepers that may be given more.
+    hungry: bool,
+    /// What has failed while nobody could be told.
+    failed_later: Option<(Failure, (u16, u16))>,
+}
+
+impl Channel {
+    /// A channel that was just opened.
+    pub fn new(who: Who) -> Channel {
+        Channel {
+            who,
+            mode: Mode::Plain,
+            content: None,
+            spare_body: Vec::new(),
+            awaiting: None,
+            last_queue: Vec::new(),
+            unacked: Unacked::default(),
+            keepers: Vec::new(),
+            consumers: BTreeMap::new(),
+            reply_consumer: None,
+            prefetch: 0,
+            prefetch_all: 0,
+            held: VecDeque::new(),
+            hungry: false,
+            failed_later: None,
+        }
+    }
+
+    /// Whether it waits for an operation: its next frames have to wait as well.
+    pub fn is_waiting(&self) -> bool {
+        self.awaiting.is_some()
+    }
+
+    /// Whether a message is arriving.
+    pub fn has_content(&self) -> bool {
+        self.content.is_some()
+    }
+
+    /// What has failed since it was asked last, and of which method.
+    pub fn take_failure(&mut self) -> Option<(Failure, (u16, u16))> {
+        self.failed_later.take()
+    }
+
+    fn keeper(&mut self, index: u32) -> Option<&mut Keeper> {
+        self.keepers.get_mut(index as usize)?.as_mut()
+    }
+
+    /// A place for a keeper, known to the engine by the name that `make` is given.
+    fn add_keeper(&mut self, desk: &mut Desk<'_>, make: impl FnOnce(ConsumerId) -> Keeper) -> u32 {
+        let index = self.keepers.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.keepers.push(None);
+            self.keepers.len() - 1
+        });
+        let id = desk.state.keepers.insert(Place { who: self.who, keeper: index as u32 });
+        if let Some(slot) = self.keepers.get_mut(index) {
+            *slot = Some(make(id));
+        }
+        index as u32
+    }
+
+    /// Forgets a keeper that is over and keeps nothing.
+    fn drop_keeper_if_over(&mut self, index: u32, desk: &mut Desk<'_>) {
+        let over = self.keeper(index).is_some_and(|keeper| {
+            keeper.kept == 0 && (keeper.tag.is_none() || matches!(keeper.life, Life::Cancelled | Life::Gone))
+        });
+        if over {
+            self.forget_keeper(index, desk);
+        }
+    }
+
+    fn forget_keeper(&mut self, index: u32, desk: &mut Desk<'_>) {
+        if let Some(keeper) = self.keepers.get_mut(index as usize).and_then(Option::take) {
+            desk.state.keepers.remove(keeper.id);
+        }
+    }
+
+    /// A message for a consumer.
+    pub fn delivered(&mut self, index: u32, delivery: Delivery, link: &mut Link, desk: &mut Desk<'_>) {
+        let Some(keeper) = self.keeper(index) else { return };
+        let bytes = delivery.header.len() + delivery.body.len();
+        keeper.given(delivery.seq, bytes);
+        let no_ack = keeper.no_ack;
+        let life = keeper.life;
+        self.hungry = true;
+        if life != Life::There && life != Life::Coming {
+            // It came while the consumer was being cancelled: nobody has seen it.
+            if !no_ack {
+                self.give_back(index, delivery.seq, desk);
+            }
+            return;
+        }
+        if !no_ack && self.is_full() {
+            self.held.push_back((index, delivery));
+            return;
+        }
+        self.write_delivery(index, delivery, link);
+    }
+
+    fn is_full(&self) -> bool {
+        self.prefetch_all > 0
+            && (self.unacked.len() >= usize::from(self.prefetch_all) || !self.held.is_empty())
+    }
+
+    fn write_delivery(&mut self, index: u32, delivery: Delivery, link: &mut Link) {
+        let channel = self.who.channel;
+        let Some(keeper) = self.keepers.get(index as usize).and_then(Option::as_ref) else { return };
+        let tag = if keeper.no_ack {
+            self.unacked.skip()
+        } else {
+            self.unacked.push(Entry { keeper: index, seq: delivery.seq })
+        };
+        let Ok(stored) = Stored::read(&delivery.header) else {
+            tracing::error!("what is kept with a message makes no sense");
+            return;
+        };
+        let consumer_tag = keeper.tag.as_deref().unwrap_or_default();
+        link.method_before(channel, stored.address, |writer| {
+            writer.u16(60);
+            writer.u16(60);
+            writer.short_string(consumer_tag);
+            writer.u64(tag);
+            writer.bit(delivery.redelivered);
+        });
+        write_content(channel, &stored, &delivery, keeper.is_told_count, link);
+    }
+
+    /// Gives a message that nobody has seen back to its queue.
+    fn give_back(&mut self, index: u32, seq: Seq, desk: &mut Desk<'_>) {
+        let taken = Taken { entry: Entry { keeper: index, seq }, in_order: false };
+        self.settle(taken, Verdict::Requeue { failed: false }, desk);
+    }
+
+    /// Settles a delivery that was taken out of the ring.
+    fn settle(&mut self, taken: Taken, verdict: Verdict, desk: &mut Desk<'_>) {
+        let index = taken.entry.keeper;
+        let Some(keeper) = self.keeper(index) else { return };
+        keeper.kept = keeper.kept.saturating_sub(1);
+        if keeper.life != Life::Gone {
+            let in_order = taken.in_order && keeper.in_order;
+            desk.state.batches.settle(
+                keeper.shard,
+                keeper.queue,
+                keeper.id,
+                taken.entry.seq,
+                verdict,
+                in_order,
+            );
+        }
+        self.hungry = true;
+        self.drop_keeper_if_over(index, desk);
+    }
+
+    /// The engine has ended a consumer.
+    pub fn cancelled(&mut self, index: u32, reason: CancelReason, link: &mut Link, desk: &mut Desk<'_>) {
+        let channel = self.who.channel;
+        let Some(keeper) = self.keeper(index) else { return };
+        keeper.life = Life::Gone;
+        let (queue, tag) = (keeper.queue_name.clone(), keeper.tag.clone().unwrap_or_default());
+        self.consumers.remove(&tag);
+        self.held.retain(|(other, _)| *other != index);
+        if link.capabilities.consumer_cancel_notify {
+            link.method(channel, BasicCancel { consumer_tag: Short(&tag), no_wait: true });
+        }
+        if reason == CancelReason::Timeout {
+            desk.delete_if_abandoned(&link.vhost, &queue);
+        }
+        self.drop_keeper_if_over(index, desk);
+    }
+
+    /// Ends everything: what is kept goes back in order, consumers go.
+    pub fn close(&mut self, link: &mut Link, desk: &mut Desk<'_>) {
+        self.content = None;
+        self.awaiting = None;
+        let mut entries = Vec::new();
+        // Whatever the ring holds can be taken through its end.
+        let _ = self.unacked.take_through(0, |taken| entries.push(taken));
+        if let Mode::Transaction(transaction) = &mut self.mode {
+            entries.extend(transaction.drain());
+            entries.sort_by_key(|taken| (taken.entry.keeper, taken.entry.seq));
+        }
+        let held: Vec<(u32, Delivery)> = self.held.drain(..).collect();
+        for taken in entries {
+            let taken = Taken { in_order: false, ..taken };
+            self.settle(taken, Verdict::Requeue { failed: true }, desk);
+        }
+        for (index, delivery) in held {
+            self.give_back(index, delivery.seq, desk);
+        }
+        for keeper in std::mem::take(&mut self.keepers).into_iter().flatten() {
+            if keeper.tag.is_some() && matches!(keeper.life, Life::Coming | Life::There) {
+                desk.cancel_by_itself(&link.vhost, &keeper.queue_name, keeper.shard, keeper.id);
+            }
+            desk.state.keepers.remove(keeper.id);
+        }
+        self.consumers.clear();
+        self.reply_consumer = None;
+    }
+
+    /// An answer for whoever waits at `amq.rabbitmq.reply-to`. One that is meant for somebody else is dropped.
+    pub fn reply_came(&mut self, secret: u64, header: &Slice, body: &[Slice], link: &mut Link) {
+        let channel = self.who.channel;
+        let Some(consumer) = self.reply_consumer.as_ref().filter(|consumer| consumer.secret == secret) else {
+            return;
+        };
+        let Ok(stored) = Stored::read(header) else { return };
+        let tag = self.unacked.skip();
+        link.method_before(channel, stored.address, |writer| {
+            writer.u16(60);
+            writer.u16(60);
+            writer.short_string(&consumer.tag);
+            writer.u64(tag);
+            writer.bit(false);
+        });
+        link.content(channel, stored.properties, body);
+    }
+
+    /// Whether that is the secret of whoever waits for answers here.
+    pub fn awaits_replies(&self, secret: u64) -> bool {
+        self.reply_consumer.as_ref().is_some_and(|consumer| consumer.secret == secret)
+    }
+
+    /// A message that was published on this channel has reached a shard's queues, or one of them has refused it. `number` is what
+    /// it was counted as, if it was.
+    pub fn published(
+        &mut self,
+        number: Option<u64>,
+        refused: Option<&Refusal>,
+        link: &mut Link,
+        desk: &mut Desk<'_>,
+    ) {
+        match (&mut self.mode, number) {
+            (Mode::Confirm(confirms), Some(number)) => confirms.answered(number, refused.is_some()),
+            (Mode::Transaction(_), Some(_)) => self.commit_answered(refused.is_some(), link, desk),
+            // Nobody waits for word of it, so a queue may be full in silence. What nothing could be stored for may not.
+            _ => {
+                if let Some(refusal) = refused.filter(|refusal| **refusal != Refusal::QueueFull) {
+                    let failure = Failure::of(refusal, b"", &link.vhost);
+                    self.failed_later.get_or_insert((failure, (60, 40)));
+                }
+            }
+        }
+    }
+
+    /// Does what is due at the end of a step: confirms what can be, delivers what has room, grants consumers what they may have.
+    pub fn finish(&mut self, link: &mut Link, desk: &mut Desk<'_>) {
+        let channel = self.who.channel;
+        if let Mode::Confirm(confirms) = &mut self.mode {
+            while let Some(Confirm { tag, multiple, refused }) = confirms.next_confirm() {
+                if refused {
+                    // The last flag means nothing here; it is as RabbitMQ has it.
+                    link.method(channel, BasicNack { delivery_tag: tag, multiple, requeue: true });
+                } else {
+                    link.method(channel, BasicAck { delivery_tag: tag, multiple });
+                }
+            }
+        }
+        while !self.held.is_empty()
+            && (self.prefetch_all == 0 || self.unacked.len() < usize::from(self.prefetch_all))
+            && let Some((index, delivery)) = self.held.pop_front()
+        {
+            self.write_delivery(index, delivery, link);
+        }
+        if self.hungry && !link.is_congested() {
+            self.hungry = false;
+            let all = self.prefetch_all;
+            for keeper in self.keepers.iter_mut().flatten() {
+                if keeper.life == Life::There
+                    && let Some(credit) = keeper.top_up(all)
+                {
+                    desk.state.batches.grant(keeper.shard, keeper.id, credit);
+                }
+            }
+        }
+    }
+
+    /// The queue that is meant: the one that is named, or the last one that was declared here.
+    fn queue_meant(&self, name: &[u8]) -> Result<Vec<u8>, Failure> {
+        match (name, &self.last_queue[..]) {
+            (b"", b"") => Err(Failure::not_found("no previously declared queue")),
+            (b"", last) => Ok(last.to_vec()),
+            (name, _) => Ok(name.to_vec()),
+        }
+    }
+
+    /// A queue that this channel may use, with its shard.
+    fn find_queue(name: &[u8], link: &Link, desk: &Desk<'_>) -> Result<(QueueId, ShardId), Failure> {
+        let queue = desk.vhost(&link.vhost).and_then(|vhost| vhost.queue(name));
+        let queue = queue.ok_or_else(|| Failure::no_queue(name, &link.vhost))?;
+        if !queue.is_open_to(link.owner) {
+            return Err(Failure::locked(name, &link.vhost));
+        }
+        Ok((queue.id, queue.shard))
+    }
+}
+
+/// Writes a delivery's properties and body. How often it has come back is a header, from the first time on, for those who are
+/// told.
+fn write_content(
+    channel: u16,
+    stored: &Stored<'_>,
+    delivery: &Delivery,
+    is_told_count: bool,
+    link: &mut Link,
+) {
+    let body = std::slice::from_ref(&delivery.body);
+    if delivery.delivery_count == 0 || !is_told_count {
+        link.content(channel, stored.properties, body);
+        return;
+    }
+    match super::dead_letter::with_delivery_count(stored, delivery.delivery_count) {
+        Some(properties) => link.content(channel, &properties, body),
+        None => link.content(channel, stored.properties, body),
+    }
+}

@@ -1,0 +1,221 @@
+//! What comes in: frames, to the channels that they are for.
+
+use super::{Connection, Stage};
+use crate::amqp::channel::Channel;
+use crate::amqp::codec::{
+    ChannelCloseOk, ChannelOpenOk, ConnectionCloseOk, ConnectionUpdateSecretOk, FRAME_BODY, FRAME_HEADER,
+    FRAME_HEARTBEAT, FRAME_METHOD, Long, Malformed, Method, Reader,
+};
+use crate::amqp::error::{Failure, ReplyCode};
+use crate::amqp::frames::Frame;
+use crate::amqp::state::Desk;
+
+/// What is wrong, and with which method.
+type Wrong = (Failure, (u16, u16));
+
+fn wrong(code: ReplyCode, text: impl Into<String>, method: (u16, u16)) -> Wrong {
+    (Failure::new(code, text), method)
+}
+
+/// Reads a method's frame.
+fn read_method(payload: &[u8]) -> Result<Method<'_>, Wrong> {
+    let mut reader = Reader::new(payload);
+    let malformed = |method| move |_| wrong(ReplyCode::SyntaxError, "a method is malformed", method);
+    let class = reader.u16().map_err(malformed((0, 0)))?;
+    let id = reader.u16().map_err(malformed((class, 0)))?;
+    let method = Method::read(class, id, &mut reader).map_err(malformed((class, id)))?;
+    if method.is_some() && !reader.is_empty() {
+        return Err(malformed((class, id))(Malformed));
+    }
+    method.ok_or_else(|| {
+        wrong(ReplyCode::CommandInvalid, format!("unknown method {id} of class {class}"), (class, id))
+    })
+}
+
+impl Connection {
+    /// Takes as many frames as have arrived and have room. Says whether it may be worth to try again.
+    pub(super) fn take_frames(&mut self, desk: &mut Desk<'_>) -> bool {
+        let mut taken = false;
+        loop {
+            match self.stage {
+                Stage::Header => match self.frames.protocol_header() {
+                    Some(header) => self.protocol_header(header, desk),
+                    None => return taken,
+                },
+                // Before there is a user nobody can log in.
+                Stage::StartOk if !desk.state.topology.is_founded() => return taken,
+                Stage::Draining | Stage::Closed => return false,
+                _ if self.is_stalled() && self.stage != Stage::Closing => return taken,
+                _ => match self.frames.next_frame() {
+                    Ok(Some(frame)) => self.frame(frame, desk),
+                    Ok(None) => return taken,
+                    Err(error) => {
+                        let failure = Failure::new(ReplyCode::FrameError, error.to_string());
+                        self.frames.clear();
+                        self.is_deaf = true;
+                        self.close_with(&failure, (0, 0), desk);
+                        return false;
+                    }
+                },
+            }
+            taken = true;
+        }
+    }
+
+    fn frame(&mut self, frame: Frame, desk: &mut Desk<'_>) {
+        let channel = frame.channel;
+        let outcome = match self.stage {
+            Stage::Closing => {
+                self.frame_while_closing(&frame);
+                return;
+            }
+            Stage::Running => self.frame_while_running(frame, desk),
+            _ => self.frame_of_handshake(&frame, desk),
+        };
+        if let Err((failure, method)) = outcome {
+            self.fail(channel, &failure, method, desk);
+        }
+    }
+
+    /// After a close has been sent, nothing counts but its answer, or the same from the other side.
+    fn frame_while_closing(&mut self, frame: &Frame) {
+        if frame.kind != FRAME_METHOD || frame.channel != 0 {
+            return;
+        }
+        match read_method(&frame.payload) {
+            Ok(Method::ConnectionCloseOk(_)) => self.drain(),
+            Ok(Method::ConnectionClose(_)) => {
+                self.link.method(0, ConnectionCloseOk {});
+                self.drain();
+            }
+            _ => {}
+        }
+    }
+
+    fn frame_of_handshake(&mut self, frame: &Frame, desk: &mut Desk<'_>) -> Result<(), Wrong> {
+        match (frame.kind, frame.channel) {
+            (FRAME_HEARTBEAT, 0) => Ok(()),
+            (FRAME_METHOD, 0) => {
+                let method = read_method(&frame.payload)?;
+                let about = method.class_and_id();
+                self.handshake(method, desk).map_err(|failure| (failure, about))
+            }
+            _ => Err(wrong(ReplyCode::UnexpectedFrame, "the connection is not open yet", (0, 0))),
+        }
+    }
+
+    fn frame_while_running(&mut self, frame: Frame, desk: &mut Desk<'_>) -> Result<(), Wrong> {
+        let number = frame.channel;
+        match frame.kind {
+            FRAME_HEARTBEAT if number == 0 => Ok(()),
+            FRAME_METHOD if number == 0 => self.own_method(&frame, desk),
+            FRAME_METHOD => self.channel_method(number, frame, desk),
+            FRAME_HEADER | FRAME_BODY if number != 0 => {
+                if self.closing.contains(&number) {
+                    return Ok(());
+                }
+                let Some(channel) = self.channels.get_mut(&number) else {
+                    return Err(wrong(ReplyCode::ChannelError, "expected 'channel.open'", (0, 0)));
+                };
+                let outcome = if frame.kind == FRAME_HEADER {
+                    channel.header(frame.payload, &mut self.link, desk)
+                } else {
+                    channel.body(frame.payload, &mut self.link, desk)
+                };
+                outcome.map_err(|failure| (failure, (60, 40)))
+            }
+            FRAME_HEADER | FRAME_BODY | FRAME_HEARTBEAT => {
+                let text = format!("a frame of type {} does not belong on channel {number}", frame.kind);
+                Err(wrong(ReplyCode::UnexpectedFrame, text, (0, 0)))
+            }
+            kind => {
+                self.is_deaf = true;
+                let failure = Failure::new(ReplyCode::FrameError, format!("unknown frame type {kind}"));
+                self.close_with(&failure, (0, 0), desk);
+                Ok(())
+            }
+        }
+    }
+
+    /// A method about the connection as a whole.
+    fn own_method(&mut self, frame: &Frame, desk: &mut Desk<'_>) -> Result<(), Wrong> {
+        let method = read_method(&frame.payload)?;
+        match method {
+            Method::ConnectionClose(_) => self.leave(desk),
+            Method::ConnectionCloseOk(_) => self.drain(),
+            // Who is logged in with a password has none that runs out.
+            Method::ConnectionUpdateSecret(_) => self.link.method(0, ConnectionUpdateSecretOk {}),
+            other => {
+                let text = "a method of a channel came on channel 0, or one that is not expected now";
+                return Err(wrong(ReplyCode::CommandInvalid, text, other.class_and_id()));
+            }
+        }
+        Ok(())
+    }
+
+    fn channel_method(&mut self, number: u16, frame: Frame, desk: &mut Desk<'_>) -> Result<(), Wrong> {
+        let closing = self.closing.contains(&number);
+        let method = match read_method(&frame.payload) {
+            Ok(method) => method,
+            Err(_) if closing => return Ok(()),
+            Err(wrong) => return Err(wrong),
+        };
+        let about = method.class_and_id();
+        match method {
+            Method::ChannelCloseOk(_) => {
+                self.closing.remove(&number);
+                return Ok(());
+            }
+            Method::ChannelClose(_) => {
+                self.closing.remove(&number);
+                if let Some(mut channel) = self.channels.remove(&number) {
+                    channel.close(&mut self.link, desk);
+                }
+                self.link.method(number, ChannelCloseOk {});
+                return Ok(());
+            }
+            _ if closing => return Ok(()),
+            _ => {}
+        }
+        if let Method::ChannelOpen(_) = method {
+            return self.open_channel(number, about);
+        }
+        let Some(channel) = self.channels.get_mut(&number) else {
+            // Settlements may come late, for a channel that has just been closed.
+            if matches!(method, Method::BasicAck(_) | Method::BasicNack(_) | Method::BasicReject(_)) {
+                return Ok(());
+            }
+            return Err(wrong(ReplyCode::ChannelError, "expected 'channel.open'", about));
+        };
+        if channel.has_content() {
+            let text = "expected content header for class 60, got non content header frame instead";
+            return Err(wrong(ReplyCode::UnexpectedFrame, text, about));
+        }
+        let begins_message = matches!(method, Method::BasicPublish(_));
+        channel.method(method, &mut self.link, desk).map_err(|failure| (failure, about))?;
+        if channel.is_waiting() {
+            self.waiting = Some(number);
+        }
+        if begins_message {
+            channel.keep_method(frame.payload);
+        }
+        Ok(())
+    }
+
+    fn open_channel(&mut self, number: u16, about: (u16, u16)) -> Result<(), Wrong> {
+        if self.channels.contains_key(&number) {
+            return Err(wrong(ReplyCode::ChannelError, "second 'channel.open' seen", about));
+        }
+        let max = self.channel_max;
+        if max > 0 && (number > max || self.channels.len() >= usize::from(max)) {
+            let open = self.channels.len();
+            let text =
+                format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
+            return Err(wrong(ReplyCode::NotAllowed, text, about));
+        }
+        self.lives += 1;
+        self.channels.insert(number, Channel::new(self.link.who(number, self.lives)));
+        self.link.method(number, ChannelOpenOk { channel_id: Long(b"") });
+        Ok(())
+    }
+}

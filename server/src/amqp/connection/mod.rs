@@ -1,0 +1,438 @@
+//! A connection: from its first bytes to its end. A plain struct without I/O: what it wants done goes to the desk.
+
+mod handshake;
+mod intake;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::net::SocketAddr;
+
+use millstream_engine::buffer::Slice;
+use millstream_engine::error::Refusal;
+use millstream_engine::io::ConnId;
+use millstream_engine::shard::message::{CancelReason, Delivery};
+use millstream_engine::time::Nanos;
+
+use super::batches::Published;
+use super::channel::Channel;
+use super::codec::{ConnectionClose, ConnectionCloseOk, Short};
+use super::error::{Failure, ReplyCode};
+use super::frames::Frames;
+use super::keepers::Place;
+use super::link::Link;
+use super::operations::{DeleteQueue, Done, Operation, Running, Who};
+use super::state::Desk;
+use super::topology::entries::Owner;
+use crate::limits::{
+    AMQP_CLOSE_WAIT_MS, AMQP_FRAME_BYTES_BEFORE_TUNE, AMQP_FRAME_BYTES_MAX, AMQP_HANDSHAKE_MS,
+    AMQP_PUBLISHING_BYTES_MAX, AMQP_SEND_BYTES_MAX, AMQP_STALLED_BYTES_MAX, AMQP_STOP_WAIT_MS,
+};
+use crate::net::SendStep;
+
+/// How far a connection has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// The protocol's header is awaited.
+    Header,
+    /// `connection.start-ok`
+    StartOk,
+    /// `connection.tune-ok`
+    TuneOk,
+    /// `connection.open`
+    Open,
+    /// It serves.
+    Running,
+    /// The client has closed it; its own queues go first.
+    Leaving,
+    /// It was told to close, and its answer is awaited.
+    Closing,
+    /// What waits is sent, then it is closed.
+    Draining,
+    /// It was told to the engine to close it.
+    Closed,
+}
+
+/// A connection's state. The inputs are the public methods that take a desk; after each of them comes [`Connection::finish`].
+#[derive(Debug)]
+pub struct Connection {
+    peer: SocketAddr,
+    stage: Stage,
+    /// When the handshake has to be over, or the answer to a close has to be there.
+    deadline: Nanos,
+    frames: Frames,
+    /// Nothing that comes can be understood any more.
+    is_deaf: bool,
+    link: Link,
+    channels: BTreeMap<u16, Channel>,
+    /// Channels that were told to close, and whose answer is awaited.
+    closing: BTreeSet<u16>,
+    /// The channel that the connection waits for.
+    waiting: Option<u16>,
+    channel_max: u16,
+    /// How many channels there have been.
+    lives: u32,
+    /// How long either side may be silent; zero: for ever.
+    heartbeat: Nanos,
+    received_at: Nanos,
+    sent_at: Nanos,
+    timer: Option<Nanos>,
+    is_reading: bool,
+    /// Deletions of its own queues that have not been answered.
+    deletions: usize,
+}
+
+impl Connection {
+    /// A connection that was accepted at `now` by this shard. Reading is on.
+    pub fn new(id: ConnId, shard: u16, peer: SocketAddr, now: Nanos) -> Connection {
+        Connection {
+            peer,
+            stage: Stage::Header,
+            deadline: now + Nanos::from_millis(AMQP_HANDSHAKE_MS),
+            frames: Frames::new(AMQP_FRAME_BYTES_BEFORE_TUNE),
+            is_deaf: false,
+            link: Link::new(id, Owner { shard, conn: id.0 }, AMQP_FRAME_BYTES_MAX),
+            channels: BTreeMap::new(),
+            closing: BTreeSet::new(),
+            waiting: None,
+            channel_max: 0,
+            lives: 0,
+            heartbeat: Nanos::ZERO,
+            received_at: now,
+            sent_at: now,
+            timer: None,
+            is_reading: true,
+            deletions: 0,
+        }
+    }
+
+    /// Bytes of memory that hold what has arrived in part.
+    pub fn partial_bytes(&self) -> usize {
+        self.frames.held_bytes() + self.channels.values().map(Channel::content_bytes).sum::<usize>()
+    }
+
+    /// Bytes came in.
+    pub fn received(&mut self, bytes: Slice, desk: &mut Desk<'_>) {
+        self.received_at = desk.out.now();
+        if matches!(self.stage, Stage::Draining | Stage::Closed) || self.is_deaf {
+            return;
+        }
+        self.frames.push(bytes);
+    }
+
+    /// What was sent last has been taken.
+    pub fn sent(&mut self) {
+        self.link.queue.sent();
+    }
+
+    /// What was sent last takes long.
+    pub fn slow(&mut self) {
+        self.link.queue.slow();
+    }
+
+    /// A timer has run out.
+    pub fn timer(&mut self, desk: &mut Desk<'_>) {
+        let now = desk.out.now();
+        self.timer = None;
+        match self.stage {
+            Stage::Closed => {}
+            Stage::Running | Stage::Leaving => self.beat(now, desk),
+            _ if now >= self.deadline => self.hang_up(&"it took too long to open or close", desk),
+            _ => {}
+        }
+    }
+
+    /// Says that we are here, if nothing was said for half of the time; hangs up if the peer was silent for twice of it.
+    fn beat(&mut self, now: Nanos, desk: &mut Desk<'_>) {
+        if self.heartbeat == Nanos::ZERO {
+            return;
+        }
+        // A peer that we do not read from cannot be heard.
+        if self.is_reading && now.since(self.received_at).0 >= 2 * self.heartbeat.0 {
+            return self.hang_up(&"missed heartbeats from client", desk);
+        }
+        if now.since(self.sent_at).0 >= self.heartbeat.0 / 2 && self.link.queue.is_idle() {
+            self.link.heartbeat();
+        }
+    }
+
+    /// An operation is over that one of its channels has waited for.
+    pub fn ended(&mut self, who: Who, ended: Result<Done, Failure>, desk: &mut Desk<'_>) {
+        if who.channel == 0 {
+            self.deletions = self.deletions.saturating_sub(1);
+            return;
+        }
+        let Some(channel) = self.channels.get_mut(&who.channel).filter(|channel| channel.who == who) else {
+            return self.unwanted(ended, desk);
+        };
+        let ended = if channel.may_fail() { Ok(ended.unwrap_or(Done::Ok)) } else { ended };
+        if let Err((failure, method)) = channel.ended(ended, &mut self.link, desk) {
+            self.fail(who.channel, &failure, method, desk);
+        }
+    }
+
+    /// What came of an operation whose channel has gone.
+    fn unwanted(&mut self, ended: Result<Done, Failure>, desk: &mut Desk<'_>) {
+        unwanted(&self.link.vhost, ended, self.stage != Stage::Closed, &mut self.link.own_queues, desk);
+    }
+
+    /// A message for one of its consumers. Gives it back if there is no such channel any more.
+    pub fn delivered(&mut self, place: Place, delivery: Delivery, desk: &mut Desk<'_>) {
+        if let Some(channel) = self.channel(place.who) {
+            channel.0.delivered(place.keeper, delivery, channel.1, desk);
+        }
+    }
+
+    /// The engine has ended one of its consumers.
+    pub fn cancelled(&mut self, place: Place, reason: CancelReason, desk: &mut Desk<'_>) {
+        if let Some(channel) = self.channel(place.who) {
+            channel.0.cancelled(place.keeper, reason, channel.1, desk);
+        }
+    }
+
+    /// An answer for whoever waits at `amq.rabbitmq.reply-to`.
+    pub fn reply_came(&mut self, who: Who, secret: u64, header: &Slice, body: &[Slice]) {
+        if let Some(channel) = self.channel(who) {
+            channel.0.reply_came(secret, header, body, channel.1);
+        }
+    }
+
+    /// A message of one of its channels has reached a shard's queues, or one of them has refused it.
+    pub fn published(
+        &mut self,
+        who: Who,
+        published: Published,
+        refused: Option<&Refusal>,
+        desk: &mut Desk<'_>,
+    ) {
+        self.link.publishing_bytes = self.link.publishing_bytes.saturating_sub(published.bytes);
+        if let Some(channel) = self.channel(who) {
+            channel.0.published(published.number, refused, channel.1, desk);
+        }
+    }
+
+    /// A shard has settled what a transaction has settled.
+    pub fn commit_answered(&mut self, who: Who, refused: bool, desk: &mut Desk<'_>) {
+        if let Some(channel) = self.channel(who) {
+            channel.0.commit_answered(refused, channel.1, desk);
+        }
+    }
+
+    fn channel(&mut self, who: Who) -> Option<(&mut Channel, &mut Link)> {
+        let channel = self.channels.get_mut(&who.channel).filter(|channel| channel.who == who)?;
+        Some((channel, &mut self.link))
+    }
+
+    /// The node stops.
+    pub fn stop(&mut self, desk: &mut Desk<'_>) {
+        match self.stage {
+            Stage::Running | Stage::Open => {
+                let text = "broker forced connection closure with reason 'shutdown'";
+                self.close_with(&Failure::new(ReplyCode::ConnectionForced, text), (0, 0), desk);
+                self.deadline = desk.out.now() + Nanos::from_millis(AMQP_STOP_WAIT_MS);
+            }
+            Stage::Closed => {}
+            _ => self.drain(),
+        }
+    }
+
+    /// The connection is over: what is under way for it is given up, and its own queues go.
+    pub fn closed(&mut self, desk: &mut Desk<'_>) {
+        self.stage = Stage::Closed;
+        self.frames.clear();
+        self.close_channels(desk);
+        for name in std::mem::take(&mut self.link.own_queues) {
+            let delete = Operation::DeleteQueue(DeleteQueue::new(name, None, false, false));
+            desk.begin_by_itself(Some(self.link.owner), self.link.vhost.clone(), delete);
+        }
+    }
+
+    fn close_channels(&mut self, desk: &mut Desk<'_>) {
+        self.waiting = None;
+        for (_, mut channel) in std::mem::take(&mut self.channels) {
+            channel.close(&mut self.link, desk);
+        }
+    }
+
+    /// Closes the connection at once and says why in the log.
+    pub fn hang_up(&mut self, reason: &dyn Display, desk: &mut Desk<'_>) {
+        if self.stage != Stage::Closed {
+            tracing::info!(peer = %self.peer, "connection closed: {reason}");
+            self.closed(desk);
+            desk.out.close(self.link.id);
+        }
+    }
+
+    /// Sends what waits, then closes.
+    fn drain(&mut self) {
+        self.stage = Stage::Draining;
+        self.frames.clear();
+    }
+
+    /// Tells the client that something has failed which it did: its channel ends, or the connection as a whole.
+    fn fail(&mut self, channel: u16, failure: &Failure, method: (u16, u16), desk: &mut Desk<'_>) {
+        if channel == 0 || !failure.is_channels() {
+            return self.close_with(failure, method, desk);
+        }
+        tracing::debug!(peer = %self.peer, channel, "channel closed: {}", failure.text);
+        if let Some(mut channel) = self.channels.remove(&channel) {
+            channel.close(&mut self.link, desk);
+        }
+        if self.waiting == Some(channel) {
+            self.waiting = None;
+        }
+        self.closing.insert(channel);
+        let text = failure.reply_text();
+        let (class, id) = method;
+        let close = super::codec::ChannelClose {
+            reply_code: failure.code as u16,
+            reply_text: Short(&text),
+            class,
+            method: id,
+        };
+        self.link.method(channel, close);
+    }
+
+    /// Tells the client that the connection ends, and waits for its answer.
+    fn close_with(&mut self, failure: &Failure, method: (u16, u16), desk: &mut Desk<'_>) {
+        if matches!(self.stage, Stage::Closing | Stage::Draining | Stage::Closed) {
+            return;
+        }
+        tracing::info!(peer = %self.peer, "connection closed: {}", failure.text);
+        self.close_channels(desk);
+        self.stage = Stage::Closing;
+        self.deadline = desk.out.now() + Nanos::from_millis(AMQP_CLOSE_WAIT_MS);
+        let text = failure.reply_text();
+        let (class, id) = method;
+        let close =
+            ConnectionClose { reply_code: failure.code as u16, reply_text: Short(&text), class, method: id };
+        self.link.method(0, close);
+    }
+
+    /// The client closes the connection: its own queues go, then it is answered.
+    fn leave(&mut self, desk: &mut Desk<'_>) {
+        self.close_channels(desk);
+        self.stage = Stage::Leaving;
+        let who = self.link.who(0, 0);
+        for name in std::mem::take(&mut self.link.own_queues) {
+            let delete = Operation::DeleteQueue(DeleteQueue::new(name, None, false, false));
+            let running = Running::new(Some(who), Some(self.link.owner), self.link.vhost.clone(), delete);
+            self.deletions += usize::from(desk.begin(running).is_none());
+        }
+    }
+
+    /// Whether nothing more is taken in for now.
+    fn is_stalled(&self) -> bool {
+        self.waiting.is_some() || self.stage == Stage::Leaving || self.is_overrun()
+    }
+
+    /// Whether the client is faster than its queues, or slower than what it has asked for.
+    fn is_overrun(&self) -> bool {
+        self.link.publishing_bytes >= AMQP_PUBLISHING_BYTES_MAX
+            || self.link.waiting_bytes() >= AMQP_SEND_BYTES_MAX
+    }
+
+    /// Moves everything as far as it goes.
+    pub fn finish(&mut self, desk: &mut Desk<'_>) {
+        loop {
+            let failed = self.channels.iter_mut().find_map(|(number, channel)| {
+                channel.take_failure().map(|(failure, method)| (*number, failure, method))
+            });
+            if let Some((number, failure, method)) = failed {
+                self.fail(number, &failure, method, desk);
+                continue;
+            }
+            self.waiting =
+                self.waiting.filter(|number| self.channels.get(number).is_some_and(Channel::is_waiting));
+            if !self.take_frames(desk) {
+                break;
+            }
+        }
+        if self.stage == Stage::Leaving && self.deletions == 0 {
+            self.link.method(0, ConnectionCloseOk {});
+            self.drain();
+        }
+        for channel in self.channels.values_mut() {
+            channel.finish(&mut self.link, desk);
+            channel.loosen_content();
+        }
+        self.send(desk);
+        self.regulate(desk);
+    }
+
+    fn send(&mut self, desk: &mut Desk<'_>) {
+        if self.stage == Stage::Closed {
+            return;
+        }
+        self.link.seal();
+        match self.link.queue.next_step() {
+            None => {}
+            Some(SendStep::Send(slices)) => {
+                desk.metrics.sent.add(slices.iter().map(|slice| slice.len() as u64).sum());
+                self.sent_at = desk.out.now();
+                desk.out.send(self.link.id, slices);
+            }
+            Some(SendStep::Load(_)) => panic!("nothing of a log is sent here"),
+        }
+    }
+
+    /// Turns reading on or off, closes what has been drained, sets the timer.
+    fn regulate(&mut self, desk: &mut Desk<'_>) {
+        if self.stage == Stage::Closed {
+            return;
+        }
+        if self.stage == Stage::Draining && self.link.queue.is_idle() {
+            self.closed(desk);
+            desk.out.close(self.link.id);
+            return;
+        }
+        // An operation does not take long: what comes meanwhile waits, unless it is much.
+        let is_reading =
+            !self.is_overrun() && !(self.is_stalled() && self.frames.held_bytes() >= AMQP_STALLED_BYTES_MAX);
+        if is_reading != self.is_reading {
+            self.is_reading = is_reading;
+            // Its silence counts from when it can be heard again.
+            self.received_at = desk.out.now();
+            desk.out.read(self.link.id, is_reading);
+        }
+        let next = match self.stage {
+            Stage::Running | Stage::Leaving if self.heartbeat == Nanos::ZERO => None,
+            Stage::Running | Stage::Leaving => Some(desk.out.now() + Nanos(self.heartbeat.0 / 2)),
+            _ => Some(self.deadline),
+        };
+        if let Some(next) = next
+            && self.timer.is_none_or(|timer| next < timer)
+        {
+            self.timer = Some(next);
+            desk.set_timer(self.link.id, next);
+        }
+    }
+}
+
+/// Undoes what came of an operation that nobody waits for any more.
+pub fn unwanted(
+    vhost: &[u8],
+    ended: Result<Done, Failure>,
+    connection_is_there: bool,
+    own_queues: &mut BTreeSet<Vec<u8>>,
+    desk: &mut Desk<'_>,
+) {
+    match ended {
+        Ok(Done::QueueDeclared { name, own: true, id, .. }) => {
+            if connection_is_there {
+                own_queues.insert(name);
+            } else {
+                let delete = Operation::DeleteQueue(DeleteQueue::new(name, Some(id), false, false));
+                desk.begin_by_itself(None, vhost.to_vec(), delete);
+            }
+        }
+        Ok(Done::Got(Some(delivery), _)) => {
+            let shard = desk.out.metadata().shard_of_queue(delivery.queue);
+            if let Some(shard) = shard {
+                let verdict = millstream_engine::shard::message::Verdict::Requeue { failed: false };
+                let (queue, consumer, seq) = (delivery.queue, delivery.consumer, delivery.seq);
+                desk.state.batches.settle(shard, queue, consumer, seq, verdict, false);
+            }
+        }
+        _ => {}
+    }
+}

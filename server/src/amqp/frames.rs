@@ -1,0 +1,233 @@
+//! Cutting a stream of bytes into AMQP's frames.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use millstream_engine::buffer::Slice;
+
+use super::codec::{FRAME_END, FRAME_HEAD_BYTES};
+use crate::limits::AMQP_PARTIAL_RESERVE_BYTES;
+
+/// Why the stream cannot be cut any further.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FrameError {
+    /// A frame is larger than was agreed on.
+    TooLarge {
+        /// What the frame says.
+        len: usize,
+        /// The most that a payload may have.
+        limit: usize,
+    },
+    /// A frame does not end where it says it does.
+    NoEnd {
+        /// What stands there.
+        found: u8,
+    },
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FrameError::TooLarge { len, limit } => {
+                write!(f, "a frame's payload has {len} bytes, {limit} at most")
+            }
+            FrameError::NoEnd { found } => write!(f, "a frame ends with {found:#04x} instead of 0xce"),
+        }
+    }
+}
+
+/// A frame.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// What it holds: a method, a header, a part of a body, nothing.
+    pub kind: u8,
+    /// Of which channel.
+    pub channel: u16,
+    /// That.
+    pub payload: Slice,
+}
+
+/// What has arrived of a stream. A frame that arrived in one piece is handed out in place; one that did not is put together in
+/// memory of its own, so that a slow sender pins no receive buffers.
+#[derive(Debug)]
+pub struct Frames {
+    arrived: VecDeque<Slice>,
+    arrived_bytes: usize,
+    /// The largest payload allowed.
+    payload_max: usize,
+    /// The next frame's head, as far as it has arrived.
+    head: [u8; FRAME_HEAD_BYTES],
+    head_len: usize,
+    /// Its payload and its end, as far as they have arrived, if that was in several pieces.
+    partial: Vec<u8>,
+}
+
+impl Frames {
+    /// Nothing has arrived yet.
+    pub fn new(payload_max: usize) -> Frames {
+        Frames {
+            arrived: VecDeque::new(),
+            arrived_bytes: 0,
+            payload_max,
+            head: [0; FRAME_HEAD_BYTES],
+            head_len: 0,
+            partial: Vec::new(),
+        }
+    }
+
+    /// Sets the largest payload that is allowed from now on.
+    pub fn set_payload_max(&mut self, payload_max: usize) {
+        self.payload_max = payload_max;
+    }
+
+    /// Takes what has arrived.
+    pub fn push(&mut self, bytes: Slice) {
+        if !bytes.is_empty() {
+            self.arrived_bytes += bytes.len();
+            self.arrived.push_back(bytes);
+        }
+    }
+
+    /// Bytes that have arrived and were not handed out.
+    pub fn held_bytes(&self) -> usize {
+        self.arrived_bytes + self.partial.capacity()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.arrived.clear();
+        self.arrived_bytes = 0;
+        self.partial = Vec::new();
+        self.head_len = 0;
+    }
+
+    /// The first eight bytes, once they have arrived.
+    pub fn protocol_header(&mut self) -> Option<[u8; 8]> {
+        if self.arrived_bytes < 8 {
+            return None;
+        }
+        let mut header = [0; 8];
+        for byte in &mut header {
+            *byte = self.next_byte()?;
+        }
+        Some(header)
+    }
+
+    /// The next frame, if it is complete. After an error there is none any more.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        while self.head_len < FRAME_HEAD_BYTES {
+            let Some(byte) = self.next_byte() else { return Ok(None) };
+            if let Some(place) = self.head.get_mut(self.head_len) {
+                *place = byte;
+            }
+            self.head_len += 1;
+        }
+        let [kind, channel_1, channel_2, len @ ..] = self.head;
+        let channel = u16::from_be_bytes([channel_1, channel_2]);
+        let len = u32::from_be_bytes(len) as usize;
+        if len > self.payload_max {
+            return Err(FrameError::TooLarge { len, limit: self.payload_max });
+        }
+        let Some(payload) = self.payload(len)? else { return Ok(None) };
+        self.head_len = 0;
+        Ok(Some(Frame { kind, channel, payload }))
+    }
+
+    fn payload(&mut self, len: usize) -> Result<Option<Slice>, FrameError> {
+        let whole = len + 1;
+        if self.partial.is_empty()
+            && let Some(front) = self.arrived.front()
+            && front.len() >= whole
+        {
+            ended(front.get(len).copied())?;
+            let payload = front.slice(0..len);
+            self.advance(whole);
+            return Ok(Some(payload));
+        }
+        while self.partial.len() < whole {
+            let Some(front) = self.arrived.front().cloned() else { return Ok(None) };
+            let (bytes, _) = front.split_at(front.len().min(whole - self.partial.len()));
+            self.reserve(bytes.len(), whole);
+            self.partial.extend_from_slice(bytes);
+            self.advance(bytes.len());
+        }
+        ended(self.partial.pop())?;
+        Ok(Some(Slice::from(std::mem::take(&mut self.partial))))
+    }
+
+    fn next_byte(&mut self) -> Option<u8> {
+        let byte = *self.arrived.front()?.first()?;
+        self.advance(1);
+        Some(byte)
+    }
+
+    /// Drops `n` bytes from the front of what has arrived.
+    fn advance(&mut self, n: usize) {
+        let Some(front) = self.arrived.front_mut() else { return };
+        self.arrived_bytes -= n;
+        if n == front.len() {
+            self.arrived.pop_front();
+        } else {
+            *front = front.slice(n..front.len());
+        }
+    }
+
+    /// Makes room for `more` bytes of a frame of `whole`: twice what there was, never more than the frame.
+    fn reserve(&mut self, more: usize, whole: usize) {
+        let needed = self.partial.len() + more;
+        if needed > self.partial.capacity() {
+            let capacity = needed.max(self.partial.capacity() * 2).max(AMQP_PARTIAL_RESERVE_BYTES).min(whole);
+            self.partial.reserve_exact(capacity - self.partial.len());
+        }
+    }
+}
+
+fn ended(end: Option<u8>) -> Result<(), FrameError> {
+    match end {
+        Some(FRAME_END) => Ok(()),
+        found => Err(FrameError::NoEnd { found: found.unwrap_or(0) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::amqp::codec::{FRAME_BODY, FRAME_METHOD, Writer};
+
+    fn two_frames() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes);
+        writer.frame(FRAME_METHOD, 1, |payload| payload.bytes(b"hello"));
+        writer.frame(FRAME_BODY, 2, |_| {});
+        bytes
+    }
+
+    #[test]
+    fn frames_come_out_however_the_stream_is_cut() {
+        let bytes = two_frames();
+        for cut in 1..bytes.len() {
+            let mut frames = Frames::new(5);
+            let mut found = Vec::new();
+            for piece in bytes.chunks(cut) {
+                frames.push(Slice::from(piece.to_vec()));
+                while let Some(frame) = frames.next_frame().unwrap() {
+                    found.push((frame.kind, frame.channel, frame.payload.to_vec()));
+                }
+            }
+            assert_eq!(found, [(FRAME_METHOD, 1, b"hello".to_vec()), (FRAME_BODY, 2, Vec::new())], "{cut}");
+            assert_eq!(frames.held_bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn frames_that_are_too_large_or_do_not_end_are_refused() {
+        let mut frames = Frames::new(4);
+        frames.push(Slice::from(two_frames()));
+        assert_eq!(frames.next_frame().unwrap_err(), FrameError::TooLarge { len: 5, limit: 4 });
+        let mut bytes = two_frames();
+        bytes[12] = 0;
+        let mut frames = Frames::new(5);
+        frames.push(Slice::from(bytes));
+        assert_eq!(frames.next_frame().unwrap_err(), FrameError::NoEnd { found: 0 });
+    }
+}

@@ -1,0 +1,204 @@
+//! The way out of a connection, and what its channels need to know of it.
+
+use std::collections::BTreeSet;
+
+use millstream_engine::buffer::Slice;
+use millstream_engine::io::ConnId;
+
+use super::codec::{
+    BASIC_CLASS, FRAME_BODY, FRAME_END, FRAME_EXTRA_BYTES, FRAME_HEADER, FRAME_METHOD, Method, Table, Value,
+    Writer,
+};
+use super::error::{Failure, Text};
+use super::operations::Who;
+use super::state::Desk;
+use super::topology::entries::Owner;
+use super::topology::users::{Access, Permission};
+use crate::limits::{AMQP_BODY_COPIED_BYTES_MAX, AMQP_SEND_BYTES_WAITING_MAX};
+use crate::net::SendQueue;
+
+/// What a client says that it understands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Capabilities {
+    /// That its consumers may be cancelled.
+    pub consumer_cancel_notify: bool,
+    /// That a refused login is told.
+    pub authentication_failure_close: bool,
+}
+
+impl Capabilities {
+    /// Reads the client's properties.
+    pub fn read(properties: Table<'_>) -> Capabilities {
+        let Some(Value::Table(capabilities)) = properties.get(b"capabilities") else {
+            return Capabilities::default();
+        };
+        let has = |name: &[u8]| capabilities.get(name) == Some(Value::Bool(true));
+        Capabilities {
+            consumer_cancel_notify: has(b"consumer_cancel_notify"),
+            authentication_failure_close: has(b"authentication_failure_close"),
+        }
+    }
+}
+
+/// What channels know of their connection, and write to.
+#[derive(Debug)]
+pub struct Link {
+    /// Its number on its shard.
+    pub id: ConnId,
+    /// The same, as owner of queues.
+    pub owner: Owner,
+    /// Who is logged in.
+    pub user: Vec<u8>,
+    /// Where.
+    pub vhost: Vec<u8>,
+    /// What the client understands.
+    pub capabilities: Capabilities,
+    /// The largest frame that the client takes.
+    pub frame_max: usize,
+    /// Queues that belong to this connection alone.
+    pub own_queues: BTreeSet<Vec<u8>>,
+    /// Bytes of messages that have been published and not answered by their queues.
+    pub publishing_bytes: usize,
+    /// What is being written.
+    bytes: Vec<u8>,
+    /// What waits to be sent.
+    pub queue: SendQueue,
+}
+
+impl Link {
+    /// A way out of a connection that has not introduced itself.
+    pub fn new(id: ConnId, owner: Owner, frame_max: usize) -> Link {
+        Link {
+            id,
+            owner,
+            user: Vec::new(),
+            vhost: Vec::new(),
+            capabilities: Capabilities::default(),
+            frame_max,
+            own_queues: BTreeSet::new(),
+            publishing_bytes: 0,
+            bytes: Vec::new(),
+            queue: SendQueue::default(),
+        }
+    }
+
+    /// A channel of this connection.
+    pub fn who(&self, channel: u16, life: u32) -> Who {
+        Who { conn: self.id, channel, life }
+    }
+
+    /// Bytes that wait to be sent.
+    pub fn waiting_bytes(&self) -> usize {
+        self.bytes.len() + self.queue.held_bytes()
+    }
+
+    /// Whether so much waits to be sent that nothing more should be asked for.
+    pub fn is_congested(&self) -> bool {
+        self.waiting_bytes() >= AMQP_SEND_BYTES_WAITING_MAX
+    }
+
+    /// Writes raw bytes.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Writes a method.
+    pub fn method<'m>(&mut self, channel: u16, method: impl Into<Method<'m>>) {
+        Writer::new(&mut self.bytes).method(channel, &method.into());
+    }
+
+    /// Writes a sign of life.
+    pub fn heartbeat(&mut self) {
+        Writer::new(&mut self.bytes).heartbeat();
+    }
+
+    /// Writes a method whose last fields, as they stand on the wire, are `address`.
+    pub fn method_before(&mut self, channel: u16, address: &[u8], fields: impl FnOnce(&mut Writer<'_>)) {
+        Writer::new(&mut self.bytes).frame(FRAME_METHOD, channel, |writer| {
+            fields(writer);
+            writer.bytes(address);
+        });
+    }
+
+    /// Writes a message's properties and body.
+    pub fn content(&mut self, channel: u16, properties: &[u8], body: &[Slice]) {
+        let body_bytes: usize = body.iter().map(|piece| piece.len()).sum();
+        Writer::new(&mut self.bytes).frame(FRAME_HEADER, channel, |writer| {
+            writer.u16(BASIC_CLASS);
+            writer.u16(0);
+            writer.u64(body_bytes as u64);
+            writer.bytes(properties);
+        });
+        let most = self.frame_max - FRAME_EXTRA_BYTES;
+        for piece in body {
+            let mut start = 0;
+            while start < piece.len() {
+                let end = piece.len().min(start + most);
+                self.body_frame(channel, piece, start..end);
+                start = end;
+            }
+        }
+    }
+
+    fn body_frame(&mut self, channel: u16, piece: &Slice, range: std::ops::Range<usize>) {
+        let len = range.len();
+        let mut writer = Writer::new(&mut self.bytes);
+        writer.u8(FRAME_BODY);
+        writer.u16(channel);
+        writer.u32(len as u32);
+        if len <= AMQP_BODY_COPIED_BYTES_MAX {
+            writer.bytes(piece.get(range).expect("the caller has cut it"));
+        } else {
+            self.seal();
+            self.queue.push(piece.slice(range).into());
+        }
+        self.bytes.push(FRAME_END);
+    }
+
+    /// Hands what was written to the send queue.
+    pub fn seal(&mut self) {
+        if !self.bytes.is_empty() {
+            self.queue.push(Slice::from(std::mem::take(&mut self.bytes)).into());
+        }
+    }
+
+    fn permission<'d>(&self, desk: &'d Desk<'_>) -> Option<&'d Permission> {
+        desk.vhost(&self.vhost)?.permission(&self.user)
+    }
+
+    /// Whether the user may do that with something of this vhost; `what` and `name` say with what.
+    pub fn check(&self, desk: &Desk<'_>, access: Access, what: &str, name: &[u8]) -> Result<(), Failure> {
+        if self.permission(desk).is_some_and(|permission| permission.allows(access, name)) {
+            return Ok(());
+        }
+        let name = if name.is_empty() && what == "exchange" { b"amq.default" } else { name };
+        Err(Failure::refused(format!(
+            "{} access to {what} '{}' in vhost '{}' refused for user '{}'",
+            access.name(),
+            Text(name),
+            Text(&self.vhost),
+            Text(&self.user)
+        )))
+    }
+
+    /// Whether the user may publish or bind to an exchange of type topic by that key.
+    pub fn check_topic(
+        &self,
+        desk: &Desk<'_>,
+        access: Access,
+        exchange: &[u8],
+        key: &[u8],
+    ) -> Result<(), Failure> {
+        if self.permission(desk).is_some_and(|permission| permission.allows_key(access, exchange, key)) {
+            return Ok(());
+        }
+        Err(Failure::refused(format!(
+            "{} access to topic '{}' in exchange '{}' in vhost '{}' refused for user '{}'",
+            access.name(),
+            Text(key),
+            Text(exchange),
+            Text(&self.vhost),
+            Text(&self.user)
+        )))
+    }
+}

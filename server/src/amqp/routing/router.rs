@@ -1,0 +1,153 @@
+//! The walk from an exchange to queues, and what was found before, as long as nothing has changed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use millstream_engine::types::{MetadataEpoch, QueueId, ShardId};
+
+use super::bindings::Addressed;
+use super::hash::hash;
+use crate::amqp::codec::Properties;
+use crate::amqp::topology::entries::Destination;
+use crate::amqp::topology::{Topology, Vhost};
+use crate::limits::AMQP_ROUTES_CACHED;
+
+/// Where a message goes: the queues of each shard, every one of them once.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Route {
+    /// By shard, in order.
+    pub shards: Vec<(ShardId, Vec<QueueId>)>,
+}
+
+impl Route {
+    /// A route to these queues.
+    pub fn of(queues: &BTreeSet<(ShardId, QueueId)>) -> Route {
+        let mut shards: Vec<(ShardId, Vec<QueueId>)> = Vec::new();
+        for (shard, queue) in queues {
+            match shards.last_mut() {
+                Some((last, queues)) if last == shard => queues.push(*queue),
+                _ => shards.push((*shard, vec![*queue])),
+            }
+        }
+        Route { shards }
+    }
+
+    /// Whether it leads nowhere.
+    pub fn is_empty(&self) -> bool {
+        self.shards.is_empty()
+    }
+}
+
+/// Finds all queues that a message goes to which was published to an exchange by several keys; says whether that depends on the
+/// keys alone. The exchange exists.
+pub fn walk(
+    vhost: &Vhost,
+    exchange: &[u8],
+    keys: &[&[u8]],
+    properties: &Properties<'_>,
+    random: u64,
+    queues: &mut BTreeSet<(ShardId, QueueId)>,
+) -> bool {
+    let mut by_key_alone = true;
+    let mut seen: BTreeSet<&[u8]> = BTreeSet::from([exchange]);
+    let mut next: Vec<&[u8]> = vec![exchange];
+    while let Some(name) = next.pop() {
+        if name.is_empty() {
+            let named = keys.iter().filter_map(|key| vhost.queue(key));
+            queues.extend(named.map(|queue| (queue.shard, queue.id)));
+            continue;
+        }
+        let Some(exchange) = vhost.exchange(name) else { continue };
+        by_key_alone &= exchange.bindings.by_key_alone();
+        let mut found = false;
+        for key in keys {
+            exchange.bindings.matches(Addressed { key, properties, random }, |target| {
+                found = true;
+                match &target.destination {
+                    Destination::Queue(name) => {
+                        let queue = vhost.queue(name).filter(|queue| Some(queue.id) == target.queue);
+                        queues.extend(queue.map(|queue| (queue.shard, queue.id)));
+                    }
+                    Destination::Exchange(name) => {
+                        if seen.insert(name) {
+                            next.push(name);
+                        }
+                    }
+                }
+            });
+        }
+        if !found
+            && let Some(alternate) = &exchange.alternate
+            && seen.insert(alternate)
+        {
+            next.push(alternate);
+        }
+    }
+    by_key_alone
+}
+
+/// A route that was found, and when: it holds no longer than the topology stays as it was.
+#[derive(Debug)]
+struct Found {
+    epoch: MetadataEpoch,
+    vhost: Vec<u8>,
+    exchange: Vec<u8>,
+    key: Vec<u8>,
+    route: Arc<Route>,
+}
+
+/// Routes that were found. What depends on more than the key is not kept.
+#[derive(Debug, Default)]
+pub struct Router {
+    found: Vec<Option<Found>>,
+}
+
+impl Router {
+    /// The way of a message from an exchange that exists, by its key and those in its headers.
+    pub fn route(
+        &mut self,
+        topology: &Topology,
+        vhost: &Vhost,
+        exchange: &[u8],
+        key: &[u8],
+        more_keys: &[&[u8]],
+        properties: &Properties<'_>,
+        random: u64,
+    ) -> Arc<Route> {
+        if self.found.is_empty() {
+            self.found.resize_with(AMQP_ROUTES_CACHED, || None);
+        }
+        let place = place(&vhost.name, exchange, key);
+        if more_keys.is_empty()
+            && let Some(Some(found)) = self.found.get(place)
+            && found.epoch == topology.epoch()
+            && found.key == key
+            && found.exchange == exchange
+            && found.vhost == vhost.name
+        {
+            return Arc::clone(&found.route);
+        }
+        let mut queues = BTreeSet::new();
+        let keys: Vec<&[u8]> = std::iter::once(key).chain(more_keys.iter().copied()).collect();
+        let by_key_alone = walk(vhost, exchange, &keys, properties, random, &mut queues);
+        let route = Arc::new(Route::of(&queues));
+        if by_key_alone
+            && more_keys.is_empty()
+            && let Some(slot) = self.found.get_mut(place)
+        {
+            *slot = Some(Found {
+                epoch: topology.epoch(),
+                vhost: vhost.name.clone(),
+                exchange: exchange.to_vec(),
+                key: key.to_vec(),
+                route: Arc::clone(&route),
+            });
+        }
+        route
+    }
+}
+
+fn place(vhost: &[u8], exchange: &[u8], key: &[u8]) -> usize {
+    let mixed = hash(vhost).rotate_left(17) ^ hash(exchange).rotate_left(31) ^ hash(key);
+    (mixed % AMQP_ROUTES_CACHED as u64) as usize
+}

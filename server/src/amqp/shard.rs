@@ -1,0 +1,318 @@
+//! AMQP on one shard: its connections, and what reaches them from the engine and from other shards.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use millstream_engine::buffer::Slice;
+use millstream_engine::error::Refusal;
+use millstream_engine::io::ConnId;
+use millstream_engine::shard::change::{Edit, Guard, MetadataChange};
+use millstream_engine::shard::message::{CancelReason, ConsumerId, DeadLetter, Delivery};
+use millstream_engine::shard::request::{Reply, Request};
+use millstream_engine::types::QueueId;
+
+use super::connection::{Connection, unwanted};
+use super::dead_letter;
+use super::operations::{DeleteQueue, METADATA_SHARD, Operation, tidying_edits};
+use super::state::{Desk, Origin, State, Told};
+use super::topology::Touched;
+use super::topology::entries::{FOUNDED, PERMISSION, USER, UserValue, VHOST, key, patterns};
+use crate::auth::hash_password;
+
+/// The vhost and the user that there are at first, as in RabbitMQ.
+const FIRST_VHOST: &[u8] = b"/";
+const FIRST_USER: &[u8] = b"guest";
+
+/// The connections of a shard, and what they share.
+#[derive(Debug, Default)]
+pub struct Amqp {
+    connections: BTreeMap<ConnId, Connection>,
+    state: State,
+    /// What may have left something behind that is of no use, by vhost, where this shard is the one that tidies up.
+    untidy: BTreeSet<(Vec<u8>, Touched)>,
+    is_tidying: bool,
+}
+
+impl Amqp {
+    /// Connections that are not over.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Bytes of memory that hold what has arrived in part on a connection.
+    pub fn partial_bytes(&self) -> usize {
+        self.connections.values().map(Connection::partial_bytes).sum()
+    }
+
+    /// Whether that is one of its connections.
+    pub fn serves(&self, conn: ConnId) -> bool {
+        self.connections.contains_key(&conn)
+    }
+
+    /// The shard is about to serve.
+    pub fn started(&mut self, seat: &mut Seat<'_>) {
+        self.metadata_changed(seat);
+        let founded = key(FOUNDED, &[]);
+        if seat.out.shard() == METADATA_SHARD && seat.out.metadata().entry(&founded).is_none() {
+            let salt = seat.out.random().to_be_bytes();
+            let user = UserValue {
+                password_hash: hash_password(FIRST_USER, [salt[0], salt[1], salt[2], salt[3]]),
+                tags: b"administrator".to_vec(),
+            };
+            let set = |key, value| Edit::SetEntry { key, value, transient: false };
+            let edits = vec![
+                set(founded.clone(), Vec::new()),
+                set(key(VHOST, &[FIRST_VHOST]), Vec::new()),
+                set(key(USER, &[FIRST_USER]), user.write()),
+                set(key(PERMISSION, &[FIRST_VHOST, FIRST_USER]), patterns(&[b".*", b".*", b".*"])),
+            ];
+            let change = MetadataChange { guards: vec![Guard::Entry(founded, None)], edits };
+            self.with_desk(seat, None, |_, desk| {
+                desk.ask(Origin::Nobody, METADATA_SHARD, Request::ChangeMetadata(change), None);
+            });
+        }
+    }
+
+    /// There is new metadata.
+    pub fn metadata_changed(&mut self, seat: &mut Seat<'_>) {
+        let metadata = Arc::clone(seat.out.metadata());
+        let was_founded = self.state.topology.is_founded();
+        let touched = self.state.topology.follow(&metadata);
+        if seat.out.shard() == METADATA_SHARD {
+            self.untidy.extend(touched);
+            self.tidy(seat);
+        }
+        if !was_founded && self.state.topology.is_founded() {
+            // Whoever came before there was a user has waited for that.
+            self.with_desk(seat, None, |connections, desk| desk.state.touched.extend(connections.keys()));
+        }
+    }
+
+    /// Removes what two changes at the same time have left, one change at a time.
+    fn tidy(&mut self, seat: &mut Seat<'_>) {
+        while !self.is_tidying
+            && let Some((name, touched)) = self.untidy.pop_first()
+        {
+            let Some(vhost) = self.state.topology.vhost(&name) else { continue };
+            let edits = tidying_edits(vhost, &touched);
+            if edits.is_empty() {
+                continue;
+            }
+            self.is_tidying = true;
+            let change = Request::ChangeMetadata(MetadataChange { guards: Vec::new(), edits });
+            self.with_desk(seat, None, |_, desk| desk.ask(Origin::Tidied, METADATA_SHARD, change, None));
+        }
+    }
+
+    /// A connection is this shard's now.
+    pub fn accept(&mut self, conn: ConnId, peer: SocketAddr, seat: &mut Seat<'_>) {
+        let connection = Connection::new(conn, seat.out.shard().0, peer, seat.out.now());
+        self.connections.insert(conn, connection);
+        self.with(conn, seat, |_, _| {});
+    }
+
+    /// Lets something happen at a desk; `conn` is the connection that it happens for.
+    fn with_desk<R>(
+        &mut self,
+        seat: &mut Seat<'_>,
+        conn: Option<ConnId>,
+        work: impl FnOnce(&mut BTreeMap<ConnId, Connection>, &mut Desk<'_>) -> R,
+    ) -> R {
+        let mut desk = Desk {
+            config: seat.config,
+            metrics: seat.metrics,
+            out: seat.out,
+            pending: seat.pending,
+            state: &mut self.state,
+        };
+        let result = work(&mut self.connections, &mut desk);
+        // Whoever something has happened to does what follows from it, which may be something for others.
+        while let Some(touched) = desk.state.touched.pop_first() {
+            if let Some(connection) = self.connections.get_mut(&touched) {
+                connection.finish(&mut desk);
+            }
+        }
+        desk.flush(conn);
+        result
+    }
+
+    /// Lets something happen to a connection.
+    pub fn with(
+        &mut self,
+        conn: ConnId,
+        seat: &mut Seat<'_>,
+        work: impl FnOnce(&mut Connection, &mut Desk<'_>),
+    ) {
+        self.with_desk(seat, Some(conn), |connections, desk| {
+            if let Some(connection) = connections.get_mut(&conn) {
+                work(connection, desk);
+                desk.state.touched.insert(conn);
+            }
+        });
+    }
+
+    /// Bytes came in.
+    pub fn received(&mut self, conn: ConnId, bytes: Slice, seat: &mut Seat<'_>) {
+        let limit = seat.config.partial_bytes_max;
+        self.with(conn, seat, |connection, desk| connection.received(bytes, desk));
+        // What is left over of what came is a part of something.
+        let large = |connection: &Connection| connection.partial_bytes() > limit / 8;
+        if self.connections.get(&conn).is_some_and(large) && self.partial_bytes() > limit {
+            self.with(conn, seat, |connection, desk| {
+                connection.hang_up(&"messages that have arrived in part are too large in sum", desk);
+            });
+        }
+    }
+
+    /// A connection is over.
+    pub fn closed(&mut self, conn: ConnId, seat: &mut Seat<'_>) {
+        self.with(conn, seat, |connection, desk| connection.closed(desk));
+        self.connections.remove(&conn);
+    }
+
+    /// The node stops.
+    pub fn stop(&mut self, seat: &mut Seat<'_>) {
+        let conns: Vec<ConnId> = self.connections.keys().copied().collect();
+        for conn in conns {
+            self.with(conn, seat, |connection, desk| connection.stop(desk));
+        }
+    }
+
+    /// Messages for consumers of this shard.
+    pub fn delivered(&mut self, deliveries: Vec<Delivery>, seat: &mut Seat<'_>) {
+        self.with_desk(seat, None, |connections, desk| {
+            for delivery in deliveries {
+                // The consumer's end has been asked for with the release of whatever it keeps.
+                let Some(place) = desk.state.keepers.get(delivery.consumer) else { continue };
+                if let Some(connection) = connections.get_mut(&place.who.conn) {
+                    connection.delivered(place, delivery, desk);
+                    desk.state.touched.insert(place.who.conn);
+                }
+            }
+        });
+    }
+
+    /// The engine has ended a consumer of this shard.
+    pub fn cancelled(&mut self, consumer: ConsumerId, reason: CancelReason, seat: &mut Seat<'_>) {
+        let Some(place) = self.state.keepers.get(consumer) else { return };
+        self.with(place.who.conn, seat, |connection, desk| connection.cancelled(place, reason, desk));
+    }
+
+    /// A message is to leave a queue of this shard.
+    pub fn dead_lettered(&mut self, dead: &DeadLetter, seat: &mut Seat<'_>) {
+        let random = seat.out.random();
+        let moved = dead_letter::route(dead, &self.state.topology, seat.out.wall_ms(), random);
+        let shard = seat.out.shard();
+        self.with_desk(seat, None, |_, desk| desk.ask(Origin::Nobody, shard, Request::Move(moved), None));
+    }
+
+    /// A queue of this shard was not used for long.
+    pub fn queue_expired(&mut self, id: QueueId, seat: &mut Seat<'_>) {
+        let Some((vhost, queue)) = self.state.topology.queue(id) else { return };
+        let (vhost, name) = (vhost.name.clone(), queue.name.clone());
+        let delete = Operation::DeleteQueue(DeleteQueue::new(name, Some(id), true, false));
+        self.with_desk(seat, None, |_, desk| desk.begin_by_itself(None, vhost, delete));
+    }
+
+    /// Another shard has something to say.
+    pub fn told(&mut self, told: &Told, seat: &mut Seat<'_>) {
+        let Told::Reply { who, secret, header, body } = told;
+        self.with(who.conn, seat, |connection, _| connection.reply_came(*who, *secret, header, body));
+    }
+
+    /// The engine has answered.
+    pub fn replied(&mut self, origin: Origin, reply: Reply, seat: &mut Seat<'_>) {
+        match origin {
+            Origin::Operation(number) => self.with_desk(seat, None, |connections, desk| {
+                let Some((who, ended)) = desk.replied(number, reply) else { return };
+                match connections.get_mut(&who.conn) {
+                    Some(connection) => {
+                        connection.ended(who, ended, desk);
+                        desk.state.touched.insert(who.conn);
+                    }
+                    None => {
+                        let vhost = vhost_of(&ended, desk);
+                        unwanted(&vhost, ended, false, &mut BTreeSet::new(), desk);
+                    }
+                }
+            }),
+            Origin::Published(number) => self.published(number, reply, seat),
+            Origin::Commit(who) => {
+                let refused = match reply {
+                    Reply::Done => false,
+                    Reply::Refused(refusal) => !is_gone(&refusal),
+                    other => panic!("a settlement was answered {other:?}"),
+                };
+                self.with(who.conn, seat, |connection, desk| connection.commit_answered(who, refused, desk));
+            }
+            Origin::Tidied => {
+                self.is_tidying = false;
+                self.tidy(seat);
+            }
+            Origin::Nobody => {
+                if let Reply::Refused(refusal) = reply {
+                    tracing::debug!(%refusal, "what nobody waited for was refused");
+                }
+            }
+            Origin::Timer(_) => panic!("a timer was answered {reply:?}"),
+        }
+    }
+
+    /// What became of messages that went to a shard together.
+    fn published(&mut self, number: u64, reply: Reply, seat: &mut Seat<'_>) {
+        let mut outcomes = match reply {
+            Reply::Published(outcomes) => Ok(outcomes.into_iter()),
+            Reply::Refused(refusal) => Err(refusal),
+            other => panic!("messages were answered {other:?}"),
+        };
+        self.with_desk(seat, None, |connections, desk| {
+            for published in desk.published(number) {
+                let outcome = outcomes
+                    .as_mut()
+                    .map(|outcomes| outcomes.next().expect("there is an outcome for each message"));
+                let refused = match &outcome {
+                    // A queue that has gone has refused nothing.
+                    Ok(outcome) => outcome.refused.iter().map(|(_, why)| why).find(|why| !is_gone(why)),
+                    Err(refusal) => Some(&**refusal),
+                };
+                let Some(who) = published.who else { continue };
+                if let Some(connection) = connections.get_mut(&who.conn) {
+                    connection.published(who, published, refused, desk);
+                    desk.state.touched.insert(who.conn);
+                }
+            }
+        });
+    }
+
+    /// A timer has run out.
+    pub fn timer(&mut self, conn: ConnId, seat: &mut Seat<'_>) {
+        self.with(conn, seat, |connection, desk| connection.timer(desk));
+    }
+}
+
+fn is_gone(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::UnknownQueue | Refusal::UnknownConsumer)
+}
+
+/// The vhost of a queue that was declared for a connection that has gone.
+fn vhost_of(ended: &Result<super::operations::Done, super::error::Failure>, desk: &Desk<'_>) -> Vec<u8> {
+    match ended {
+        Ok(super::operations::Done::QueueDeclared { id, .. }) => {
+            desk.state.topology.queue(*id).map(|(vhost, _)| vhost.name.clone()).unwrap_or_default()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What a desk is made of, but for the connections' own.
+pub struct Seat<'a> {
+    /// The node's settings.
+    pub config: &'a crate::config::ServerConfig,
+    /// What is counted.
+    pub metrics: &'a crate::metrics::BrokerMetrics,
+    /// Where requests go.
+    pub out: &'a mut millstream_engine::reactor::app::Outbox,
+    /// Who waits for what.
+    pub pending: &'a mut crate::dispatch::Pending,
+}

@@ -1,0 +1,7 @@
+//! Who may do what: passwords as RabbitMQ hashes them, and permissions as regular expressions over names.
+
+mod password;
+mod pattern;
+
+pub use password::{hash_password, password_matches};
+pub use pattern::Pattern;

@@ -1,0 +1,291 @@
+//! Messages on their way to consumers, and how they are settled.
+
+use millstream::amqp::codec::{
+    BasicAck, BasicCancel, BasicConsume, BasicGet, BasicNack, BasicPublish, BasicQos, BasicRecover,
+    BasicReject, ChannelClose, FRAME_BODY, FRAME_HEADER, Properties, QueueDelete, Short, TableWriter, Value,
+    Writer,
+};
+
+use crate::client::Client;
+use crate::node::Node;
+
+fn consume(tag: &str) -> BasicConsume<'_> {
+    BasicConsume { queue: Short(b"q"), consumer_tag: Short(tag.as_bytes()), ..BasicConsume::default() }
+}
+
+fn ack(delivery_tag: u64) -> BasicAck {
+    BasicAck { delivery_tag, multiple: false }
+}
+
+/// The bodies of what has come, with a star if it had come before.
+fn bodies(shown: &str) -> Vec<String> {
+    let mut again = false;
+    let mut bodies = Vec::new();
+    for line in shown.lines() {
+        if line.contains("BasicDeliver") || line.contains("BasicGetOk") {
+            again = line.contains("redelivered: true");
+        }
+        if let Some((_, body)) = line.split_once(" body ") {
+            let star = if again { "*" } else { "" };
+            bodies.push(format!("{}{star}", body.trim_matches('"')));
+        }
+    }
+    bodies
+}
+
+fn with_queue(node: &mut Node, messages: &[&str]) -> Client {
+    let client = Client::with_channel(node);
+    client.queue(node, "q", &TableWriter::default());
+    for message in messages {
+        client.publish(node, 1, "", "q", message);
+    }
+    client
+}
+
+#[test]
+fn a_delivery_has_everything_that_was_published() {
+    let mut node = Node::new();
+    let client = with_queue(&mut node, &[]);
+    assert_eq!(client.ask(&mut node, 1, consume("t")), "1 BasicConsumeOk { consumer_tag: \"t\" }");
+    let headers = TableWriter::default().with("h", Value::I32(1));
+    let properties = Properties {
+        headers: Some(headers.table()),
+        delivery_mode: Some(2),
+        correlation_id: Some(b"c"),
+        ..Properties::default()
+    };
+    client.publish_with(&mut node, 1, "", "q", &properties, b"hello");
+    assert_eq!(
+        client.shown(&mut node),
+        "1 BasicDeliver { consumer_tag: \"t\", delivery_tag: 1, redelivered: false, exchange: \"\", routing_key: \"q\" }\n\
+         1 header 5 bytes {h: 1} correlation_id=c persistent\n1 body \"hello\""
+    );
+    client.publish(&mut node, 1, "", "q", "");
+    let shown = client.shown(&mut node);
+    assert!(shown.ends_with("header 0 bytes "), "an empty body has no frame: {shown}");
+}
+
+#[test]
+fn a_large_message_comes_in_frames_of_the_size_agreed_on() {
+    let mut node = Node::new();
+    let client = with_queue(&mut node, &[]);
+    client.ask(&mut node, 1, consume("t"));
+    let body: Vec<u8> = (0..300_000_u32).map(|byte| byte as u8).collect();
+    client.publish_with(&mut node, 1, "", "q", &Properties::default(), &body);
+    let came = client.came(&mut node);
+    let sizes: Vec<usize> = came[2..].iter().map(|frame| frame.payload.len()).collect();
+    assert_eq!(sizes, [131_064, 131_064, 300_000 - 2 * 131_064]);
+    assert_eq!(came[2..].iter().flat_map(|frame| frame.payload.clone()).collect::<Vec<u8>>(), body);
+}
+
+#[test]
+fn a_body_may_come_in_the_smallest_pieces() {
+    let mut node = Node::new();
+    let client = with_queue(&mut node, &[]);
+    client.ask(&mut node, 1, BasicConsume { no_ack: true, ..consume("t") });
+    let body: Vec<u8> = (0..5_000_u32).map(|byte| byte as u8).collect();
+    let mut bytes = Vec::new();
+    let mut writer = Writer::new(&mut bytes);
+    writer.method(1, &BasicPublish { routing_key: Short(b"q"), ..BasicPublish::default() }.into());
+    writer.frame(FRAME_HEADER, 1, |writer| {
+        writer.u32(60 << 16);
+        writer.u64(body.len() as u64);
+        writer.u16(0);
+    });
+    for byte in &body {
+        writer.frame(FRAME_BODY, 1, |writer| writer.u8(*byte));
+        writer.frame(FRAME_BODY, 1, |_| {});
+    }
+    for piece in bytes.chunks(1000) {
+        client.raw(&mut node, piece);
+    }
+    let came = client.came(&mut node);
+    assert_eq!(came.last().unwrap().payload, body);
+}
+
+#[test]
+fn a_prefetch_holds_for_a_consumer_and_opens_as_it_settles() {
+    let mut node = Node::new();
+    let client = with_queue(&mut node, &["a", "b", "c", "d", "e"]);
+    client.ask(&mut node, 1, BasicQos { prefetch_count: 2, ..BasicQos::default() });
+    assert_eq!(bodies(&client.ask(&mut node, 1, consume("t"))), ["a", "b"]);
+    assert_eq!(bodies(&client.ask(&mut node, 1, ack(2))), ["c"]);
+    assert_eq!(bodies(&client.ask(&mut node, 1, BasicAck { delivery_tag: 0, multiple: true })), ["d", "e"]);
+    client.publish(&mut node, 1, "", "q", "f");
+    assert_eq!(client.shown(&mut node), "");
+    assert_eq!(
+        bodies(&client.ask(&mut node, 1, BasicQos { prefetch_count: 3, ..BasicQos::default() })),
+        ["f"]
+    );
+}
+
+#[test]
+fn a_channels_prefetch_holds_for_all_its_consumers() {
+    let mut node = Node::new();
+    let client = with_queue(&mut node, &["a", "b", "c", "d"]);
+    client.queue(&mut node, "r", &TableWriter::default());
+    for message in ["x", "y"] {
+        client.publish(&mut node, 1, "", "r", message);
+    }
+    client.ask(&mut node, 1, BasicQos { prefetch_count: 3, global: true, ..BasicQos::default() });
+    assert_eq!(bodies(&client.ask(&mut node, 1, consume("t"))), ["a", "b", "c"]);
+    let other = BasicConsume { queue: Short(b"r"), ..consume("u") };
+    assert_eq!(bodies(&client.ask(&mut node, 1, other)), [""; 0]);
+    let mut seen = Vec::new();
+    for tag in 1..=6 {
+        seen.extend(bodies(&client.ask(&mut node, 1, ack(tag))));
+    }
+    seen.sort();
+    assert_eq!(seen, ["d", "x", "y"]);
+}
+
+#[test]
+fn what_goes_back_goes_to_its_old_place_and_says_so() {
+    let mut node = Node::new();
+    let client = with_queue(&mut node, &["a", "b", "c"]);
+    client.ask(&mut node, 1, BasicQos { prefetch_count: 3, ..BasicQos::default() });
+    client.ask(&mut node, 1, consume("t"));
+    let nack = BasicNack { delivery_tag: 2, multiple: true, requeue: true };
+    assert_eq!(bodies(&client.ask(&mut node, 1, nack)), ["a*", "b*"]);
+    let reject = BasicReject { delivery_tag: 3, requeue: true };
+    assert_eq!(bodies(&client.ask(&mut node, 1, reject)), ["c*"]);
+    let shown = client.ask(&mut node, 1, BasicRecover { requeue: true });
+    assert_eq!(bodies(&shown), ["a*", "b*", "c*"]);
+    assert!(shown.starts_with("1 BasicRecoverOk"), "{shown}");
+    let shown = client.ask(&mut node, 1, BasicNack { delivery_tag: 0, multiple: true, requeue: false });
+    assert_eq!(shown, "");
+    let got = client.ask(&mut node, 1, BasicGet { queue: Short(b"q"), ..BasicGet::default() });
+    assert_eq!(got, "1 BasicGetEmpty { cluster_id: \"\" }");
+}
+
+#[test]
+fn how_often_a_message_has_failed_is_told() {
+    let mut node = Node::new();
+    let client = with_queue(&mut node, &["a"]);
+    client.ask(&mut node, 1, consume("t"));
+    let shown = client.ask(&mut node, 1, BasicReject { delivery_tag: 1, requeue: true });
+    assert!(shown.contains("header 1 bytes {x-delivery-count: 1}"), "{shown}");
+}
+
+#[test]
+fn a_tag_can_be_settled_once() {
+    let mut node = Node::new();
+    let client = with_queue(&mut node, &["a"]);
+    client.ask(&mut node, 1, consume("t"));
+    assert_eq!(client.ask(&mut node, 1, ack(1)), "");
+    assert_eq!(
+        client.ask(&mut node, 1, ack(1)),
+        "1 ChannelClose { reply_code: 406, reply_text: \"PRECONDITION_FAILED - unknown delivery tag 1\", class: 60, method: 80 }"
+    );
+    assert_eq!(client.ask(&mut node, 1, ack(1)), "", "nothing counts before the answer");
+}
+
+#[test]
+fn messages_can_be_got_one_by_one() {
+    let mut node = Node::new();
+    let client = with_queue(&mut node, &["a", "b", "c"]);
+    let get = BasicGet { queue: Short(b"q"), ..BasicGet::default() };
+    let shown = client.ask(&mut node, 1, get);
+    assert_eq!(
+        shown,
+        "1 BasicGetOk { delivery_tag: 1, redelivered: false, exchange: \"\", routing_key: \"q\", message_count: 2 }\n\
+         1 header 1 bytes \n1 body \"a\""
+    );
+    assert_eq!(bodies(&client.ask(&mut node, 1, BasicGet { no_ack: true, ..get })), ["b"]);
+    assert_eq!(bodies(&client.ask(&mut node, 1, get)), ["c"]);
+    client.ask(&mut node, 1, BasicNack { delivery_tag: 3, multiple: true, requeue: true });
+    assert_eq!(bodies(&client.ask(&mut node, 1, get)), ["a*"]);
+    assert_eq!(bodies(&client.ask(&mut node, 1, get)), ["c*"]);
+}
+
+#[test]
+fn what_a_channel_keeps_goes_back_when_it_closes() {
+    let mut node = Node::new();
+    let client = with_queue(&mut node, &["a", "b", "c"]);
+    client.ask(&mut node, 1, consume("t"));
+    client.ask(&mut node, 1, ack(2));
+    assert_eq!(client.ask(&mut node, 1, ChannelClose::default()), "1 ChannelCloseOk");
+    assert_eq!(node.engine.consumer_count(), 0);
+    client.open_channel(&mut node, 1);
+    assert_eq!(bodies(&client.ask(&mut node, 1, consume("t"))), ["a*", "c*"]);
+    node.disconnect(client.conn);
+    let other = Client::with_channel(&mut node);
+    assert_eq!(bodies(&other.ask(&mut node, 1, consume("t"))), ["a*", "c*"]);
+}
+
+#[test]
+fn a_cancelled_consumer_keeps_what_it_has() {
+    let mut node = Node::new();
+    let client = with_queue(&mut node, &["a", "b"]);
+    client.ask(&mut node, 1, consume("t"));
+    let cancel = BasicCancel { consumer_tag: Short(b"t"), no_wait: false };
+    assert_eq!(client.ask(&mut node, 1, cancel), "1 BasicCancelOk { consumer_tag: \"t\" }");
+    assert_eq!(client.ask(&mut node, 1, cancel), "1 BasicCancelOk { consumer_tag: \"t\" }");
+    client.ask(&mut node, 1, ack(1));
+    let shown = client.ask(&mut node, 1, BasicNack { delivery_tag: 2, requeue: true, multiple: false });
+    assert_eq!(shown, "");
+    let get = BasicGet { queue: Short(b"q"), ..BasicGet::default() };
+    assert_eq!(bodies(&client.ask(&mut node, 1, get)), ["b*"]);
+}
+
+#[test]
+fn a_consumer_is_told_when_its_queue_goes() {
+    let mut node = Node::new();
+    let client = with_queue(&mut node, &["a"]);
+    client.ask(&mut node, 1, consume("t"));
+    let other = Client::with_channel(&mut node);
+    other.ask(&mut node, 1, QueueDelete { queue: Short(b"q"), ..QueueDelete::default() });
+    assert_eq!(client.shown(&mut node), "1 BasicCancel { consumer_tag: \"t\", no_wait: true }");
+    assert_eq!(client.ask(&mut node, 1, ack(1)), "", "there is nothing to settle any more");
+    assert_eq!(
+        client.ask(&mut node, 1, consume("t")).split(',').next(),
+        Some("1 ChannelClose { reply_code: 404")
+    );
+}
+
+#[test]
+fn consumers_take_turns_and_tags_are_one_consumers() {
+    let mut node = Node::new();
+    let client = with_queue(&mut node, &[]);
+    client.ask(&mut node, 1, BasicQos { prefetch_count: 10, ..BasicQos::default() });
+    client.ask(&mut node, 1, consume("t"));
+    let shown = client.ask(&mut node, 1, consume(""));
+    assert!(shown.contains("consumer_tag: \"amq.ctag-"), "{shown}");
+    for message in ["a", "b", "c", "d"] {
+        client.publish(&mut node, 1, "", "q", message);
+    }
+    let shown = client.shown(&mut node);
+    assert_eq!(shown.matches("consumer_tag: \"t\"").count(), 2, "{shown}");
+    let exclusive = client.ask(&mut node, 1, BasicConsume { exclusive: true, ..consume("e") });
+    assert!(exclusive.contains("ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use"), "{exclusive}");
+}
+
+#[test]
+fn nothing_more_is_asked_for_while_a_client_does_not_read() {
+    let mut node = Node::new();
+    let client = with_queue(&mut node, &[]);
+    client.ask(&mut node, 1, BasicConsume { no_ack: true, ..consume("t") });
+    node.hold_sends = true;
+    let publisher = Client::with_channel_quietly(&mut node);
+    let body = vec![0; 100_000];
+    for _ in 0..100 {
+        let frames = Client::message(
+            1,
+            millstream::amqp::codec::BasicPublish { routing_key: Short(b"q"), ..Default::default() },
+            &[0, 0],
+            &body,
+        );
+        publisher.raw(&mut node, &frames);
+    }
+    let mut received = 0;
+    let mut first = None;
+    loop {
+        received += client.came(&mut node).iter().filter(|frame| frame.kind == 1).count();
+        first.get_or_insert(received);
+        if !node.socket(client.conn).sending {
+            break;
+        }
+        node.send_done(client.conn);
+    }
+    assert_eq!(received, 100, "everything comes in the end");
+}

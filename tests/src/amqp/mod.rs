@@ -1,0 +1,4 @@
+//! RabbitMQ's side of the broker in the simulated world: publishers with confirms, workers, and crashes.
+
+pub mod client;
+pub mod story;
