@@ -14,7 +14,7 @@ use std::{env, fs};
 use millstream_engine::checksum::crc32c;
 use millstream_engine::config::QueueSettings;
 use millstream_engine::format::batch::{self, BatchBuilder, BatchHeader};
-use millstream_engine::format::checkpoint::{Checkpoint, PartitionState, SegmentState};
+use millstream_engine::format::checkpoint::{Checkpoint, QueuesState, PartitionState, SegmentState};
 use millstream_engine::format::index::{OffsetIndexEntry, TimeIndexEntry};
 use millstream_engine::format::journal::{self, GroupPlace, RecordHeader, RecordKind};
 use millstream_engine::format::manifest::Manifest;
@@ -430,6 +430,7 @@ fn checkpoint() {
             }],
             epochs: vec![(LeaderEpoch(1), Offset(5)), (LeaderEpoch(4), Offset(50))],
         }],
+        queues: QueuesState::default(),
     }
     .encode();
     let decoded = |bytes: &[u8]| match Checkpoint::decode(bytes) {
