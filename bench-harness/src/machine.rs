@@ -3,7 +3,7 @@
 use std::fs::{read_dir, read_to_string};
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -66,6 +66,24 @@ pub fn field(file: &str, name: &str) -> Option<String> {
         let (key, value) = line.split_once(':')?;
         (key.trim() == name).then(|| value.trim().to_owned())
     })
+}
+
+/// Processor time that the whole machine has spent running, the kernel's threads included: to the nanosecond where the
+/// root control group tells it, in ticks where not.
+pub fn run_time() -> Result<Duration, Problem> {
+    if let Ok(usage) = read_to_string("/sys/fs/cgroup/cpuacct/cpuacct.usage") {
+        return Ok(Duration::from_nanos(usage.trim().parse()?));
+    }
+    let ticks = busy_ticks(&read_to_string("/proc/stat")?).ok_or("/proc/stat is not understood")?;
+    Ok(Duration::from_secs_f64(ticks / TICKS_PER_SECOND))
+}
+
+/// The fields of the first line of `/proc/stat`, without `idle`, `iowait` and what guests and other guests took.
+fn busy_ticks(stat: &str) -> Option<f64> {
+    let fields: Vec<f64> =
+        stat.lines().next()?.split_whitespace().skip(1).map(str::parse).collect::<Result<_, _>>().ok()?;
+    let [user, nice, system, _, _, irq, softirq, ..] = fields[..] else { return None };
+    Some(user + nice + system + irq + softirq)
 }
 
 /// Type and device of the file system that holds `dir`.
@@ -155,6 +173,16 @@ mod tests {
         let found = |dir| mount_in(mounts, Path::new(dir)).map(|(kind, _)| kind);
         assert_eq!(found("/data/x").as_deref(), Some("xfs"));
         assert_eq!(found("/database").as_deref(), Some("ext4"));
+    }
+
+    #[test]
+    fn a_machine_that_waits_is_not_busy() {
+        assert_eq!(busy_ticks("cpu  1 2 4 1000 2000 8 16 4000 0 0\ncpu0 1"), Some(31.0));
+        assert_eq!(busy_ticks("cpu  1 2"), None);
+        let before = run_time().unwrap();
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_millis(30) {}
+        assert!(run_time().unwrap() > before);
     }
 
     #[test]

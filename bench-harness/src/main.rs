@@ -1,10 +1,16 @@
 //! `millbench`: measures Millstream beside the machine's limits and its peers.
 
+mod compare;
+mod doc;
 mod engine;
 mod kafka;
 mod limits;
+mod load;
+mod log;
 mod machine;
 mod measure;
+mod null;
+mod peers;
 mod raw;
 mod report;
 mod results;
@@ -39,6 +45,12 @@ enum Command {
     Engine(engine::Engine),
     /// The broker through its Kafka socket beside the embedded engine
     Kafka(kafka::Kafka),
+    /// Loads any broker that speaks Kafka's protocol: throughput, latency, and what the broker uses
+    Log(log::Log),
+    /// Apache Kafka, Millstream and the client's limit under the same loads, in one report
+    Compare(compare::Compare),
+    /// An endpoint that parses, answers at once and stores nothing: the client's limit
+    Null(null::Null),
     #[command(hide = true)]
     Hold(engine::hold::Hold),
     #[command(hide = true)]
@@ -51,6 +63,12 @@ impl Cli {
             Command::Limits(limits) => self.keep(&limits.run()?),
             Command::Engine(engine) => engine.run()?.map_or(Ok(()), |run| self.keep(&run)),
             Command::Kafka(kafka) => kafka.run()?.map_or(Ok(()), |run| self.keep(&run)),
+            Command::Log(log) => {
+                raw::note_interrupts();
+                self.keep(&log.run()?)
+            },
+            Command::Compare(compare) => compare.run()?.map_or(Ok(()), |run| run.append_to(&self.results)),
+            Command::Null(null) => null.run(),
             Command::Hold(hold) => hold.run(),
             Command::Broker(broker) => broker.run(),
         }
