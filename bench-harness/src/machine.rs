@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::load::footprint::Processes;
 use crate::measure::Problem;
 use crate::raw;
 
@@ -123,6 +124,8 @@ pub fn commit() -> String {
 /// How much of the machine other processes took while something was measured. Figures from a busy machine are worth
 /// little: the run says so.
 pub struct Others {
+    /// Processes that are measured, and so are no others.
+    measured: Processes,
     started: Instant,
     ticks: f64,
 }
@@ -133,22 +136,29 @@ const TICKS_PER_SECOND: f64 = 100.0;
 impl Others {
     /// Starts to look.
     pub fn start() -> Others {
-        Others { started: Instant::now(), ticks: others_ticks().unwrap_or_default() }
+        Others::besides(&Processes::default())
+    }
+
+    /// The same, besides processes that are measured and are not this one's children.
+    pub fn besides(measured: &Processes) -> Others {
+        let ticks = others_ticks(measured).unwrap_or_default();
+        Others { measured: measured.clone(), started: Instant::now(), ticks }
     }
 
     /// The share of all processors' time that other processes spent outside the kernel since then.
     pub fn share(&self) -> f64 {
-        let ticks = others_ticks().unwrap_or_default() - self.ticks;
+        let ticks = others_ticks(&self.measured).unwrap_or_default() - self.ticks;
         let seconds = self.started.elapsed().as_secs_f64() * raw::cpus().len() as f64;
         (ticks / TICKS_PER_SECOND / seconds).clamp(0.0, 1.0)
     }
 }
 
-/// User time of all processes but this one and its children.
-fn others_ticks() -> Option<f64> {
+/// User time of all processes but this one, its children, and those that are measured.
+fn others_ticks(measured: &Processes) -> Option<f64> {
     let all = read_to_string("/proc/stat").ok()?;
-    let own = read_to_string("/proc/self/stat").ok()?;
-    Some(user_ticks(&all)? - own_user_ticks(&own)?)
+    let of = |stat: &str| own_user_ticks(&read_to_string(stat).ok()?);
+    let measured: f64 = measured.ids().iter().filter_map(|process| of(&format!("/proc/{process}/stat"))).sum();
+    Some(user_ticks(&all)? - of("/proc/self/stat")? - measured)
 }
 
 /// Fields `user` and `nice` of the first line of `/proc/stat`.

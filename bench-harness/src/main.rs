@@ -11,6 +11,7 @@ mod machine;
 mod measure;
 mod null;
 mod peers;
+mod queue;
 mod raw;
 mod report;
 mod results;
@@ -47,6 +48,8 @@ enum Command {
     Kafka(kafka::Kafka),
     /// Loads any broker that speaks Kafka's protocol: throughput, latency, and what the broker uses
     Log(log::Log),
+    /// Loads any broker that speaks AMQP 0-9-1: throughput, latency, and what the broker uses
+    Queue(queue::Queue),
     /// Apache Kafka, Millstream and the client's limit under the same loads, in one report
     Compare(compare::Compare),
     /// An endpoint that parses, answers at once and stores nothing: the client's limit
@@ -67,6 +70,10 @@ impl Cli {
                 raw::note_interrupts();
                 self.keep(&log.run()?)
             },
+            Command::Queue(queue) => {
+                raw::note_interrupts();
+                self.keep(&queue.run()?)
+            }
             Command::Compare(compare) => compare.run()?.map_or(Ok(()), |run| run.append_to(&self.results)),
             Command::Null(null) => null.run(),
             Command::Hold(hold) => hold.run(),

@@ -42,13 +42,13 @@ impl Inbox {
     }
 
     /// What is there already.
-    pub fn there(&self) -> usize {
-        self.end - self.start
+    pub fn waiting(&self) -> &[u8] {
+        &self.bytes[self.start..self.end]
     }
 
     /// Takes `len` bytes that were peeked at.
     pub fn take(&mut self, len: usize) {
-        assert!(len <= self.there(), "what is taken was peeked at before");
+        assert!(len <= self.waiting().len(), "what is taken was peeked at before");
         self.start += len;
     }
 }

@@ -135,14 +135,14 @@ impl Log {
             span.warm_up = Duration::ZERO;
         }
         let mut notes = Vec::new();
-        let others = Others::start();
+        let processes = self.how.processes(address);
+        if processes.ids().is_empty() {
+            notes.push("the server's processes are not known: no memory and disk of it".to_owned());
+        }
+        let others = Others::besides(&processes);
         let mut turns = Vec::new();
         for number in 1..=self.how.reps {
             eprintln!("  turn {number} of {}", self.how.reps);
-            let processes = self.how.processes(address);
-            if processes.ids().is_empty() && turns.is_empty() {
-                notes.push("the server's processes are not known: no memory and disk of it".to_owned());
-            }
             let target = Target {
                 address,
                 processes: &processes,
