@@ -13,8 +13,10 @@ mod null;
 mod peers;
 mod queue;
 mod raw;
+mod regress;
 mod report;
 mod results;
+mod runtime;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,8 +54,14 @@ enum Command {
     Queue(queue::Queue),
     /// Apache Kafka, Millstream and the client's limit under the same loads, in one report
     Compare(compare::Compare),
+    /// Two commits of Millstream under the same loads, in turns: is one of them faster?
+    Regress(regress::Regress),
+    /// The engine's reactor, glommio and plain epoll under the same echo and append loads
+    Runtime(runtime::Runtimes),
     /// An endpoint that parses, answers at once and stores nothing: the client's limit
     Null(null::Null),
+    #[command(hide = true)]
+    Echo(runtime::echo::Echo),
     #[command(hide = true)]
     Hold(engine::hold::Hold),
     #[command(hide = true)]
@@ -75,7 +83,13 @@ impl Cli {
                 self.keep(&queue.run()?)
             }
             Command::Compare(compare) => compare.run()?.map_or(Ok(()), |run| run.append_to(&self.results)),
+            Command::Regress(regress) => self.keep(&regress.run()?),
             Command::Null(null) => null.run(),
+            Command::Runtime(runtimes) => {
+                raw::note_interrupts();
+                self.keep(&runtimes.run()?)
+            }
+            Command::Echo(echo) => echo.run(),
             Command::Hold(hold) => hold.run(),
             Command::Broker(broker) => broker.run(),
         }

@@ -6,7 +6,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::net::TcpStream;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -205,7 +204,7 @@ impl Readable {
     }
 
     /// Of this one too, under a number. It is forgotten when it is closed.
-    pub fn add(&mut self, connection: &TcpStream, number: usize) -> io::Result<()> {
+    pub fn add(&mut self, connection: &impl AsRawFd, number: usize) -> io::Result<()> {
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: number as u64 };
         let (epoll, fd) = (self.epoll.as_raw_fd(), connection.as_raw_fd());
         // SAFETY: `event` is valid for reads.

@@ -18,6 +18,9 @@ const LATENCY_NULL: f64 = 1.5;
 /// Memory without load over Kafka's.
 const IDLE_MEMORY: Bar = Bar::AtMost(0.1);
 
+/// The rows whose throughput and processor time are judged.
+const JUDGED: [&str; 4] = ["produce-1k", "produce-100", "produce-1k-default", "produce-100-default"];
+
 /// The bars, each with what was measured. There are none without Millstream and Kafka.
 pub fn bars(outcome: &Outcome<'_>) -> Vec<Row> {
     let both = [Kind::Millstream, Kind::Kafka].iter().all(|peer| outcome.peers.contains(peer));
@@ -26,14 +29,14 @@ pub fn bars(outcome: &Outcome<'_>) -> Vec<Row> {
     }
     let mut rows = Vec::new();
     for line in &outcome.lines {
-        let Load::Log(workload) = &line.load;
+        let Load::Log(workload) = &line.load else { continue };
         let (own, kafka, null) = (
             outcome.cell(&line.name, Kind::Millstream),
             outcome.cell(&line.name, Kind::Kafka),
             outcome.cell(&line.name, Kind::Null),
         );
         let title = &line.title;
-        if line.name == "produce-1k" || line.name == "produce-100" {
+        if JUDGED.contains(&line.name.as_str()) {
             let rate = |cell: &Cell| cell.rate().map(|rate| rate.median);
             rows.push(over(&format!("{title}: throughput over Kafka's"), rate(&own), rate(&kafka), THROUGHPUT));
             let cpu = |cell: &Cell| cell.figure(SERVER_CPU).map(|cpu| cpu.median);

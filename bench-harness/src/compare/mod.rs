@@ -3,7 +3,7 @@
 mod bars;
 mod journal;
 mod outcome;
-mod plan;
+pub mod plan;
 mod report;
 
 use std::collections::BTreeMap;
@@ -22,6 +22,8 @@ use crate::log::{self, Target};
 use crate::machine::{self, Machine, Others};
 use crate::measure::Problem;
 use crate::peers::{Kind, Peer, Setup};
+use crate::queue::workload::Workload as Queues;
+use crate::queue::{self, Broker};
 use crate::raw;
 use crate::results::Run;
 use journal::{Entry, Journal, PeerFacts};
@@ -38,15 +40,15 @@ pub struct Compare {
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// These peers only
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Kind::Millstream, Kind::Kafka, Kind::KafkaFlush, Kind::Null])]
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Kind::Millstream, Kind::Kafka, Kind::KafkaFlush, Kind::RabbitMq, Kind::RabbitMqQuorum, Kind::Null])]
     peers: Vec<Kind>,
-    /// How often each row is measured [default: 5; 2 with --quick]
+    /// How often each row is measured [default: 4; 2 with --quick]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     reps: Option<u16>,
-    /// Seconds that are measured in each turn [default: 8; 3 with --quick]
+    /// Seconds that are measured in each turn [default: 5; 2.5 with --quick]
     #[arg(long)]
     seconds: Option<f64>,
-    /// Seconds of the same load before that [default: 3; 1 with --quick]
+    /// Seconds of the same load before that [default: 2; 1 with --quick]
     #[arg(long)]
     warm_up: Option<f64>,
     /// Processors that the load generator uses, a pinned thread each [default: all]
@@ -89,11 +91,12 @@ impl Compare {
     pub fn run(&self) -> Result<Option<Run>, Problem> {
         let lines = self.lines()?;
         let span = Span {
-            warm_up: Duration::try_from_secs_f64(self.warm_up.unwrap_or(if self.quick { 1.0 } else { 3.0 }))?,
-            measure: Some(Duration::try_from_secs_f64(self.seconds.unwrap_or(if self.quick { 3.0 } else { 8.0 }))?),
+            warm_up: Duration::try_from_secs_f64(self.warm_up.unwrap_or(if self.quick { 1.0 } else { 2.0 }))?,
+            measure: Some(Duration::try_from_secs_f64(self.seconds.unwrap_or(if self.quick { 2.5 } else { 5.0 }))?),
         };
-        let turns = self.reps.unwrap_or(if self.quick { 2 } else { 5 });
-        let estimate = self.estimate(lines.len(), turns, span);
+        let turns = self.reps.unwrap_or(if self.quick { 2 } else { 4 });
+        let cells = self.cells(&lines);
+        let estimate = self.estimate(cells, turns, span);
         if self.list {
             for line in &lines {
                 println!("{:20}{}", line.name, line.title);
@@ -124,9 +127,14 @@ impl Compare {
         Ok(all.into_iter().filter(chosen).collect())
     }
 
-    fn estimate(&self, lines: usize, turns: u16, span: Span) -> f64 {
+    /// Rows of each peer, all together.
+    fn cells(&self, lines: &[Line]) -> usize {
+        lines.iter().map(|line| self.peers.iter().filter(|&&peer| line.load.concerns(peer)).count()).sum()
+    }
+
+    fn estimate(&self, cells: usize, turns: u16, span: Span) -> f64 {
         let turn = (span.warm_up + span.measure.unwrap_or_default()).as_secs_f64() + TURN_SECONDS;
-        turn * lines as f64 * f64::from(turns) * self.peers.len() as f64 + START_SECONDS * self.peers.len() as f64
+        turn * cells as f64 * f64::from(turns) + START_SECONDS * self.peers.len() as f64
     }
 
     fn compare(
@@ -192,7 +200,7 @@ impl Compare {
 
     /// Whether anything of a peer is still to be measured.
     fn missing(&self, journal: &Journal, lines: &[Line], peer: Kind, turns: u16) -> bool {
-        lines.iter().any(|line| {
+        lines.iter().filter(|line| line.load.concerns(peer)).any(|line| {
             !journal.failed(&line.name, peer) && journal.turns(&line.name, peer) < usize::from(turns)
         })
     }
@@ -204,7 +212,7 @@ impl Compare {
         stage: &mut Stage,
         journal: &mut Journal,
     ) -> Result<(), Problem> {
-        let bar = ProgressBar::new((lines.len() * usize::from(turns) * self.peers.len()) as u64);
+        let bar = ProgressBar::new((self.cells(lines) * usize::from(turns)) as u64);
         let style = "{elapsed_precise} [{bar:40}] {pos}/{len}, {eta} left: {msg}";
         bar.set_style(ProgressStyle::with_template(style)?.progress_chars("=> "));
         for line in lines {
@@ -212,7 +220,7 @@ impl Compare {
                 eprintln!("  {}", line.title);
             }
             for number in 1..=turns {
-                for &kind in &self.peers {
+                for &kind in self.peers.iter().filter(|&&peer| line.load.concerns(peer)) {
                     bar.inc(1);
                     let done = journal.turns(&line.name, kind) >= usize::from(number);
                     if done || journal.failed(&line.name, kind) || !stage.peers.contains_key(&kind) {
@@ -250,7 +258,7 @@ impl Compare {
         let outcome = self.outcome(lines, journal);
         let mut rows = Vec::new();
         for line in lines {
-            for &peer in &self.peers {
+            for &peer in self.peers.iter().filter(|&&peer| line.load.concerns(peer)) {
                 let cell = outcome.cell(&line.name, peer);
                 let name = format!("{}, {}", line.name, peer.title());
                 if let Some(why) = cell.failure {
@@ -339,30 +347,42 @@ impl Stage {
     /// Loads a peer once, while the others stand still.
     fn turn(&mut self, line: &Line, kind: Kind) -> Result<Turn, Problem> {
         let peer = self.peers.get_mut(&kind).ok_or("it does not run")?;
-        raw::sync();
-        peer.resume();
-        sleep(RESUME);
-        let processes = peer.processes();
-        let Load::Log(workload) = &line.load;
-        let target = Target {
-            address: peer.address,
-            processes: &processes,
-            cpus: &self.cpus,
-            settings: &[],
-            records: None,
-        };
-        let turn = log::load(&target, &workload.clone().checked()?, self.span);
-        let ended = peer.ended();
-        peer.pause();
-        turn.map_err(|problem| match ended {
-            Some(why) => format!("{problem}; {why}").into(),
-            None => problem,
-        })
+        give(peer, &line.load, kind == Kind::RabbitMqQuorum, &self.cpus, self.span)
     }
 }
 
+/// Gives a load to a peer that stands still, and has it stand still again.
+pub fn give(
+    peer: &mut Peer,
+    load: &Load,
+    quorum_queue: bool,
+    cpus: &[usize],
+    span: Span,
+) -> Result<Turn, Problem> {
+    raw::sync();
+    peer.resume();
+    sleep(RESUME);
+    let (address, processes) = (peer.address, peer.processes());
+    let turn = match load {
+        Load::Log(workload) => {
+            let target = Target { address, processes: &processes, cpus, settings: &[], records: None };
+            log::load(&target, &workload.clone().checked()?, span)
+        }
+        Load::Queue(workload) => {
+            let workload = Queues { quorum_queue, ..workload.clone().checked()? };
+            queue::load(&Broker::at(address), &processes, cpus, &workload, span)
+        }
+    };
+    let ended = peer.ended();
+    peer.pause();
+    turn.map_err(|problem| match ended {
+        Some(why) => format!("{problem}; {why}").into(),
+        None => problem,
+    })
+}
+
 /// Removes what a comparison has left behind that was killed without a word.
-fn clean_up(dir: &std::path::Path) -> Result<(), Problem> {
+pub fn clean_up(dir: &std::path::Path) -> Result<(), Problem> {
     for entry in std::fs::read_dir(dir)?.flatten() {
         let name = entry.file_name();
         let process = name.to_str().and_then(|name| name.strip_prefix("compare-")?.parse::<u32>().ok());
@@ -424,8 +444,8 @@ mod tests {
     #[test]
     fn the_quick_comparison_ends_within_five_minutes() {
         let quick = compare(&["--quick"]).unwrap();
-        let span = Span { warm_up: Duration::from_secs(1), measure: Some(Duration::from_secs(3)) };
-        let estimate = quick.estimate(quick.lines().unwrap().len(), 2, span);
+        let span = Span { warm_up: Duration::from_secs(1), measure: Some(Duration::from_millis(2500)) };
+        let estimate = quick.estimate(quick.cells(&quick.lines().unwrap()), 2, span);
         assert!(estimate < 5.0 * 60.0, "{estimate} s");
     }
 

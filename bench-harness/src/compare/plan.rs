@@ -4,6 +4,8 @@ use serde::Serialize;
 
 use crate::log::workload::{Acks, Mode, Workload};
 use crate::load::keys::Distribution;
+use crate::peers::{Kind, Protocol};
+use crate::queue::workload::Workload as Queues;
 
 /// What a row is about; rows of one group are shown together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -16,6 +18,14 @@ pub enum Group {
     Load,
     /// At a fixed rate, to more and more partitions.
     Partitions,
+    /// The same four, of queues.
+    QueueThroughput,
+    /// See above.
+    QueueLatency,
+    /// See above.
+    QueueLoad,
+    /// See above.
+    Queues,
 }
 
 /// One load, which every peer gets.
@@ -38,6 +48,61 @@ pub struct Line {
 pub enum Load {
     /// Kafka's.
     Log(Workload),
+    /// AMQP's.
+    Queue(Queues),
+}
+
+impl Load {
+    /// Whether it keeps to a schedule.
+    pub fn is_paced(&self) -> bool {
+        match self {
+            Load::Log(workload) => workload.is_paced(),
+            Load::Queue(workload) => workload.is_paced(),
+        }
+    }
+
+    /// Whether records are produced and consumed.
+    pub fn is_end_to_end(&self) -> bool {
+        match self {
+            Load::Log(workload) => workload.mode == Mode::EndToEnd,
+            Load::Queue(workload) => workload.consumers > 0,
+        }
+    }
+
+    /// Records per second.
+    pub fn rate(&self) -> f64 {
+        match self {
+            Load::Log(workload) => workload.throughput,
+            Load::Queue(workload) => workload.rate * workload.producers as f64,
+        }
+    }
+
+    /// Partitions, or queues.
+    pub fn places(&self) -> f64 {
+        match self {
+            Load::Log(workload) => f64::from(workload.partitions),
+            Load::Queue(workload) => f64::from(workload.queues),
+        }
+    }
+
+    /// Whom others are compared with.
+    pub fn reference(&self) -> Kind {
+        match self {
+            Load::Log(_) => Kind::Kafka,
+            Load::Queue(_) => Kind::RabbitMq,
+        }
+    }
+
+    /// Whether a peer gets this load. One that flushes reads no slower than one that does not.
+    pub fn concerns(&self, peer: Kind) -> bool {
+        match self {
+            Load::Log(workload) => {
+                let fills_slowly = workload.mode == Mode::Consume && peer == Kind::KafkaFlush;
+                peer.speaks(Protocol::Kafka) && !fills_slowly
+            }
+            Load::Queue(_) => peer.speaks(Protocol::Amqp),
+        }
+    }
 }
 
 /// Partitions where their number is not what is asked about.
@@ -52,10 +117,12 @@ const MANY: [u32; 4] = [1, 16, 128, 1_000];
 /// Every row.
 pub fn lines() -> Vec<Line> {
     let mut lines = vec![
-        throughput("produce-1k", "produce, 1 KiB records, acks=all", 1024, Acks::All, true),
-        throughput("produce-100", "produce, 100 B records, acks=all", 100, Acks::All, true),
+        throughput("produce-1k", "produce, 1 KiB records, acks=all, batch.size=65536", 1024, Acks::All, true),
+        throughput("produce-100", "produce, 100 B records, acks=all, batch.size=65536", 100, Acks::All, true),
         throughput("produce-1k-acks1", "produce, 1 KiB records, acks=1", 1024, Acks::One, false),
         keyed(),
+        default_batches("produce-1k-default", "1 KiB", 1024),
+        default_batches("produce-100-default", "100 B", 100),
         consume("consume-1k", "consume from the beginning, 1 KiB records", 1024, true),
         consume("consume-100", "consume from the beginning, 100 B records", 100, false),
         one_by_one(),
@@ -68,7 +135,84 @@ pub fn lines() -> Vec<Line> {
     for partitions in MANY {
         lines.push(spread(partitions));
     }
+    lines.extend(queue_lines());
     lines
+}
+
+/// The rate of the latency row of queues, in messages per second.
+const QUEUE_RATE: f64 = 5_000.0;
+/// Rates of the load rows of queues.
+const QUEUE_RATES: [u32; 4] = [1_000, 10_000, 20_000, 40_000];
+/// Numbers of queues.
+const MANY_QUEUES: [u16; 3] = [1, 10, 100];
+
+/// The rows of queues: persistent messages, confirmed, and acknowledged by whoever consumes them.
+fn queue_lines() -> Vec<Line> {
+    let line = |name: &str, title: &str, group, quick, load| Line {
+        name: name.to_owned(),
+        title: title.to_owned(),
+        group,
+        quick,
+        load: Load::Queue(load),
+    };
+    let mut lines = vec![
+        line(
+            "queue-1k",
+            "one queue, 1 KiB persistent messages, 1,000 unconfirmed, published and consumed",
+            Group::QueueThroughput,
+            true,
+            task(1024),
+        ),
+        line(
+            "queue-12",
+            "one queue, 12 B persistent messages, 1,000 unconfirmed, published and consumed",
+            Group::QueueThroughput,
+            false,
+            task(12),
+        ),
+        line(
+            "queue-one-by-one",
+            "one queue, one 1 KiB persistent message at a time, each confirmed before the next",
+            Group::QueueThroughput,
+            false,
+            Queues { confirm: 1, multi_ack_every: 1, ..task(1024) },
+        ),
+    ];
+    let paced = |rate: f64, queues: u16| Queues {
+        queues,
+        producers: queues.into(),
+        consumers: queues.into(),
+        rate: rate / f64::from(queues),
+        multi_ack_every: 1,
+        ..task(1024)
+    };
+    let title = |rate: f64, queues: u16| match queues {
+        1 => format!("{} persistent messages/s of 1 KiB through one queue", thousands(rate)),
+        _ => format!("{} persistent messages/s of 1 KiB through {queues} queues", thousands(rate)),
+    };
+    let latency = title(QUEUE_RATE, 1);
+    lines.push(line("queue-latency", &latency, Group::QueueLatency, true, paced(QUEUE_RATE, 1)));
+    for rate in QUEUE_RATES {
+        let (name, rate) = (format!("queue-load-{rate}"), f64::from(rate));
+        lines.push(line(&name, &title(rate, 1), Group::QueueLoad, false, paced(rate, 1)));
+    }
+    for queues in MANY_QUEUES {
+        let name = format!("queues-{queues}");
+        lines.push(line(&name, &title(QUEUE_RATE, queues), Group::Queues, false, paced(QUEUE_RATE, queues)));
+    }
+    lines
+}
+
+/// A task queue under load.
+fn task(size: usize) -> Queues {
+    Queues {
+        size,
+        confirm: 1000,
+        qos: 1000,
+        multi_ack_every: 100,
+        flags: vec!["persistent".to_owned()],
+        ..Queues::default()
+    }
 }
 
 /// What Kafka's documentation recommends for throughput: larger batches, and some time to fill them.
@@ -87,6 +231,14 @@ fn busy(record_size: usize) -> Workload {
 fn throughput(name: &str, title: &str, record_size: usize, acks: Acks, quick: bool) -> Line {
     let load = Load::Log(Workload { acks, ..busy(record_size) });
     Line { name: name.to_owned(), title: title.to_owned(), group: Group::Throughput, quick, load }
+}
+
+/// The same with what Kafka's producer does unless it is told otherwise.
+fn default_batches(name: &str, size: &str, record_size: usize) -> Line {
+    let batch_size = Workload::default().batch_size;
+    let title = format!("produce, {size} records, acks=all, batch.size=16384 (the default)");
+    let load = Load::Log(Workload { batch_size, ..busy(record_size) });
+    Line { name: name.to_owned(), title, group: Group::Throughput, quick: false, load }
 }
 
 fn keyed() -> Line {
@@ -182,8 +334,10 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), lines.len());
         for line in lines {
-            let Load::Log(workload) = line.load;
-            workload.checked().unwrap();
+            match line.load {
+                Load::Log(workload) => drop(workload.checked().unwrap()),
+                Load::Queue(workload) => drop(workload.checked().unwrap()),
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use crate::doc::{Piece, row};
 use crate::load::turn::{self, END_TO_END, PRODUCE, PROCESS_CPU, RECEIVED_MB, RSS, SENT_MB, SERVER_CPU, UNSENT};
 use crate::machine::Machine;
 use crate::measure::{Problem, Spread};
-use crate::peers::Kind;
+use crate::peers::{Kind, Protocol};
 use crate::results::Row;
 
 /// What stands at the report's head.
@@ -46,6 +46,9 @@ pub fn report(head: &Head<'_>, outcome: &Outcome<'_>) -> Result<Vec<Piece>, Prob
     pieces.push(peers(outcome));
     pieces.push(Piece::Heading(2, "What everyone quotes, and what was measured here".to_owned()));
     pieces.push(quoted(outcome));
+    pieces.push(Piece::Text(
+        "Small is 100 B for logs and 12 B for queues. Latencies are those at a fixed rate: 20,000 records/s for logs, 5,000 messages/s for queues, of 1 KiB.".to_owned(),
+    ));
     let bars = bars(outcome);
     if !bars.is_empty() {
         pieces.push(Piece::Heading(2, "The bars that Millstream is held to".to_owned()));
@@ -56,6 +59,10 @@ pub fn report(head: &Head<'_>, outcome: &Outcome<'_>) -> Result<Vec<Piece>, Prob
         (Group::Latency, "Latency at a fixed rate"),
         (Group::Load, "Latency against load"),
         (Group::Partitions, "Cost against partitions"),
+        (Group::QueueThroughput, "Queues: throughput"),
+        (Group::QueueLatency, "Queues: latency at a fixed rate"),
+        (Group::QueueLoad, "Queues: latency against load"),
+        (Group::Queues, "Queues: cost against their number"),
     ] {
         let lines: Vec<&Line> = outcome.lines.iter().copied().filter(|line| line.group == group).collect();
         if lines.is_empty() {
@@ -98,31 +105,39 @@ fn peers(outcome: &Outcome<'_>) -> Piece {
 /// The table that everyone quotes.
 fn quoted(outcome: &Outcome<'_>) -> Piece {
     let measured = |name: &str, peer: Kind| outcome.cell(name, peer);
-    let rate = |peer: Kind| {
+    let rate = |peer: Kind, names: [&str; 2]| {
         let of = |name: &str| {
             measured(name, peer).rate().map_or("-".to_owned(), |rate| plot::short(rate.median))
         };
-        format!("{} / {}", of("produce-100"), of("produce-1k"))
+        format!("{} / {}", of(names[0]), of(names[1]))
     };
-    let latency = |peer: Kind| {
-        let cell = measured("latency-1k", peer);
+    let latency = |peer: Kind, name: &str| {
+        let cell = measured(name, peer);
         let at = |percent| cell.percentile(END_TO_END, percent).map_or("-".to_owned(), |p| ms(p.median));
         format!("{} / {}", at(50.0), at(99.0))
     };
-    let mut rows = vec![
-        vec!["RabbitMQ".to_owned(), "4-10 K msg/s".to_owned(), "1-5 ms".to_owned(), "-".to_owned(), "-".to_owned()],
-        vec!["Kafka".to_owned(), "1 M+ msg/s".to_owned(), "5-50 ms".to_owned(), rate(Kind::Kafka), latency(Kind::Kafka)],
-    ];
-    if outcome.peers.contains(&Kind::Millstream) {
-        let (rate, latency) = (rate(Kind::Millstream), latency(Kind::Millstream));
-        rows.push(vec!["Millstream".to_owned(), "-".to_owned(), "-".to_owned(), rate, latency]);
+    let line = |name: &str, quoted: [&str; 2], rate: String, latency: String| {
+        vec![name.to_owned(), quoted[0].to_owned(), quoted[1].to_owned(), rate, latency]
+    };
+    let of = |peer, logs: [&str; 2], latency_of: &str| (rate(peer, logs), latency(peer, latency_of));
+    let mut rows = Vec::new();
+    for (peer, quoted) in [
+        (Kind::RabbitMq, ["4-10 K msg/s", "1-5 ms"]),
+        (Kind::RabbitMqQuorum, ["-", "-"]),
+        (Kind::Kafka, ["1 M+ msg/s", "5-50 ms"]),
+        (Kind::Millstream, ["-", "-"]),
+    ] {
+        let log = peer.speaks(Protocol::Kafka);
+        let names = if log { ["produce-100", "produce-1k"] } else { ["queue-12", "queue-1k"] };
+        let (rate, latency) = of(peer, names, if log { "latency-1k" } else { "queue-latency" });
+        rows.push(line(peer.title(), quoted, rate, latency));
     }
     let head = row([
         "",
         "quoted throughput",
         "quoted latency",
-        "records/s of 100 B / 1 KiB, measured",
-        "end-to-end p50 / p99 at 20,000/s, ms, measured",
+        "small / 1 KiB per s, measured",
+        "end-to-end p50 / p99, ms, measured",
     ]);
     Piece::Table(head, rows)
 }
@@ -156,12 +171,13 @@ fn spread(spread: Option<Spread>, figure: impl Fn(f64) -> String) -> String {
 }
 
 fn table(line: &Line, outcome: &Outcome<'_>) -> Piece {
-    let Load::Log(workload) = &line.load;
-    let kafka = outcome.cell(&line.name, Kind::Kafka).rate().map(|rate| rate.median);
+    let reference = line.load.reference();
+    let other = outcome.cell(&line.name, reference).rate().map(|rate| rate.median);
+    let over_other = format!("over {}", reference.title().split(',').next().unwrap_or_default());
     let two = |value: f64| format!("{value:.2}");
     let mut head = vec!["".to_owned()];
     let mut rows: Vec<Vec<String>> = Vec::new();
-    for &peer in &outcome.peers {
+    for &peer in outcome.peers.iter().filter(|&&peer| line.load.concerns(peer)) {
         let cell = outcome.cell(&line.name, peer);
         let mut cells = vec![peer.title().to_owned()];
         head.truncate(1);
@@ -169,9 +185,9 @@ fn table(line: &Line, outcome: &Outcome<'_>) -> Piece {
             head.push(name.to_owned());
             cells.push(value);
         };
-        if workload.is_paced() {
+        if line.load.is_paced() {
             for (short, latency) in [("produce", PRODUCE), ("end to end", END_TO_END)] {
-                if latency == END_TO_END && workload.mode == crate::log::workload::Mode::Produce {
+                if latency == END_TO_END && !line.load.is_end_to_end() {
                     continue;
                 }
                 let all = turn::merged(&cell.turns, latency);
@@ -187,8 +203,8 @@ fn table(line: &Line, outcome: &Outcome<'_>) -> Piece {
             put("unsent", cell.figure(UNSENT).map_or("0".to_owned(), |unsent| thousands(unsent.max)));
         } else {
             put("records/s", spread(cell.rate(), thousands));
-            let over = cell.rate().zip(kafka).map(|(rate, kafka)| two(rate.median / kafka));
-            put("over Kafka", over.unwrap_or_else(|| "-".to_owned()));
+            let over = cell.rate().zip(other).map(|(rate, other)| two(rate.median / other));
+            put(&over_other, over.unwrap_or_else(|| "-".to_owned()));
             let mb = cell.figure(SENT_MB).or_else(|| cell.figure(RECEIVED_MB));
             put("MB/s", mb.map_or("-".to_owned(), |mb| format!("{:.0}", mb.median)));
         }
@@ -213,7 +229,7 @@ fn remark(cell: &Cell) -> String {
 
 fn plots(group: Group, lines: &[&Line], outcome: &Outcome<'_>) -> Result<Vec<Piece>, Problem> {
     match group {
-        Group::Throughput => {
+        Group::Throughput | Group::QueueThroughput => {
             let groups: Vec<_> = lines
                 .iter()
                 .map(|line| {
@@ -224,27 +240,31 @@ fn plots(group: Group, lines: &[&Line], outcome: &Outcome<'_>) -> Result<Vec<Pie
                 })
                 .collect();
             let svg = plot::bars("Records per second, medians", &groups)?;
-            Ok(vec![Piece::Figure("throughput.svg".to_owned(), "Throughput".to_owned(), svg)])
+            let name = if group == Group::Throughput { "throughput.svg" } else { "queue-throughput.svg" };
+            Ok(vec![Piece::Figure(name.to_owned(), "Throughput".to_owned(), svg)])
         }
-        Group::Latency => lines
+        Group::Latency | Group::QueueLatency => lines
             .iter()
             .flat_map(|line| [(line, PRODUCE), (line, END_TO_END)])
             .map(|(line, latency)| {
                 let axes = Axes { x: "percentile", y: "ms", x_label: &plot::tail_label };
                 let title = format!("{latency}, {}", line.title);
-                let curves: Vec<_> = outcome.peers.iter().map(|&peer| curve(line, latency, peer, outcome)).collect();
+                let curves = outcome.peers.iter().map(|&peer| curve(line, latency, peer, outcome));
+                let curves: Vec<_> = curves.filter(|line| !line.points.is_empty()).collect();
                 let svg = plot::lines(&title, &axes, &curves, true)?;
                 let name = format!("{}-{}.svg", line.name, latency.replace(' ', "-"));
                 Ok(Piece::Figure(name, title, svg))
             })
             .collect(),
-        Group::Load => against(lines, outcome, "load", "records/s", &|load| load.throughput, &|cell| {
-            cell.percentile(END_TO_END, 99.0).map(|p99| p99.median / 1e3)
-        }, "end-to-end latency p99, ms"),
-        Group::Partitions => {
-            against(lines, outcome, "partitions", "partitions", &|load| f64::from(load.partitions), &|cell| {
-                cell.figure(SERVER_CPU).map(|cpu| cpu.median)
-            }, "server CPU, us/record")
+        Group::Load | Group::QueueLoad => {
+            let name = if group == Group::Load { "load" } else { "queue-load" };
+            let figure = |cell: &Cell| cell.percentile(END_TO_END, 99.0).map(|p99| p99.median / 1e3);
+            against(lines, outcome, name, ["records/s", "end-to-end latency p99, ms"], Load::rate, figure)
+        }
+        Group::Partitions | Group::Queues => {
+            let name = if group == Group::Partitions { "partitions" } else { "queues" };
+            let figure = |cell: &Cell| cell.figure(SERVER_CPU).map(|cpu| cpu.median);
+            against(lines, outcome, name, [name, "server CPU, us/record"], Load::places, figure)
         }
     }
 }
@@ -262,30 +282,26 @@ fn curve(line: &Line, latency: &str, peer: Kind, outcome: &Outcome<'_>) -> plot:
     plot::Line { name: peer.title().to_owned(), points }
 }
 
-/// One figure of every peer against what the rows differ in.
+/// One figure of every peer against what the rows differ in; `axes` are their names.
 fn against(
     lines: &[&Line],
     outcome: &Outcome<'_>,
     name: &str,
-    x: &str,
-    place: &dyn Fn(&crate::log::workload::Workload) -> f64,
-    figure: &dyn Fn(&Cell) -> Option<f64>,
-    y: &str,
+    [x, y]: [&str; 2],
+    place: impl Fn(&Load) -> f64,
+    figure: impl Fn(&Cell) -> Option<f64>,
 ) -> Result<Vec<Piece>, Problem> {
-    let curves: Vec<_> = outcome
-        .peers
-        .iter()
-        .map(|&peer| {
-            let points = lines.iter().filter_map(|line| {
-                let Load::Log(workload) = &line.load;
-                Some((place(workload), figure(&outcome.cell(&line.name, peer))?))
-            });
-            plot::Line { name: peer.title().to_owned(), points: points.collect() }
-        })
-        .collect();
+    let curve = |peer: Kind| {
+        let points = lines
+            .iter()
+            .filter_map(|line| Some((place(&line.load), figure(&outcome.cell(&line.name, peer))?)));
+        plot::Line { name: peer.title().to_owned(), points: points.collect() }
+    };
+    let curves: Vec<_> = outcome.peers.iter().map(|&peer| curve(peer)).filter(|line| !line.points.is_empty()).collect();
     let axes = Axes { x, y, x_label: &plot::short };
-    let svg = plot::lines(&format!("{y}, against {x}"), &axes, &curves, true)?;
-    Ok(vec![Piece::Figure(format!("{name}.svg"), format!("{y}, against {x}"), svg)])
+    let title = format!("{y}, against {x}");
+    let svg = plot::lines(&title, &axes, &curves, true)?;
+    Ok(vec![Piece::Figure(format!("{name}.svg"), title, svg)])
 }
 
 #[cfg(test)]
@@ -332,7 +348,8 @@ mod tests {
             assert!(text.contains(&format!("### {}\n", line.title)), "{}", line.title);
         }
         let failed = text.matches("java is not installed").count();
-        assert_eq!(failed, all.len(), "each row of a peer that did not start says why");
+        let concerned = all.iter().filter(|line| line.load.concerns(Kind::KafkaFlush)).count();
+        assert_eq!(failed, concerned, "each row of a peer that did not start says why");
         assert!(text.contains("| Millstream | 900 (900 to 900) | 0.90 |"), "a losing row is printed like any other");
         assert!(text.contains("MISSED") && text.contains("not measured") && text.contains("Note: something."));
         assert!(html("t", &pieces).matches("<svg").count() >= 7);

@@ -157,12 +157,7 @@ pub fn short(value: f64) -> String {
     }
 }
 
-/// Where a percentile stands on an axis that shows the tail: at 1 / (1 - p), to be put on a logarithmic axis.
-pub fn tail(percent: f64) -> f64 {
-    100.0 / (100.0 - percent)
-}
-
-/// What such a place is called.
+/// What a place on an axis that shows the tail is called. A percentile stands at 1 / (1 - p), on a logarithmic axis.
 pub fn tail_label(x: f64) -> String {
     let percent = 100.0 - 100.0 / x;
     let text = format!("{percent:.3}");
@@ -190,7 +185,7 @@ mod tests {
     #[test]
     fn the_tail_is_named_by_its_percentile() {
         for (percent, label) in [(50.0, "50 %"), (99.0, "99 %"), (99.9, "99.9 %"), (99.99, "99.99 %")] {
-            assert_eq!(tail_label(tail(percent)), label);
+            assert_eq!(tail_label(100.0 / (100.0 - percent)), label);
         }
     }
 }

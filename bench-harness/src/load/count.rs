@@ -77,6 +77,17 @@ impl Count {
         }
     }
 
+    /// Counts records that were sent just now and are not acknowledged by anybody.
+    pub fn sent(&mut self, window: &Window, records: u64, bytes: u64) {
+        let now = now_ns();
+        if window.counts(now) {
+            self.sent += records;
+            self.sent_bytes += records * bytes;
+            self.requests += 1;
+            self.last_ns = now;
+        }
+    }
+
     /// Counts records that came just now.
     pub fn received(&mut self, window: &Window, now: u64, records: u64, bytes: u64) {
         if window.counts(now) {

@@ -22,6 +22,8 @@ pub struct Turn {
 pub const SENT: &str = "sent/s";
 /// Bytes of payload per second that were acknowledged.
 pub const SENT_MB: &str = "sent MB/s";
+/// Acknowledgements per second: produce requests, or confirms, each for many records.
+pub const REQUESTS: &str = "acknowledgements/s";
 /// Records or messages per second that were received.
 pub const RECEIVED: &str = "received/s";
 /// Bytes per second that were received.
@@ -52,7 +54,7 @@ impl Turn {
         if count.sent > 0 {
             turn.figure(SENT, count.sent as f64 / seconds);
             turn.figure(SENT_MB, count.sent_bytes as f64 / 1e6 / seconds);
-            turn.figure("requests/s", count.requests as f64 / seconds);
+            turn.figure(REQUESTS, count.requests as f64 / seconds);
         }
         if count.received > 0 {
             turn.figure(RECEIVED, count.received as f64 / seconds);

@@ -76,7 +76,7 @@ impl Ready {
                 self.outbox.send(&request.frame).await?;
                 records += request.records;
                 if workload.acks == Acks::None {
-                    count.acknowledged(&window, now, request.records, request.bytes);
+                    count.sent(&window, request.records, workload.record_size as u64);
                     glommio::yield_if_needed().await;
                 } else {
                     sent.push_back((now, request));
@@ -197,8 +197,7 @@ impl Sender {
             if let Some(request) = self.ready(shared, now, nothing_more) {
                 self.outbox.send(&request.frame).await?;
                 if self.workload.acks == Acks::None {
-                    let mut count = shared.count.borrow_mut();
-                    count.acknowledged_due(&shared.window, request.due, shared.record_bytes);
+                    shared.count.borrow_mut().sent(&shared.window, request.records, shared.record_bytes);
                 } else {
                     shared.under_way.borrow_mut().push_back(request.due);
                     shared.came.notify();

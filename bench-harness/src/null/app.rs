@@ -12,6 +12,7 @@ use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::ShardId;
 
+use super::amqp::{Amqp, Deliveries};
 use super::kafka::{self, Fetch, Outcome};
 use super::store::Store;
 use crate::measure::Problem;
@@ -27,6 +28,9 @@ pub struct NullApp {
 
 struct Conn {
     local: SocketAddr,
+    /// Whether it speaks AMQP; not known before it has said anything.
+    amqp: Option<Amqp>,
+    heard: bool,
     frames: Frames,
     /// What waits to be sent.
     queue: VecDeque<Vec<Slice>>,
@@ -47,10 +51,58 @@ impl Conn {
 /// Says that there may be something to fetch.
 struct Appended;
 
+/// Brings messages to a consumer.
+struct Delivered(ConnId, Vec<Vec<u8>>);
+
+/// What AMQP begins with; a Kafka request that did would be a gigabyte long.
+const AMQP: &[u8] = b"AMQP";
+
 impl NullApp {
     /// One that shares what is known with the others.
     pub fn new(store: Arc<Store>) -> NullApp {
         NullApp { store, conns: BTreeMap::new() }
+    }
+
+    /// Takes what has come on a connection.
+    fn received(&mut self, id: ConnId, bytes: Slice, out: &mut Outbox) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if !conn.heard {
+            conn.heard = true;
+            conn.amqp = bytes.starts_with(AMQP).then(Amqp::default);
+        }
+        let Some(amqp) = &mut conn.amqp else {
+            conn.frames.push(bytes);
+            return self.serve_or_close(id, out);
+        };
+        let mut deliveries = Deliveries::new();
+        let taken = amqp.take(&bytes, &self.store, (out.shard(), id), &mut deliveries);
+        let answer = amqp.out();
+        if !answer.is_empty() {
+            conn.queue.push_back(vec![Slice::from(answer)]);
+        }
+        conn.pump(id, out);
+        if let Err(problem) = taken {
+            eprintln!("millbench null: {problem}");
+            out.close(id);
+        }
+        for ((shard, consumer), contents) in deliveries {
+            if shard == out.shard() {
+                self.deliver(consumer, &contents, out);
+            } else {
+                out.tell(shard, Box::new(Delivered(consumer, contents)), Some(id));
+            }
+        }
+    }
+
+    /// Messages for a consumer of this shard.
+    fn deliver(&mut self, id: ConnId, contents: &[Vec<u8>], out: &mut Outbox) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let Some(amqp) = &mut conn.amqp else { return };
+        amqp.deliver(contents);
+        if !conn.sending {
+            conn.queue.push_back(vec![Slice::from(amqp.out())]);
+            conn.pump(id, out);
+        }
     }
 
     /// Answers what a connection has asked, and says whether something was appended.
@@ -131,27 +183,42 @@ impl App for NullApp {
         match event {
             AppEvent::Accepted { conn, local, .. } => {
                 let frames = Frames::new(REQUEST_BYTES_MAX);
-                let state = Conn { local, frames, queue: VecDeque::new(), sending: false, waiting: None };
+                let state = Conn {
+                    local,
+                    amqp: None,
+                    heard: false,
+                    frames,
+                    queue: VecDeque::new(),
+                    sending: false,
+                    waiting: None,
+                };
                 self.conns.insert(conn, state);
             }
             AppEvent::Received(conn, bytes) => {
-                if let Some(state) = self.conns.get_mut(&conn) {
-                    state.frames.push(bytes);
-                    self.serve_or_close(conn, out);
-                }
+                self.received(conn, bytes, out);
             }
             AppEvent::SendDone(conn) => {
                 if let Some(state) = self.conns.get_mut(&conn) {
                     state.sending = false;
+                    let more = state.amqp.as_mut().map(Amqp::out).filter(|more| !more.is_empty());
+                    state.queue.extend(more.map(|more| vec![Slice::from(more)]));
                     state.pump(conn, out);
                 }
             }
             AppEvent::Closed(conn, _) => {
-                if self.conns.remove(&conn).is_some_and(|conn| conn.waiting.is_some()) {
+                let Some(state) = self.conns.remove(&conn) else { return };
+                if state.waiting.is_some() {
                     waits(&self.store, out.shard(), -1);
                 }
+                if state.amqp.is_some() {
+                    self.store.forget_consumer((out.shard(), conn));
+                }
             }
-            AppEvent::Timer(_) | AppEvent::Told { .. } => self.look(out),
+            AppEvent::Timer(_) => self.look(out),
+            AppEvent::Told { message, .. } => match message.downcast::<Delivered>() {
+                Ok(delivered) => self.deliver(delivered.0, &delivered.1, out),
+                Err(_) => self.look(out),
+            },
             AppEvent::Started
             | AppEvent::Slow(_)
             | AppEvent::Reply(..)
@@ -173,6 +240,7 @@ mod tests {
     use super::*;
     use crate::kafka::wire::{Answer, check};
     use crate::log::wire;
+    use crate::queue::codec::{Frame, HEADER, Writer, frame_len};
 
     struct Shard {
         app: NullApp,
@@ -198,7 +266,18 @@ mod tests {
             self.sent(conn)
         }
 
+        /// What is sent on a connection, as one frame of Kafka's without its length.
         fn sent(&mut self, conn: ConnId) -> Vec<u8> {
+            let mut bytes = self.raw(conn);
+            if !bytes.is_empty() {
+                let len = u32::from_be_bytes(*bytes.first_chunk().unwrap());
+                assert_eq!(len as usize + 4, bytes.len());
+                bytes.drain(..4);
+            }
+            bytes
+        }
+
+        fn raw(&mut self, conn: ConnId) -> Vec<u8> {
             let mut bytes = Vec::new();
             for output in self.out.take() {
                 if let Output::Send(to, slices) = output
@@ -207,11 +286,6 @@ mod tests {
                     bytes.extend(slices.iter().flat_map(|slice| slice.iter().copied()));
                     self.app.step(AppEvent::SendDone(conn), &mut self.out);
                 }
-            }
-            if !bytes.is_empty() {
-                let len = u32::from_be_bytes(*bytes.first_chunk().unwrap());
-                assert_eq!(len as usize + 4, bytes.len());
-                bytes.drain(..4);
             }
             bytes
         }
@@ -280,5 +354,57 @@ mod tests {
         let answer = shard.ask(conn, &wire::delete("t"));
         assert_eq!(wire::deleted(&mut Answer::of(&answer).unwrap()).unwrap(), 0);
         assert!(store.topic("t").is_none());
+    }
+
+    /// Asks over AMQP, as one that says hello first.
+    fn amqp(shard: &mut Shard, conn: ConnId, what: impl FnOnce(&mut Writer)) -> Vec<u8> {
+        let mut writer = Writer::default();
+        what(&mut writer);
+        shard.app.step(AppEvent::Received(conn, Slice::from(writer.0)), &mut shard.out);
+        shard.raw(conn)
+    }
+
+    #[test]
+    fn a_message_goes_to_a_consumer_on_another_shard_and_is_confirmed() {
+        let store = Arc::new(Store::new(2));
+        let (mut here, mut there) = (Shard::new(&store, 0), Shard::new(&store, 1));
+        let (publisher, consumer) = (here.accept(1), there.accept(2));
+        for (shard, conn) in [(&mut here, publisher), (&mut there, consumer)] {
+            let hello = amqp(shard, conn, |writer| writer.0.extend(HEADER));
+            assert_eq!(Frame::parse(&hello).unwrap(), Frame::Start);
+        }
+        assert_eq!(Frame::parse(&amqp(&mut here, publisher, Writer::confirm_select)).unwrap(), Frame::Done);
+        let consumed = amqp(&mut there, consumer, |writer| writer.consume("q", false));
+        assert_eq!(Frame::parse(&consumed).unwrap(), Frame::Done);
+        let mut messages = Writer::default();
+        messages.publish("q", true, b"one", 4096);
+        messages.publish("q", true, b"two", 4096);
+        // They arrive in two pieces that are no frames.
+        let (first, second) = messages.0.split_at(50);
+        here.app.step(AppEvent::Received(publisher, Slice::from(first.to_vec())), &mut here.out);
+        assert!(here.raw(publisher).is_empty());
+        here.app.step(AppEvent::Received(publisher, Slice::from(second.to_vec())), &mut here.out);
+        let outputs = here.out.take();
+        let mut confirmed = Vec::new();
+        for output in outputs {
+            match output {
+                Output::Send(_, slices) => confirmed.extend(slices.iter().flat_map(|slice| slice.to_vec())),
+                Output::Tell { shard: ShardId(1), message, .. } => {
+                    there.app.step(AppEvent::Told { from: ShardId(0), message }, &mut there.out);
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(Frame::parse(&confirmed).unwrap(), Frame::Ack { tag: 2, multiple: true });
+        let delivered = there.raw(consumer);
+        let mut rest = &delivered[..];
+        let mut bodies = Vec::new();
+        while let Some(len) = frame_len(rest) {
+            if let Frame::Body(body) = Frame::parse(&rest[..len]).unwrap() {
+                bodies.push(body);
+            }
+            rest = &rest[len..];
+        }
+        assert_eq!(bodies, [b"one", b"two"]);
     }
 }

@@ -1,9 +1,12 @@
 //! `millbench null`: an endpoint on the engine's own reactor that parses, answers at once, and stores nothing. What a client
 //! cannot do with it, it can do with no broker: the client's limit, and the floor of every latency.
 //!
+//! It speaks Kafka's protocol and AMQP 0-9-1 on the same port: what a client says first tells which.
+//!
 //! It keeps the newest batches of each partition in memory, so that consumers get what producers send, and whoever reads
 //! from the beginning gets as much as was ever sent, if not the same bytes.
 
+mod amqp;
 mod app;
 mod kafka;
 mod store;
@@ -56,7 +59,7 @@ impl Null {
     }
 
     fn serve(&self, node: Node) -> Result<(), Problem> {
-        println!("ready kafka={}", node.address().ok_or("the node does not listen")?);
+        println!("ready kafka={0} amqp={0}", node.address().ok_or("the node does not listen")?);
         if self.with_parent {
             thread::spawn(|| {
                 let _ = std::io::stdin().read_to_end(&mut Vec::new());

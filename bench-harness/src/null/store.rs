@@ -8,6 +8,8 @@ use millstream_engine::buffer::Slice;
 use millstream_engine::format::batch::{BatchHeader, stamp};
 use millstream_engine::types::{LeaderEpoch, Offset};
 
+use super::amqp::Consumer;
+
 /// Bytes that a partition keeps while somebody reads what is being produced.
 const KEPT_BYTES_MAX: usize = 16 << 20;
 /// Batches that it keeps otherwise.
@@ -18,6 +20,14 @@ pub struct Store {
     topics: Mutex<BTreeMap<String, Arc<Topic>>>,
     /// Fetches that wait, shard by shard.
     waiting: Vec<AtomicUsize>,
+    queues: Mutex<BTreeMap<String, Queue>>,
+}
+
+/// A queue: those who consume it, in turns.
+#[derive(Default)]
+struct Queue {
+    consumers: Vec<Consumer>,
+    turn: usize,
 }
 
 /// A topic.
@@ -49,7 +59,32 @@ impl Store {
     /// Of nothing yet.
     pub fn new(shards: u16) -> Store {
         let waiting = (0..shards).map(|_| AtomicUsize::new(0)).collect();
-        Store { topics: Mutex::default(), waiting }
+        Store { topics: Mutex::default(), waiting, queues: Mutex::default() }
+    }
+
+    /// Somebody consumes a queue.
+    pub fn consume(&self, queue: &str, consumer: Consumer) {
+        lock(&self.queues).entry(queue.to_owned()).or_default().consumers.push(consumer);
+    }
+
+    /// Who gets a queue's next message, if anybody does.
+    pub fn consumer(&self, queue: &str) -> Option<Consumer> {
+        let mut queues = lock(&self.queues);
+        let queue = queues.get_mut(queue)?;
+        queue.turn += 1;
+        queue.consumers.get(queue.turn % queue.consumers.len().max(1)).copied()
+    }
+
+    /// Nobody consumes a queue any more.
+    pub fn forget_queue(&self, queue: &str) {
+        lock(&self.queues).remove(queue);
+    }
+
+    /// A consumer is gone.
+    pub fn forget_consumer(&self, consumer: Consumer) {
+        for queue in lock(&self.queues).values_mut() {
+            queue.consumers.retain(|known| *known != consumer);
+        }
     }
 
     /// Makes a topic; an older one of that name is gone.
@@ -151,7 +186,9 @@ mod tests {
 
     fn batch(records: usize) -> Vec<u8> {
         let mut builder = BatchBuilder::new(0);
-        (0..records).for_each(|_| drop(builder.push(None, Some(&[7; 100]))));
+        for _ in 0..records {
+            builder.push(None, Some(&[7; 100]));
+        }
         builder.build()
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::child::{Child, free_port, local};
-use super::{Kind, Peer, Setup, directory, text};
+use super::{Peer, Setup, directory, text};
 use crate::kafka::client::Client;
 use crate::log::wire;
 use crate::measure::Problem;
@@ -45,7 +45,7 @@ const JAVA: &[&str] = &[
 ];
 
 /// Gets it, and starts it; with `flush`, every batch is flushed before it is acknowledged.
-pub fn start(setup: &Setup, kind: Kind, flush: bool) -> Result<Peer, Problem> {
+pub fn start(setup: &Setup, flush: bool) -> Result<Peer, Problem> {
     let jars = format!("{}/*", text(&install(&setup.cache)?)?);
     let dir = directory(setup, if flush { "kafka-flush" } else { "kafka" })?;
     let (port, controller) = (free_port()?, free_port()?);
@@ -79,7 +79,7 @@ pub fn start(setup: &Setup, kind: Kind, flush: bool) -> Result<Peer, Problem> {
     if flush {
         settings += ", log.flush.interval.messages=1";
     }
-    Ok(Peer { kind, version: version().to_owned(), settings, address, child })
+    Ok(Peer { version: version().to_owned(), settings, address, child, _helper: None })
 }
 
 /// Whether it answers.

@@ -1,10 +1,10 @@
 //! Millstream itself: the release binary, with its defaults.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::child::Child;
-use super::{Kind, Peer, Setup, directory, text};
+use super::{Peer, Setup, directory, text};
 use crate::measure::Problem;
 
 /// What differs from the defaults: where it is, and that deleted topics free their space soon, as in every peer.
@@ -12,17 +12,21 @@ const SETTINGS: &str = "log.segment.delete.delay.ms = 1000";
 
 /// Starts it.
 pub fn start(setup: &Setup) -> Result<Peer, Problem> {
-    let binary = binary(setup)?;
-    let dir = directory(setup, "millstream")?;
+    start_binary(setup, "millstream", &binary(setup)?)
+}
+
+/// Starts a build of it; the name is that of its directory.
+pub fn start_binary(setup: &Setup, name: &str, binary: &Path) -> Result<Peer, Problem> {
+    let dir = directory(setup, name)?;
     let config = dir.join("millstream.toml");
     std::fs::write(&config, format!("{SETTINGS}\n"))?;
-    let version = version(&binary)?;
-    let mut command = Command::new(&binary);
+    let version = version(binary)?;
+    let mut command = Command::new(binary);
     command.arg("serve").arg("--config").arg(&config);
     command.args(["--data", text(&dir.join("data"))?, "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
     let mut child = Child::start(&mut command, &dir)?;
     let address = child.until(|child| ready(&child.told()))?;
-    Ok(Peer { kind: Kind::Millstream, version, settings: SETTINGS.to_owned(), address, child })
+    Ok(Peer { version, settings: SETTINGS.to_owned(), address, child, _helper: None })
 }
 
 /// The address in the line that says that it serves.
@@ -31,7 +35,7 @@ pub fn ready<A: std::str::FromStr>(told: &str) -> Option<A> {
     line.split(' ').next()?.parse().ok()
 }
 
-fn version(binary: &PathBuf) -> Result<String, Problem> {
+fn version(binary: &Path) -> Result<String, Problem> {
     let output = Command::new(binary).arg("--version").output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     Ok(text.split_whitespace().last().unwrap_or("unknown").to_owned())

@@ -2,9 +2,11 @@
 //! While one is measured the others stand still. All of them are killed when the harness ends, however it ends.
 
 pub mod child;
+mod debian;
 mod kafka;
 mod millstream;
 mod null;
+mod rabbitmq;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,6 +30,23 @@ pub enum Kind {
     KafkaFlush,
     /// The endpoint that stores nothing.
     Null,
+    /// RabbitMQ with classic queues.
+    #[value(name = "rabbitmq")]
+    #[serde(rename = "rabbitmq")]
+    RabbitMq,
+    /// RabbitMQ with quorum queues, which flush before they confirm.
+    #[value(name = "rabbitmq-quorum")]
+    #[serde(rename = "rabbitmq-quorum")]
+    RabbitMqQuorum,
+}
+
+/// What a load speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Kafka's.
+    Kafka,
+    /// AMQP 0-9-1.
+    Amqp,
 }
 
 impl Kind {
@@ -38,16 +57,30 @@ impl Kind {
             Kind::Kafka => "Kafka",
             Kind::KafkaFlush => "Kafka, flush.messages=1",
             Kind::Null => "null (the client's limit)",
+            Kind::RabbitMq => "RabbitMQ, classic queues",
+            Kind::RabbitMqQuorum => "RabbitMQ, quorum queues",
         }
     }
 
-    /// What an acknowledgement with acks=all means.
+    /// Whether it understands a load.
+    pub fn speaks(self, protocol: Protocol) -> bool {
+        match self {
+            // Millstream does not speak AMQP yet.
+            Kind::Millstream | Kind::Kafka | Kind::KafkaFlush => protocol == Protocol::Kafka,
+            Kind::RabbitMq | Kind::RabbitMqQuorum => protocol == Protocol::Amqp,
+            Kind::Null => true,
+        }
+    }
+
+    /// What an acknowledgement with acks=all, or a confirm of a persistent message, means.
     pub fn durability(self) -> &'static str {
         match self {
             Kind::Millstream => "flushed to the disk",
             Kind::Kafka => "in the page cache (survives a killed process, not a power cut)",
             Kind::KafkaFlush => "flushed to the disk, batch by batch",
             Kind::Null => "nothing is stored",
+            Kind::RabbitMq => "handed to the kernel; flushed later",
+            Kind::RabbitMqQuorum => "flushed to the disk",
         }
     }
 }
@@ -67,8 +100,6 @@ pub struct Setup {
 
 /// A peer that serves.
 pub struct Peer {
-    /// Who it is.
-    pub kind: Kind,
     /// Its version.
     pub version: String,
     /// What it was told, for the report.
@@ -76,6 +107,8 @@ pub struct Peer {
     /// Where it serves.
     pub address: SocketAddr,
     child: Child,
+    /// What must run beside it, and end after it.
+    _helper: Option<Child>,
 }
 
 impl Peer {
@@ -83,11 +116,18 @@ impl Peer {
     pub fn start(kind: Kind, setup: &Setup) -> Result<Peer, Problem> {
         let started = match kind {
             Kind::Millstream => millstream::start(setup),
-            Kind::Kafka => kafka::start(setup, kind, false),
-            Kind::KafkaFlush => kafka::start(setup, kind, true),
+            Kind::Kafka => kafka::start(setup, false),
+            Kind::KafkaFlush => kafka::start(setup, true),
             Kind::Null => null::start(setup),
+            Kind::RabbitMq | Kind::RabbitMqQuorum => rabbitmq::start(setup, kind),
         };
         started.map_err(|problem| format!("{} did not start: {problem}", kind.title()).into())
+    }
+
+    /// Starts a build of Millstream under a name of its own, and waits until it serves.
+    pub fn millstream(setup: &Setup, name: &str, binary: &Path) -> Result<Peer, Problem> {
+        millstream::start_binary(setup, name, binary)
+            .map_err(|problem| format!("{name} did not start: {problem}").into())
     }
 
     /// Its processes.

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::child::Child;
 use super::millstream::ready;
-use super::{Kind, Peer, Setup, directory, text};
+use super::{Peer, Setup, directory, text};
 use crate::measure::Problem;
 
 /// Starts it.
@@ -15,5 +15,5 @@ pub fn start(setup: &Setup) -> Result<Peer, Problem> {
     let mut child = Child::start(&mut command, &dir)?;
     let address = child.until(|child| ready(&child.told()))?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Ok(Peer { kind: Kind::Null, version, settings: "stores nothing".to_owned(), address, child })
+    Ok(Peer { version, settings: "stores nothing".to_owned(), address, child, _helper: None })
 }

@@ -67,10 +67,12 @@ pub fn frame_len(bytes: &[u8]) -> Option<usize> {
     Some(FRAME_HEAD_BYTES + u32::from_be_bytes(size) as usize + 1)
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Reads what a frame holds.
+pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], Problem> {
+    /// So many bytes.
+    pub fn take(&mut self, len: usize) -> Result<&'a [u8], Problem> {
         let (taken, rest) = self.0.split_at_checked(len).ok_or("a frame ends too early")?;
         self.0 = rest;
         Ok(taken)
@@ -84,7 +86,8 @@ impl<'a> Reader<'a> {
         Ok(u8::from_be_bytes(self.array()?))
     }
 
-    fn u16(&mut self) -> Result<u16, Problem> {
+    /// A 16-bit integer.
+    pub fn u16(&mut self) -> Result<u16, Problem> {
         Ok(u16::from_be_bytes(self.array()?))
     }
 
@@ -92,11 +95,13 @@ impl<'a> Reader<'a> {
         Ok(u32::from_be_bytes(self.array()?))
     }
 
-    fn u64(&mut self) -> Result<u64, Problem> {
+    /// A 64-bit integer.
+    pub fn u64(&mut self) -> Result<u64, Problem> {
         Ok(u64::from_be_bytes(self.array()?))
     }
 
-    fn short_string(&mut self) -> Result<&'a str, Problem> {
+    /// A string of at most 255 bytes.
+    pub fn short_string(&mut self) -> Result<&'a str, Problem> {
         let len = self.u8()?;
         Ok(std::str::from_utf8(self.take(len.into())?)?)
     }
@@ -270,6 +275,43 @@ impl Writer {
             self.frame(BODY, CHANNEL, |out| out.extend(piece));
         }
         place
+    }
+
+    /// `connection.start`, as a server says it.
+    pub fn start(&mut self) {
+        self.method(0, 10, 10, |out| {
+            out.extend([0, 9]);
+            table(out, &[]);
+            for text in ["PLAIN", "en_US"] {
+                out.extend((text.len() as u32).to_be_bytes());
+                out.extend(text.as_bytes());
+            }
+        });
+    }
+
+    /// `connection.tune`, as a server says it, without heartbeats.
+    pub fn tune(&mut self, channel_max: u16, frame_max: u32) {
+        self.method(0, 10, 30, |out| {
+            out.extend(channel_max.to_be_bytes());
+            out.extend(frame_max.to_be_bytes());
+            out.extend([0, 0]);
+        });
+    }
+
+    /// A server's answer, with its arguments as they are on the wire.
+    pub fn done(&mut self, channel: u16, class: u16, method: u16, arguments: &[u8]) {
+        self.method(channel, class, method, |out| out.extend(arguments));
+    }
+
+    /// `basic.deliver`, as a server says it, to the consumer `c`. Header and body follow.
+    pub fn deliver(&mut self, tag: u64) {
+        self.method(CHANNEL, BASIC, 60, |out| {
+            short_string(out, "c");
+            out.extend(tag.to_be_bytes());
+            out.push(0);
+            short_string(out, "");
+            short_string(out, "");
+        });
     }
 
     /// `basic.ack`.

@@ -1,6 +1,6 @@
 //! `millbench queue`: loads any broker that speaks AMQP 0-9-1, and measures it.
 
-mod codec;
+pub mod codec;
 mod confirms;
 mod consumer;
 mod link;
@@ -143,6 +143,11 @@ impl Worker for Client {
             Ready::Consumer(consumer) => consumer.run(window).await,
         }
     }
+}
+
+/// Whether a broker serves.
+pub fn serves(broker: &Broker) -> Result<(), Problem> {
+    Admin::connect(broker)?.close()
 }
 
 /// Loads a broker once, with queues of its own.
