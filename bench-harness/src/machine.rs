@@ -157,7 +157,8 @@ impl Others {
 fn others_ticks(measured: &Processes) -> Option<f64> {
     let all = read_to_string("/proc/stat").ok()?;
     let of = |stat: &str| own_user_ticks(&read_to_string(stat).ok()?);
-    let measured: f64 = measured.ids().iter().filter_map(|process| of(&format!("/proc/{process}/stat"))).sum();
+    let measured: f64 =
+        measured.ids().iter().filter_map(|process| of(&format!("/proc/{process}/stat"))).sum();
     Some(user_ticks(&all)? - of("/proc/self/stat")? - measured)
 }
 

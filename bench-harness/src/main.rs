@@ -77,7 +77,7 @@ impl Cli {
             Command::Log(log) => {
                 raw::note_interrupts();
                 self.keep(&log.run()?)
-            },
+            }
             Command::Queue(queue) => {
                 raw::note_interrupts();
                 self.keep(&queue.run()?)

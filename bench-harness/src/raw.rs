@@ -135,11 +135,6 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// As if it had been asked to.
-pub fn interrupt() {
-    INTERRUPTED.store(true, Ordering::Relaxed);
-}
-
 /// How often whoever waits looks at it.
 pub const LOOK: Duration = Duration::from_millis(20);
 

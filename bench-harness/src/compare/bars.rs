@@ -38,10 +38,20 @@ pub fn bars(outcome: &Outcome<'_>) -> Vec<Row> {
         let title = &line.title;
         if JUDGED.contains(&line.name.as_str()) {
             let rate = |cell: &Cell| cell.rate().map(|rate| rate.median);
-            rows.push(over(&format!("{title}: throughput over Kafka's"), rate(&own), rate(&kafka), THROUGHPUT));
+            rows.push(over(
+                &format!("{title}: throughput over Kafka's"),
+                rate(&own),
+                rate(&kafka),
+                THROUGHPUT,
+            ));
             let cpu = |cell: &Cell| cell.figure(SERVER_CPU).map(|cpu| cpu.median);
             let bar = if workload.record_size < 1024 { CPU_SMALL } else { CPU_LARGE };
-            rows.push(over(&format!("{title}: server CPU per record over Kafka's"), cpu(&own), cpu(&kafka), bar));
+            rows.push(over(
+                &format!("{title}: server CPU per record over Kafka's"),
+                cpu(&own),
+                cpu(&kafka),
+                bar,
+            ));
         }
         if workload.mode == Mode::EndToEnd && (workload.throughput - RATE).abs() < 1.0 {
             for latency in [PRODUCE, END_TO_END] {
@@ -56,7 +66,12 @@ pub fn bars(outcome: &Outcome<'_>) -> Vec<Row> {
         }
     }
     let idle = |peer| outcome.facts(peer).and_then(|facts| facts.idle_rss_mib);
-    rows.push(over("resident memory without load over Kafka's", idle(Kind::Millstream), idle(Kind::Kafka), IDLE_MEMORY));
+    rows.push(over(
+        "resident memory without load over Kafka's",
+        idle(Kind::Millstream),
+        idle(Kind::Kafka),
+        IDLE_MEMORY,
+    ));
     rows
 }
 
@@ -105,7 +120,8 @@ mod tests {
             entry("latency-100", Kind::Null, 1.0, 1.0, 200),
         ];
         let all = lines();
-        let lines = all.iter().filter(|line| ["produce-100", "latency-100"].contains(&line.name.as_str())).collect();
+        let lines =
+            all.iter().filter(|line| ["produce-100", "latency-100"].contains(&line.name.as_str())).collect();
         let outcome = Outcome::of(lines, vec![Kind::Millstream, Kind::Kafka, Kind::Null], &entries);
         let bars = bars(&outcome);
         let met = |word: &str| bars.iter().find(|row| row.name.contains(word)).unwrap().met;

@@ -99,7 +99,8 @@ impl Journal {
 
     /// Turns of a row that a peer has had.
     pub fn turns(&self, of: &str, by: Kind) -> usize {
-        let counts = |entry: &&Entry| matches!(entry, Entry::Turn { line, peer, .. } if line == of && *peer == by);
+        let counts =
+            |entry: &&Entry| matches!(entry, Entry::Turn { line, peer, .. } if line == of && *peer == by);
         self.entries.iter().filter(counts).count()
     }
 
@@ -145,7 +146,9 @@ mod tests {
         let mut journal = Journal::open(&path, &json!("plan"), false).unwrap();
         journal.add(turn("a", Kind::Kafka)).unwrap();
         journal.add(turn("a", Kind::Kafka)).unwrap();
-        journal.add(Entry::Failed { line: Some("b".to_owned()), peer: Kind::Null, why: "died".to_owned() }).unwrap();
+        journal
+            .add(Entry::Failed { line: Some("b".to_owned()), peer: Kind::Null, why: "died".to_owned() })
+            .unwrap();
         journal.add(Entry::Failed { line: None, peer: Kind::Millstream, why: "no disk".to_owned() }).unwrap();
         drop(journal);
         let journal = Journal::open(&path, &json!("plan"), false).unwrap();

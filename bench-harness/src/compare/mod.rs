@@ -92,7 +92,11 @@ impl Compare {
         let lines = self.lines()?;
         let span = Span {
             warm_up: Duration::try_from_secs_f64(self.warm_up.unwrap_or(if self.quick { 1.0 } else { 2.0 }))?,
-            measure: Some(Duration::try_from_secs_f64(self.seconds.unwrap_or(if self.quick { 2.5 } else { 5.0 }))?),
+            measure: Some(Duration::try_from_secs_f64(self.seconds.unwrap_or(if self.quick {
+                2.5
+            } else {
+                5.0
+            }))?),
         };
         let turns = self.reps.unwrap_or(if self.quick { 2 } else { 4 });
         let cells = self.cells(&lines);
@@ -101,7 +105,12 @@ impl Compare {
             for line in &lines {
                 println!("{:20}{}", line.name, line.title);
             }
-            println!("{} rows, {} peers, {turns} turns each: {}", lines.len(), self.peers.len(), minutes(estimate));
+            println!(
+                "{} rows, {} peers, {turns} turns each: {}",
+                lines.len(),
+                self.peers.len(),
+                minutes(estimate)
+            );
             return Ok(None);
         }
         raw::note_interrupts();
@@ -120,9 +129,8 @@ impl Compare {
             let names: Vec<&str> = all.iter().map(|line| line.name.as_str()).collect();
             return Err(format!("--only: there is no row {unknown}; there are {}", names.join(", ")).into());
         }
-        let chosen = |line: &Line| match self.only.is_empty() {
-            true => !self.quick || line.quick,
-            false => self.only.contains(&line.name),
+        let chosen = |line: &Line| {
+            if self.only.is_empty() { !self.quick || line.quick } else { self.only.contains(&line.name) }
         };
         Ok(all.into_iter().filter(chosen).collect())
     }
@@ -167,7 +175,7 @@ impl Compare {
         let others = Others::start();
         let mut stage = Stage { setup, peers: BTreeMap::new(), cpus: self.cpus()?, span };
         for &peer in &self.peers {
-            if self.missing(&journal, lines, peer, turns) {
+            if Compare::missing(&journal, lines, peer, turns) {
                 eprintln!("starting {}", peer.title());
                 stage.start(peer, &mut journal)?;
             }
@@ -175,7 +183,13 @@ impl Compare {
         self.measure(lines, turns, &mut stage, &mut journal)?;
         drop(stage);
         if raw::interrupted() {
-            self.write(lines, turns, span, &journal, vec!["interrupted: not everything was measured".to_owned()])?;
+            self.write(
+                lines,
+                turns,
+                span,
+                &journal,
+                vec!["interrupted: not everything was measured".to_owned()],
+            )?;
             return Err("interrupted; the same command goes on from here".into());
         }
         journal.add(Entry::Complete)?;
@@ -199,7 +213,7 @@ impl Compare {
     }
 
     /// Whether anything of a peer is still to be measured.
-    fn missing(&self, journal: &Journal, lines: &[Line], peer: Kind, turns: u16) -> bool {
+    fn missing(journal: &Journal, lines: &[Line], peer: Kind, turns: u16) -> bool {
         lines.iter().filter(|line| line.load.concerns(peer)).any(|line| {
             !journal.failed(&line.name, peer) && journal.turns(&line.name, peer) < usize::from(turns)
         })
@@ -238,7 +252,11 @@ impl Compare {
                         Ok(turn) => journal.add(Entry::Turn { line, peer, turn })?,
                         Err(problem) => {
                             bar.suspend(|| eprintln!("{line}, {}: {problem}", kind.title()));
-                            journal.add(Entry::Failed { line: Some(line), peer, why: problem.to_string() })?;
+                            journal.add(Entry::Failed {
+                                line: Some(line),
+                                peer,
+                                why: problem.to_string(),
+                            })?;
                             stage.start_again(kind, journal)?;
                         }
                     }
@@ -457,8 +475,10 @@ mod tests {
             std::fs::create_dir_all(dir.join(name)).unwrap();
         }
         clean_up(&dir).unwrap();
-        let mut left: Vec<_> =
-            std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut left: Vec<_> = std::fs::read_dir(&dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         left.sort();
         assert_eq!(left, [own.as_str(), "compare-x", "other"]);
         std::fs::remove_dir_all(dir).unwrap();

@@ -2,7 +2,7 @@
 
 use super::journal::{Entry, PeerFacts};
 use super::plan::Line;
-use crate::load::turn::{self, SENT, RECEIVED, Turn};
+use crate::load::turn::{self, RECEIVED, SENT, Turn};
 use crate::measure::Spread;
 use crate::peers::Kind;
 
@@ -46,7 +46,9 @@ impl<'a> Outcome<'a> {
         let mut not_started = None;
         for entry in self.entries {
             match entry {
-                Entry::Turn { line, peer, turn } if line == of && *peer == by => cell.turns.push(turn.clone()),
+                Entry::Turn { line, peer, turn } if line == of && *peer == by => {
+                    cell.turns.push(turn.clone());
+                }
                 Entry::Failed { line: Some(line), peer, why } if line == of && *peer == by => {
                     cell.failure = Some(why.clone());
                 }

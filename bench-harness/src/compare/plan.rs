@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::log::workload::{Acks, Mode, Workload};
 use crate::load::keys::Distribution;
+use crate::log::workload::{Acks, Mode, Workload};
 use crate::peers::{Kind, Protocol};
 use crate::queue::workload::Workload as Queues;
 
@@ -242,8 +242,7 @@ fn default_batches(name: &str, size: &str, record_size: usize) -> Line {
 }
 
 fn keyed() -> Line {
-    let workload =
-        Workload { key_distribution: Distribution::Zipf, partitions: 16, ..busy(1024) };
+    let workload = Workload { key_distribution: Distribution::Zipf, partitions: 16, ..busy(1024) };
     Line {
         name: "produce-1k-keys".to_owned(),
         title: "produce, 1 KiB records, 10,000 keys (Zipf), 16 partitions, acks=all".to_owned(),
@@ -283,7 +282,10 @@ fn paced(name: &str, group: Group, rate: f64, record_size: usize, quick: bool) -
     };
     Line {
         name: name.to_owned(),
-        title: format!("{} records/s of {size}, produced and consumed, acks=all, linger.ms=0", thousands(rate)),
+        title: format!(
+            "{} records/s of {size}, produced and consumed, acks=all, linger.ms=0",
+            thousands(rate)
+        ),
         group,
         quick,
         load: Load::Log(workload),

@@ -5,7 +5,9 @@ use super::outcome::{Cell, Outcome};
 use super::plan::{Group, Line, Load, thousands};
 use crate::doc::plot::{self, Axes};
 use crate::doc::{Piece, row};
-use crate::load::turn::{self, END_TO_END, PRODUCE, PROCESS_CPU, RECEIVED_MB, RSS, SENT_MB, SERVER_CPU, UNSENT};
+use crate::load::turn::{
+    self, END_TO_END, PROCESS_CPU, PRODUCE, RECEIVED_MB, RSS, SENT_MB, SERVER_CPU, UNSENT,
+};
 use crate::machine::Machine;
 use crate::measure::{Problem, Spread};
 use crate::peers::{Kind, Protocol};
@@ -99,16 +101,18 @@ fn peers(outcome: &Outcome<'_>) -> Piece {
             cell(facts.map(|facts| facts.settings.clone())),
         ]
     });
-    Piece::Table(row(["peer", "version", "an acknowledged record is", "memory without load", "settings"]), rows.collect())
+    Piece::Table(
+        row(["peer", "version", "an acknowledged record is", "memory without load", "settings"]),
+        rows.collect(),
+    )
 }
 
 /// The table that everyone quotes.
 fn quoted(outcome: &Outcome<'_>) -> Piece {
     let measured = |name: &str, peer: Kind| outcome.cell(name, peer);
     let rate = |peer: Kind, names: [&str; 2]| {
-        let of = |name: &str| {
-            measured(name, peer).rate().map_or("-".to_owned(), |rate| plot::short(rate.median))
-        };
+        let of =
+            |name: &str| measured(name, peer).rate().map_or("-".to_owned(), |rate| plot::short(rate.median));
         format!("{} / {}", of(names[0]), of(names[1]))
     };
     let latency = |peer: Kind, name: &str| {
@@ -175,7 +179,7 @@ fn table(line: &Line, outcome: &Outcome<'_>) -> Piece {
     let other = outcome.cell(&line.name, reference).rate().map(|rate| rate.median);
     let over_other = format!("over {}", reference.title().split(',').next().unwrap_or_default());
     let two = |value: f64| format!("{value:.2}");
-    let mut head = vec!["".to_owned()];
+    let mut head = vec![String::new()];
     let mut rows: Vec<Vec<String>> = Vec::new();
     for &peer in outcome.peers.iter().filter(|&&peer| line.load.concerns(peer)) {
         let cell = outcome.cell(&line.name, peer);
@@ -191,9 +195,12 @@ fn table(line: &Line, outcome: &Outcome<'_>) -> Piece {
                     continue;
                 }
                 let all = turn::merged(&cell.turns, latency);
-                let at = |percent| match all.is_empty() {
-                    true => "-".to_owned(),
-                    false => ms(all.value_at_percentile(percent) as f64 / 1e3),
+                let at = |percent| {
+                    if all.is_empty() {
+                        "-".to_owned()
+                    } else {
+                        ms(all.value_at_percentile(percent) as f64 / 1e3)
+                    }
                 };
                 put(&format!("{short} p50 ms"), at(50.0));
                 put("p99 (turns)", spread(cell.percentile(latency, 99.0), ms));
@@ -297,7 +304,8 @@ fn against(
             .filter_map(|line| Some((place(&line.load), figure(&outcome.cell(&line.name, peer))?)));
         plot::Line { name: peer.title().to_owned(), points: points.collect() }
     };
-    let curves: Vec<_> = outcome.peers.iter().map(|&peer| curve(peer)).filter(|line| !line.points.is_empty()).collect();
+    let curves: Vec<_> =
+        outcome.peers.iter().map(|&peer| curve(peer)).filter(|line| !line.points.is_empty()).collect();
     let axes = Axes { x, y, x_label: &plot::short };
     let title = format!("{y}, against {x}");
     let svg = plot::lines(&title, &axes, &curves, true)?;
@@ -328,9 +336,15 @@ mod tests {
     #[test]
     fn every_row_of_every_peer_is_there_with_its_figures_or_the_reason() {
         let all = lines();
-        let mut entries: Vec<Entry> =
-            all.iter().flat_map(|line| [entry(line, Kind::Millstream, 900.0), entry(line, Kind::Kafka, 1000.0)]).collect();
-        entries.push(Entry::Failed { line: None, peer: Kind::KafkaFlush, why: "java is\n not installed".to_owned() });
+        let mut entries: Vec<Entry> = all
+            .iter()
+            .flat_map(|line| [entry(line, Kind::Millstream, 900.0), entry(line, Kind::Kafka, 1000.0)])
+            .collect();
+        entries.push(Entry::Failed {
+            line: None,
+            peer: Kind::KafkaFlush,
+            why: "java is\n not installed".to_owned(),
+        });
         let peers = vec![Kind::Millstream, Kind::Kafka, Kind::KafkaFlush];
         let outcome = Outcome::of(all.iter().collect(), peers, &entries);
         let machine = Machine::of(std::path::Path::new("."));
@@ -350,8 +364,13 @@ mod tests {
         let failed = text.matches("java is not installed").count();
         let concerned = all.iter().filter(|line| line.load.concerns(Kind::KafkaFlush)).count();
         assert_eq!(failed, concerned, "each row of a peer that did not start says why");
-        assert!(text.contains("| Millstream | 900 (900 to 900) | 0.90 |"), "a losing row is printed like any other");
-        assert!(text.contains("MISSED") && text.contains("not measured") && text.contains("Note: something."));
+        assert!(
+            text.contains("| Millstream | 900 (900 to 900) | 0.90 |"),
+            "a losing row is printed like any other"
+        );
+        assert!(
+            text.contains("MISSED") && text.contains("not measured") && text.contains("Note: something.")
+        );
         assert!(html("t", &pieces).matches("<svg").count() >= 7);
     }
 }

@@ -1,5 +1,7 @@
 //! One HTML page that needs nothing else: its style and its plots are in it.
 
+use std::fmt::Write;
+
 use super::Piece;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:64em;margin:2em auto;padding:0 1em;color:#222}\
@@ -17,26 +19,35 @@ pub fn html(title: &str, pieces: &[Piece]) -> String {
         escaped(title)
     );
     for piece in pieces {
-        text += &match piece {
-            Piece::Heading(level, heading) => format!("<h{level}>{}</h{level}>\n", escaped(heading)),
-            Piece::Text(paragraph) => format!("<p>{}</p>\n", escaped(paragraph)),
-            Piece::Command(command) => format!("<pre>{}</pre>\n", escaped(command)),
-            Piece::Figure(_, caption, svg) => {
-                format!("<figure>\n{}\n<figcaption>{}</figcaption></figure>\n", inline(svg), escaped(caption))
-            }
-            Piece::Table(head, rows) => table(head, rows),
-        };
+        put(&mut text, piece);
     }
     text + "</html>\n"
 }
 
-fn table(head: &[String], rows: &[Vec<String>]) -> String {
-    let line = |tag: &str, cells: &[String]| {
-        let cells: String = cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell))).collect();
-        format!("<tr>{cells}</tr>\n")
+/// Adds a piece. Writing to a string does not fail.
+fn put(text: &mut String, piece: &Piece) {
+    let _ = match piece {
+        Piece::Heading(level, heading) => writeln!(text, "<h{level}>{}</h{level}>", escaped(heading)),
+        Piece::Text(paragraph) => writeln!(text, "<p>{}</p>", escaped(paragraph)),
+        Piece::Command(command) => writeln!(text, "<pre>{}</pre>", escaped(command)),
+        Piece::Figure(_, caption, svg) => {
+            writeln!(
+                text,
+                "<figure>\n{}\n<figcaption>{}</figcaption></figure>",
+                inline(svg),
+                escaped(caption)
+            )
+        }
+        Piece::Table(head, rows) => {
+            let rows: Vec<String> = rows.iter().map(|row| line("td", row)).collect();
+            writeln!(text, "<table>\n{}{}</table>", line("th", head), rows.concat())
+        }
     };
-    let rows: String = rows.iter().map(|row| line("td", row)).collect();
-    format!("<table>\n{}{rows}</table>\n", line("th", head))
+}
+
+fn line(tag: &str, cells: &[String]) -> String {
+    let cells: Vec<String> = cells.iter().map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell))).collect();
+    format!("<tr>{}</tr>\n", cells.concat())
 }
 
 /// An SVG without what only a file of its own begins with.
@@ -61,7 +72,9 @@ mod tests {
             Piece::Figure("f.svg".to_owned(), "<i>".to_owned(), "<?xml?><svg><rect/></svg>".to_owned()),
         ];
         let page = html("a < b", &pieces);
-        assert!(page.contains("<title>a &lt; b</title>") && page.contains("&lt;b&gt;no&lt;/b&gt; &amp; ended"));
+        assert!(
+            page.contains("<title>a &lt; b</title>") && page.contains("&lt;b&gt;no&lt;/b&gt; &amp; ended")
+        );
         assert!(page.contains("<th>&lt;th&gt;</th>") && page.contains("<td>&lt;td&gt;</td>"));
         assert!(page.contains("\n<svg><rect/></svg>\n") && !page.contains("<?xml"));
     }

@@ -4,31 +4,29 @@ use super::Piece;
 
 /// The document's text.
 pub fn markdown(pieces: &[Piece]) -> String {
-    let mut text = String::new();
-    for piece in pieces {
-        match piece {
-            Piece::Heading(level, heading) => {
-                text += &format!("{} {heading}\n\n", "#".repeat(usize::from(*level)));
-            }
-            Piece::Text(paragraph) => text += &format!("{paragraph}\n\n"),
-            Piece::Command(command) => text += &format!("```sh\n{command}\n```\n\n"),
-            Piece::Figure(name, caption, _) => text += &format!("![{caption}]({name})\n\n"),
-            Piece::Table(head, rows) => {
-                let line = |cells: &[String]| {
-                    let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
-                    format!("| {} |\n", cells.join(" | "))
-                };
-                text += &line(head);
-                let rules: Vec<&str> = (0..head.len()).map(|column| if column == 0 { "---" } else { "---:" }).collect();
-                text += &format!("| {} |\n", rules.join(" | "));
-                rows.iter().for_each(|row| text += &line(row));
-                text.push('\n');
-            }
-        }
-    }
+    let mut text = pieces.iter().map(piece).collect::<Vec<_>>().concat();
     text.truncate(text.trim_end().len());
     text.push('\n');
     text
+}
+
+fn piece(piece: &Piece) -> String {
+    match piece {
+        Piece::Heading(level, heading) => format!("{} {heading}\n\n", "#".repeat(usize::from(*level))),
+        Piece::Text(paragraph) => format!("{paragraph}\n\n"),
+        Piece::Command(command) => format!("```sh\n{command}\n```\n\n"),
+        Piece::Figure(name, caption, _) => format!("![{caption}]({name})\n\n"),
+        Piece::Table(head, rows) => {
+            let line = |cells: &[String]| {
+                let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+                format!("| {} |\n", cells.join(" | "))
+            };
+            let rules: Vec<&str> =
+                (0..head.len()).map(|column| if column == 0 { "---" } else { "---:" }).collect();
+            let rows: Vec<String> = rows.iter().map(|row| line(row)).collect();
+            format!("{}| {} |\n{}\n", line(head), rules.join(" | "), rows.concat())
+        }
+    }
 }
 
 #[cfg(test)]

@@ -52,7 +52,8 @@ fn draw(
 
 /// Lines over a logarithmic vertical axis and, if `log_x`, a logarithmic horizontal one.
 pub fn lines(title: &str, axes: &Axes<'_>, lines: &[Line], log_x: bool) -> Result<String, Problem> {
-    let points = || lines.iter().flat_map(|line| line.points.iter().copied()).filter(|&(x, y)| x > 0.0 && y > 0.0);
+    let points =
+        || lines.iter().flat_map(|line| line.points.iter().copied()).filter(|&(x, y)| x > 0.0 && y > 0.0);
     let range = |of: &dyn Fn((f64, f64)) -> f64| {
         let values = || points().map(of);
         let (low, high) = (values().fold(f64::MAX, f64::min), values().fold(f64::MIN, f64::max));
@@ -85,7 +86,9 @@ pub fn lines(title: &str, axes: &Axes<'_>, lines: &[Line], log_x: bool) -> Resul
                         .draw_series(LineSeries::new(points, colour.stroke_width(2)))
                         .map_err(|error| error.to_string())?
                         .label(&line.name)
-                        .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(3)));
+                        .legend(move |(x, y)| {
+                            PathElement::new(vec![(x, y), (x + 18, y)], colour.stroke_width(3))
+                        });
                 }
                 chart
                     .configure_series_labels()
@@ -131,7 +134,8 @@ pub fn bars(title: &str, groups: &[(String, Vec<(String, f64)>)]) -> Result<Stri
             y += GAP - 6;
             let longest = bars.iter().map(|(_, value)| *value).fold(f64::MIN_POSITIVE, f64::max);
             for (name, value) in bars {
-                let colour = COLOURS[names.iter().position(|known| known == name).unwrap_or(0) % COLOURS.len()];
+                let colour =
+                    COLOURS[names.iter().position(|known| known == name).unwrap_or(0) % COLOURS.len()];
                 let end = LEFT + (value / longest * LONGEST) as i32;
                 let bar = Rectangle::new([(LEFT, y + 3), (end.max(LEFT + 1), y + BAR - 3)], colour.filled());
                 area.draw(&bar).map_err(|error| error.to_string())?;

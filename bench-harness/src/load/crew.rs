@@ -104,7 +104,8 @@ async fn prepare<W: Worker>(share: Vec<W>) -> Result<Vec<W::Ready>, Problem> {
 }
 
 async fn run<W: Worker>(ready: Vec<W::Ready>, window: Window) -> Result<Count, Problem> {
-    let tasks: Vec<_> = ready.into_iter().map(|worker| glommio::spawn_local(W::run(worker, window))).collect();
+    let tasks: Vec<_> =
+        ready.into_iter().map(|worker| glommio::spawn_local(W::run(worker, window))).collect();
     let mut count = Count::default();
     for task in tasks {
         count.add(&task.await?);

@@ -18,7 +18,8 @@ pub struct Processes(Vec<u32>);
 impl Processes {
     /// A process and what it has started.
     pub fn of(root: u32) -> Processes {
-        let parents: Vec<(u32, u32)> = processes().filter_map(|process| Some((process, parent(process)?))).collect();
+        let parents: Vec<(u32, u32)> =
+            processes().filter_map(|process| Some((process, parent(process)?))).collect();
         let mut tree = vec![root];
         let mut at = 0;
         while let Some(&process) = tree.get(at) {
@@ -58,20 +59,26 @@ impl Processes {
     }
 
     fn cpu(&self) -> Option<Duration> {
-        let cpu: Vec<Duration> = self.0.iter().filter_map(|&process| raw::process_cpu(process).ok()).collect();
+        let cpu: Vec<Duration> =
+            self.0.iter().filter_map(|&process| raw::process_cpu(process).ok()).collect();
         (!cpu.is_empty()).then(|| cpu.iter().sum())
     }
 
     /// Bytes that they have caused to be written. What goes through the page cache counts when it is put there.
     fn written(&self) -> Option<u64> {
-        let written = |process| machine::field(&format!("/proc/{process}/io"), "write_bytes")?.parse::<u64>().ok();
+        let written =
+            |process| machine::field(&format!("/proc/{process}/io"), "write_bytes")?.parse::<u64>().ok();
         let written: Vec<u64> = self.0.iter().filter_map(written).collect();
         (!written.is_empty()).then(|| written.iter().sum())
     }
 }
 
 fn processes() -> impl Iterator<Item = u32> {
-    read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+    read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// Field `ppid`, the fourth, behind a name that may hold spaces.
@@ -148,7 +155,10 @@ impl Watch<'_> {
             process: self.process.zip(self.server.cpu()).map(|(before, now)| now.saturating_sub(before)),
             client,
             rss_kib_max: self.rss_kib_max,
-            disk_bytes: self.written.zip(self.server.written()).map(|(before, now)| now.saturating_sub(before)),
+            disk_bytes: self
+                .written
+                .zip(self.server.written())
+                .map(|(before, now)| now.saturating_sub(before)),
         })
     }
 }

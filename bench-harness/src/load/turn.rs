@@ -198,7 +198,8 @@ mod tests {
         for value in 1..10_000_u64 {
             latency.saturating_record(value * 977);
         }
-        let kept: Latency = serde_json::from_str(&serde_json::to_string(&Latency::of(&latency)).unwrap()).unwrap();
+        let kept: Latency =
+            serde_json::from_str(&serde_json::to_string(&Latency::of(&latency)).unwrap()).unwrap();
         let again = kept.histogram();
         for percent in [1.0, 50.0, 99.0, 99.99, 100.0] {
             assert_eq!(again.value_at_percentile(percent), latency.value_at_percentile(percent));

@@ -22,6 +22,7 @@ pub struct Span {
 
 /// What a turn counts: what was due, or was answered, from one moment until another. Loads run from `start_ns` on.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "units stand last in a name, here as everywhere")]
 pub struct Window {
     /// When load begins.
     pub start_ns: u64,

@@ -89,10 +89,8 @@ impl Batches {
             }
         }
         let partition = if key.is_none() { self.sticky } else { partition };
-        let filling = self.filling[partition as usize].get_or_insert_with(|| Filling {
-            builder: BatchBuilder::new(super::wall_ms()),
-            due: Vec::new(),
-        });
+        let filling = self.filling[partition as usize]
+            .get_or_insert_with(|| Filling { builder: BatchBuilder::new(super::wall_ms()), due: Vec::new() });
         let payload = &mut self.payloads[self.next_payload];
         self.next_payload = (self.next_payload + 1) % PAYLOADS as usize;
         stamp(payload, due_ns);
@@ -124,7 +122,8 @@ impl Batches {
 
     /// Records that the fullest batch has room for, at least.
     pub fn records_to_full(&self) -> u64 {
-        let fullest = self.filling.iter().flatten().map(|filling| filling.builder.size()).max().unwrap_or_default();
+        let fullest =
+            self.filling.iter().flatten().map(|filling| filling.builder.size()).max().unwrap_or_default();
         let room = self.workload.batch_size.saturating_sub(fullest);
         (room / (self.workload.record_size + RECORD_OVERHEAD_BYTES)) as u64
     }
@@ -192,7 +191,13 @@ mod tests {
     use crate::load::stamped;
 
     fn workload() -> Workload {
-        Workload { partitions: 4, record_size: 100, batch_size: 1000, max_request_size: 4000, ..Workload::default() }
+        Workload {
+            partitions: 4,
+            record_size: 100,
+            batch_size: 1000,
+            max_request_size: 4000,
+            ..Workload::default()
+        }
     }
 
     /// The batches of a produce request in version 7, with their partitions.
@@ -229,7 +234,9 @@ mod tests {
             let mut partitions_seen = [false; 4];
             for request in Batches::new(&workload, 0).prepared() {
                 let mut partitions: Vec<u32> = parsed(&request.frame).into_iter().map(|(p, _)| p).collect();
-                partitions.iter().for_each(|&partition| partitions_seen[partition as usize] = true);
+                for &partition in &partitions {
+                    partitions_seen[partition as usize] = true;
+                }
                 let count = partitions.len();
                 partitions.sort_unstable();
                 partitions.dedup();
@@ -254,7 +261,8 @@ mod tests {
         while let Some(request) = batches.request(true) {
             due_sent.extend(request.due);
             for (_, batch) in parsed(&request.frame) {
-                due_stored.extend(records(&batch).unwrap().map(|r| stamped(r.unwrap().value.unwrap()).unwrap()));
+                due_stored
+                    .extend(records(&batch).unwrap().map(|r| stamped(r.unwrap().value.unwrap()).unwrap()));
             }
         }
         due_sent.sort_unstable();

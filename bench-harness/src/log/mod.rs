@@ -106,7 +106,8 @@ fn setting(text: &str) -> Result<(String, String), String> {
 
 /// The first address that a name has.
 pub fn resolve(server: &str) -> Result<SocketAddr, Problem> {
-    let mut addresses = server.to_socket_addrs().map_err(|error| format!("{server}: {error}; write HOST:PORT"))?;
+    let mut addresses =
+        server.to_socket_addrs().map_err(|error| format!("{server}: {error}; write HOST:PORT"))?;
     addresses.next().ok_or_else(|| format!("{server} has no address").into())
 }
 
@@ -167,7 +168,7 @@ enum Client {
 
 /// The same, connected.
 enum Ready {
-    Producer(producer::Ready),
+    Producer(Box<producer::Ready>),
     Consumer(consumer::Ready),
 }
 
@@ -176,7 +177,7 @@ impl Worker for Client {
 
     async fn prepare(self) -> Result<Ready, Problem> {
         Ok(match self {
-            Client::Producer(producer) => Ready::Producer(producer.prepare().await?),
+            Client::Producer(producer) => Ready::Producer(Box::new(producer.prepare().await?)),
             Client::Consumer(consumer) => Ready::Consumer(consumer.prepare().await?),
         })
     }

@@ -88,7 +88,9 @@ fn answers_are_understood() {
         ListOffsetsPartitionResponse::default().with_partition_index(index).with_offset(offset)
     };
     let response = ListOffsetsResponse::default().with_topics(vec![
-        ListOffsetsTopicResponse::default().with_name(name()).with_partitions(vec![offset(1, 11), offset(0, 10)]),
+        ListOffsetsTopicResponse::default()
+            .with_name(name())
+            .with_partitions(vec![offset(1, 11), offset(0, 10)]),
     ]);
     let listed = wire::listed(&mut Answer::of(&written(&response, 1)).unwrap()).unwrap();
     assert_eq!(listed, [(0, 10), (0, 11)]);
@@ -100,9 +102,11 @@ fn answers_are_understood() {
             .with_records(Some(Bytes::from_static(bytes)))
     };
     let response = FetchResponse::default().with_responses(vec![
-        FetchableTopicResponse::default()
-            .with_topic(name())
-            .with_partitions(vec![data(0, b""), data(1, b"some"), data(2, b"more")]),
+        FetchableTopicResponse::default().with_topic(name()).with_partitions(vec![
+            data(0, b""),
+            data(1, b"some"),
+            data(2, b"more"),
+        ]),
     ]);
     let mut parts = Vec::new();
     let bytes = written(&response, 11);
@@ -117,7 +121,8 @@ fn answers_are_understood() {
 #[test]
 fn an_error_of_any_partition_fails_the_request() {
     let answer = |errors: &[i16]| {
-        let partitions = errors.iter().map(|error| PartitionProduceResponse::default().with_error_code(*error));
+        let partitions =
+            errors.iter().map(|error| PartitionProduceResponse::default().with_error_code(*error));
         let topic =
             TopicProduceResponse::default().with_name(name()).with_partition_responses(partitions.collect());
         written(&ProduceResponse::default().with_responses(vec![topic]), 7)

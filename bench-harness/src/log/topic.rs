@@ -45,7 +45,8 @@ impl Topic {
     fn is_ready(&mut self) -> Result<bool, Problem> {
         self.client.send(&wire::metadata(&self.name))?;
         let topic = wire::described(&mut self.client.receive()?)?;
-        if topic.error != 0 || topic.leaders.len() != self.partitions as usize || topic.leaders.contains(&-1) {
+        if topic.error != 0 || topic.leaders.len() != self.partitions as usize || topic.leaders.contains(&-1)
+        {
             return Ok(false);
         }
         if topic.leaders.iter().any(|leader| Some(leader) != topic.leaders.first()) {

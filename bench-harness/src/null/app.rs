@@ -311,7 +311,11 @@ mod tests {
             AppEvent::Received(producer, Slice::from(wire::produce("t", -1, [(1, &bytes[..])].into_iter()))),
             &mut here.out,
         );
-        let told = here.out.take().into_iter().any(|output| matches!(output, Output::Tell { shard: ShardId(1), .. }));
+        let told = here
+            .out
+            .take()
+            .into_iter()
+            .any(|output| matches!(output, Output::Tell { shard: ShardId(1), .. }));
         assert!(told);
         there.app.step(AppEvent::Told { from: ShardId(0), message: Box::new(Appended) }, &mut there.out);
         let answer = there.sent(consumer);

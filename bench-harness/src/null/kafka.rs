@@ -60,8 +60,9 @@ pub fn request(frame: &[u8], store: &Store, local: SocketAddr) -> Result<Done, P
         [a, b, c, d, ..] => (i16::from_be_bytes([a, b]), i16::from_be_bytes([c, d])),
         _ => return Err("a request is too short".into()),
     };
-    let correlation =
-        i32::from_be_bytes(*frame.get(4..).and_then(|rest| rest.first_chunk()).ok_or("a request is too short")?);
+    let correlation = i32::from_be_bytes(
+        *frame.get(4..).and_then(|rest| rest.first_chunk()).ok_or("a request is too short")?,
+    );
     let supported = APIS.iter().any(|&(api, first, last)| api == key && (first..=last).contains(&version));
     if key == 18 {
         return Ok(answered(api_versions(correlation, if supported { version } else { 0 }, supported)));
@@ -264,7 +265,12 @@ fn list_offsets(reader: &mut Answer, correlation: i32, store: &Store) -> Result<
     Ok(finish(writer, 0))
 }
 
-fn metadata(reader: &mut Answer, correlation: i32, store: &Store, local: SocketAddr) -> Result<Vec<u8>, Problem> {
+fn metadata(
+    reader: &mut Answer,
+    correlation: i32,
+    store: &Store,
+    local: SocketAddr,
+) -> Result<Vec<u8>, Problem> {
     let count = reader.i32()?;
     let mut names = Vec::new();
     for _ in 0..count {

@@ -11,7 +11,6 @@ mod app;
 mod kafka;
 mod store;
 
-use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,9 +37,6 @@ pub struct Null {
     /// A directory for what the reactor needs; removed at the end
     #[arg(long, default_value = "results/scratch/null")]
     dir: PathBuf,
-    /// End when the standard input does
-    #[arg(long)]
-    with_parent: bool,
 }
 
 impl Null {
@@ -51,24 +47,21 @@ impl Null {
         let store = Arc::new(Store::new(shards));
         let spec = Spec { config: Config { shards, ..Config::default() }, listen: Some(self.listen) };
         std::fs::create_dir_all(&self.dir)?;
-        let node =
-            Node::start(spec, &self.dir, Box::new(move |_| Box::new(NullApp::new(Arc::clone(&store))) as Box<_>));
-        let served = node.and_then(|node| self.serve(node));
+        let node = Node::start(
+            spec,
+            &self.dir,
+            Box::new(move |_| Box::new(NullApp::new(Arc::clone(&store))) as Box<_>),
+        );
+        let served = node.and_then(serve);
         std::fs::remove_dir_all(&self.dir)?;
         served
     }
+}
 
-    fn serve(&self, node: Node) -> Result<(), Problem> {
-        println!("ready kafka={0} amqp={0}", node.address().ok_or("the node does not listen")?);
-        if self.with_parent {
-            thread::spawn(|| {
-                let _ = std::io::stdin().read_to_end(&mut Vec::new());
-                raw::interrupt();
-            });
-        }
-        while !raw::interrupted() {
-            thread::sleep(raw::LOOK);
-        }
-        node.stop()
+fn serve(node: Node) -> Result<(), Problem> {
+    println!("ready kafka={0} amqp={0}", node.address().ok_or("the node does not listen")?);
+    while !raw::interrupted() {
+        thread::sleep(raw::LOOK);
     }
+    node.stop()
 }

@@ -150,7 +150,13 @@ impl Topic {
     }
 
     /// Up to `max_bytes` of batches from an offset on, one at least if there is any; and the end of the log.
-    pub fn read(&self, partition: u32, from: u64, max_bytes: usize, into: &mut Vec<Slice>) -> Option<(usize, u64)> {
+    pub fn read(
+        &self,
+        partition: u32,
+        from: u64,
+        max_bytes: usize,
+        into: &mut Vec<Slice>,
+    ) -> Option<(usize, u64)> {
         let partition = lock(self.partitions.get(partition as usize)?);
         let (mut at, mut bytes) = (from, 0);
         if at >= partition.next {

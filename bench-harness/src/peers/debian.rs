@@ -23,8 +23,9 @@ pub fn root(setup: &Setup, package: &str, probe: &str) -> Result<PathBuf, Proble
     }
     std::fs::create_dir_all(&root)?;
     let missing = |why: &str| format!("{package} is not installed, and {why}");
-    let simulated = run(Command::new("apt-get").args(["--simulate", "--no-install-recommends", "install", package]))
-        .map_err(|problem| missing(&format!("its packages cannot be got: {problem}")))?;
+    let simulated =
+        run(Command::new("apt-get").args(["--simulate", "--no-install-recommends", "install", package]))
+            .map_err(|problem| missing(&format!("its packages cannot be got: {problem}")))?;
     let packages = installed_by(&simulated);
     if packages.is_empty() {
         return Err(missing("apt-get does not say what it consists of").into());

@@ -75,7 +75,8 @@ pub fn start(setup: &Setup, flush: bool) -> Result<Peer, Problem> {
     let mut child = Child::start(&mut command, &dir)?;
     let address = local(port);
     child.until(|_| serves(address).ok())?;
-    let mut settings = format!("config/server.properties, heap {}, log.segment.delete.delay.ms=1000", setup.heap);
+    let mut settings =
+        format!("config/server.properties, heap {}, log.segment.delete.delay.ms=1000", setup.heap);
     if flush {
         settings += ", log.flush.interval.messages=1";
     }

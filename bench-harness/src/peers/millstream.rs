@@ -47,18 +47,21 @@ fn binary(setup: &Setup) -> Result<PathBuf, Problem> {
         return Ok(binary.canonicalize().map_err(|error| format!("{}: {error}", binary.display()))?);
     }
     let here = std::env::current_exe()?;
-    let beside = here.with_file_name("millstream");
+    // Nobody compares with a debug build.
+    let beside =
+        here.with_file_name(if cfg!(debug_assertions) { "../release/millstream" } else { "millstream" });
     if beside.exists() {
         return Ok(beside);
     }
     eprintln!("building millstream");
-    let built = Command::new("cargo")
-        .args(["build", "--release", "--package", "millstream"])
-        .status()
-        .map_err(|error| format!("{} is not there, and cargo cannot be started: {error}", beside.display()))?;
+    let built =
+        Command::new("cargo").args(["build", "--release", "--package", "millstream"]).status().map_err(
+            |error| format!("{} is not there, and cargo cannot be started: {error}", beside.display()),
+        )?;
     let built = if built.success() { here.with_file_name("../release/millstream") } else { PathBuf::new() };
     built.canonicalize().map_err(|_| {
-        format!("{} is not there and was not built: name the binary with --millstream", beside.display()).into()
+        format!("{} is not there and was not built: name the binary with --millstream", beside.display())
+            .into()
     })
 }
 

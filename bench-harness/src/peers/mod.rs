@@ -75,12 +75,11 @@ impl Kind {
     /// What an acknowledgement with acks=all, or a confirm of a persistent message, means.
     pub fn durability(self) -> &'static str {
         match self {
-            Kind::Millstream => "flushed to the disk",
+            Kind::Millstream | Kind::RabbitMqQuorum => "flushed to the disk",
             Kind::Kafka => "in the page cache (survives a killed process, not a power cut)",
             Kind::KafkaFlush => "flushed to the disk, batch by batch",
             Kind::Null => "nothing is stored",
             Kind::RabbitMq => "handed to the kernel; flushed later",
-            Kind::RabbitMqQuorum => "flushed to the disk",
         }
     }
 }

@@ -15,7 +15,8 @@ use crate::queue;
 const SERVERS: &str = "usr/lib/rabbitmq/lib";
 const ERLANG: &str = "usr/lib/erlang";
 /// What differs from the defaults: it takes what publishers send as long as there is any memory or disk to speak of.
-const CONFIG: &str = "vm_memory_high_watermark.relative = 0.4\ndisk_free_limit.absolute = 1GB\nlog.console.level = warning\n";
+const CONFIG: &str =
+    "vm_memory_high_watermark.relative = 0.4\ndisk_free_limit.absolute = 1GB\nlog.console.level = warning\n";
 
 /// Gets it, and starts it.
 pub fn start(setup: &Setup, kind: Kind) -> Result<Peer, Problem> {

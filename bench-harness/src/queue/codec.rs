@@ -132,7 +132,7 @@ impl<'a> Frame<'a> {
         Ok(match (reader.u16()?, reader.u16()?) {
             (10, 10) => Frame::Start,
             (10, 30) => Frame::Tune { channel_max: reader.u16()?, frame_max: reader.u32()? },
-            (10, 41 | 51) | (20, 11 | 41) | (50, 11 | 41) | (60, 11 | 21) | (85, 11) => Frame::Done,
+            (10, 41 | 51) | (20 | 50, 11 | 41) | (60, 11 | 21) | (85, 11) => Frame::Done,
             (BASIC, 60) => {
                 reader.short_string()?;
                 Frame::Deliver { tag: reader.u64()? }

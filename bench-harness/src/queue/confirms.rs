@@ -32,7 +32,8 @@ impl Confirms {
 
     /// A confirm has come: hands on when each message was due that it is for.
     pub fn confirmed(&mut self, tag: u64, multiple: bool, mut each: impl FnMut(u64)) {
-        let places = tag.checked_sub(self.first).map_or(0, |place| place + 1).min(self.under_way.len() as u64);
+        let places =
+            tag.checked_sub(self.first).map_or(0, |place| place + 1).min(self.under_way.len() as u64);
         if multiple {
             for due in self.under_way.drain(..places as usize).flatten() {
                 self.count -= 1;

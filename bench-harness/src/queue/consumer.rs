@@ -75,7 +75,11 @@ impl Ready {
                 Ok(Frame::Other)
             };
             let there = self.link.frames.has_next();
-            let frame = if there { self.link.frames.next().await } else { or(self.link.frames.next(), nothing).await };
+            let frame = if there {
+                self.link.frames.next().await
+            } else {
+                or(self.link.frames.next(), nothing).await
+            };
             let whole = match frame? {
                 Frame::Deliver { tag } => {
                     message = Message { tag, ..Message::default() };

@@ -66,7 +66,8 @@ impl Admin {
 
     /// Deletes a queue.
     pub fn delete(&mut self, queue: &str) -> Result<(), Problem> {
-        self.ask(|writer| writer.delete(queue)).map_err(|problem| format!("deleting {queue}: {problem}").into())
+        self.ask(|writer| writer.delete(queue))
+            .map_err(|problem| format!("deleting {queue}: {problem}").into())
     }
 
     /// Ends in good order.

@@ -31,7 +31,7 @@ use workload::Workload;
 /// What `millbench queue` is told.
 #[derive(Args)]
 pub struct Queue {
-    /// The broker: amqp://USER:PASSWORD@HOST:PORT/VIRTUAL_HOST
+    /// The broker: `amqp://USER:PASSWORD@HOST:PORT/VIRTUAL_HOST`
     #[arg(long, default_value = "amqp://localhost:5672")]
     uri: String,
     #[command(flatten)]
@@ -65,7 +65,8 @@ impl Broker {
 
     /// Of an address as `PerfTest` takes it.
     fn of(uri: &str) -> Result<Broker, Problem> {
-        let rest = uri.strip_prefix("amqp://").ok_or_else(|| format!("--uri: {uri} does not begin with amqp://"))?;
+        let rest =
+            uri.strip_prefix("amqp://").ok_or_else(|| format!("--uri: {uri} does not begin with amqp://"))?;
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
         let host = if host.contains(':') { host.to_owned() } else { format!("{host}:5672") };

@@ -233,9 +233,9 @@ async fn send_all(
             return Ok(());
         }
         burst.clear();
-        let room = workload.window().map_or(BURST, |window| {
-            window.saturating_sub(shared.confirms.borrow().len()).min(BURST)
-        });
+        let room = workload
+            .window()
+            .map_or(BURST, |window| window.saturating_sub(shared.confirms.borrow().len()).min(BURST));
         let mut sent = 0;
         while sent < room
             && let Some(due) = schedule.take(now.min(until))
@@ -256,7 +256,8 @@ async fn send_all(
             shared.count.borrow_mut().unsent = schedule.waiting(until.saturating_sub(1));
             return Ok(());
         }
-        let next = if waiting { now + SOON_NS } else { schedule.next_ns().max(now + 1).min(until.max(now + 1)) };
+        let next =
+            if waiting { now + SOON_NS } else { schedule.next_ns().max(now + 1).min(until.max(now + 1)) };
         or(sleep(Duration::from_nanos(next - now)), shared.changed.notified()).await;
     }
 }

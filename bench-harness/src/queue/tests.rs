@@ -9,10 +9,16 @@ use super::codec::{Frame, Writer, frame_len};
 #[test]
 fn an_address_is_read_as_perftest_reads_it() {
     let broker = Broker::of("amqp://me:secret@127.0.0.1:1234/%2fx").unwrap();
-    assert_eq!((broker.address.port(), broker.user.as_str(), broker.password.as_str()), (1234, "me", "secret"));
+    assert_eq!(
+        (broker.address.port(), broker.user.as_str(), broker.password.as_str()),
+        (1234, "me", "secret")
+    );
     assert_eq!(broker.virtual_host, "/x");
     let broker = Broker::of("amqp://127.0.0.1").unwrap();
-    assert_eq!((broker.address.port(), broker.user.as_str(), broker.virtual_host.as_str()), (5672, "guest", "/"));
+    assert_eq!(
+        (broker.address.port(), broker.user.as_str(), broker.virtual_host.as_str()),
+        (5672, "guest", "/")
+    );
     assert!(Broker::of("http://127.0.0.1").is_err());
 }
 
@@ -46,7 +52,8 @@ fn written(method: AMQPClass) -> Vec<u8> {
 
 #[test]
 fn requests_are_what_the_protocol_says() {
-    let AMQPClass::Connection(connection::AMQPMethod::StartOk(start)) = method(|w| w.start_ok("u", "p")) else {
+    let AMQPClass::Connection(connection::AMQPMethod::StartOk(start)) = method(|w| w.start_ok("u", "p"))
+    else {
         panic!("no start-ok");
     };
     assert_eq!((start.mechanism.as_str(), start.response.as_bytes()), ("PLAIN", &b"\0u\0p"[..]));
@@ -60,8 +67,10 @@ fn requests_are_what_the_protocol_says() {
     };
     assert_eq!((tune.channel_max, tune.frame_max, tune.heartbeat), (7, 4096, 0));
     assert_eq!(open.virtual_host.as_str(), "/v");
-    let arguments = [("x-queue-type".to_owned(), "quorum".to_owned()), ("x-max-length".to_owned(), "5".to_owned())];
-    let AMQPClass::Queue(queue::AMQPMethod::Declare(declare)) = method(|w| w.declare("q", true, &arguments)) else {
+    let arguments =
+        [("x-queue-type".to_owned(), "quorum".to_owned()), ("x-max-length".to_owned(), "5".to_owned())];
+    let AMQPClass::Queue(queue::AMQPMethod::Declare(declare)) = method(|w| w.declare("q", true, &arguments))
+    else {
         panic!("no declare");
     };
     assert!(declare.durable && !declare.exclusive && !declare.auto_delete && !declare.nowait);
@@ -70,9 +79,13 @@ fn requests_are_what_the_protocol_says() {
         panic!("no consume");
     };
     assert!(consume.no_ack && !consume.exclusive && !consume.no_local);
-    let AMQPClass::Basic(basic::AMQPMethod::Qos(qos)) = method(|writer| writer.qos(300)) else { panic!("no qos") };
+    let AMQPClass::Basic(basic::AMQPMethod::Qos(qos)) = method(|writer| writer.qos(300)) else {
+        panic!("no qos")
+    };
     assert_eq!((qos.prefetch_count, qos.global), (300, false));
-    let AMQPClass::Basic(basic::AMQPMethod::Ack(ack)) = method(|w| w.ack(u64::MAX, true)) else { panic!("no ack") };
+    let AMQPClass::Basic(basic::AMQPMethod::Ack(ack)) = method(|w| w.ack(u64::MAX, true)) else {
+        panic!("no ack")
+    };
     assert_eq!((ack.delivery_tag, ack.multiple), (u64::MAX, true));
     assert!(matches!(method(Writer::channel_open), AMQPClass::Channel(_)));
     assert!(matches!(method(Writer::confirm_select), AMQPClass::Confirm(_)));
@@ -95,7 +108,7 @@ fn a_message_is_a_method_a_header_and_frames_no_larger_than_agreed() {
         assert_eq!((publish.exchange.as_str(), publish.routing_key.as_str()), ("", "q"));
         let AMQPFrame::Header(1, header) = &frames[1] else { panic!("no header") };
         assert_eq!((header.body_size, *header.properties.delivery_mode()), (u64::from(size), Some(2)));
-        let mut whole = Vec::new();
+        let mut whole: Vec<u8> = Vec::new();
         for frame in &frames[2..] {
             let AMQPFrame::Body(1, piece) = frame else { panic!("no body") };
             assert!(piece.len() <= 4088);

@@ -139,8 +139,10 @@ mod tests {
 
     #[test]
     fn a_line_for_perftest_is_understood() {
-        let line = ["-x", "2", "-y", "3", "-s", "1000", "-f", "persistent", "-c", "100", "-q", "200", "-A", "50"];
-        let workload = workload(&[&line[..], &["--quorum-queue", "--queue-args", "a=b,c=1"]].concat()).unwrap();
+        let line =
+            ["-x", "2", "-y", "3", "-s", "1000", "-f", "persistent", "-c", "100", "-q", "200", "-A", "50"];
+        let workload =
+            workload(&[&line[..], &["--quorum-queue", "--queue-args", "a=b,c=1"]].concat()).unwrap();
         assert_eq!((workload.producers, workload.consumers, workload.size), (2, 3, 1000));
         assert_eq!((workload.window(), workload.qos, workload.multi_ack_every), (Some(100), 200, 50));
         assert!(workload.is_persistent() && workload.arguments().len() == 3);

@@ -89,8 +89,11 @@ impl Regress {
 
     fn lines(&self) -> Result<Vec<Line>, Problem> {
         let all = plan::lines();
-        let known = |name: &String| all.iter().find(|line| line.name == *name && line.load.concerns(Kind::Millstream));
-        let chosen = self.only.iter().map(|name| known(name).cloned().ok_or_else(|| format!("--only: no row {name}")));
+        let known = |name: &String| {
+            all.iter().find(|line| line.name == *name && line.load.concerns(Kind::Millstream))
+        };
+        let chosen =
+            self.only.iter().map(|name| known(name).cloned().ok_or_else(|| format!("--only: no row {name}")));
         Ok(chosen.collect::<Result<_, _>>()?)
     }
 
@@ -120,7 +123,13 @@ impl Regress {
         Ok(Built { commit, binary })
     }
 
-    fn measure(&self, lines: &[Line], span: Span, builds: [&Built; 2], scratch: &Path) -> Result<Run, Problem> {
+    fn measure(
+        &self,
+        lines: &[Line],
+        span: Span,
+        builds: [&Built; 2],
+        scratch: &Path,
+    ) -> Result<Run, Problem> {
         let setup = Setup {
             scratch: scratch.to_owned(),
             cache: self.cache.clone(),
@@ -208,7 +217,11 @@ mod tests {
         assert_eq!(verdict(&base, &[120.0, 111.0, 130.0], true).unwrap().1, Verdict::Better);
         assert_eq!(verdict(&base, &[120.0, 111.0, 130.0], false).unwrap().1, Verdict::Worse);
         assert_eq!(verdict(&base, &[80.0, 70.0, 85.0], true).unwrap().1, Verdict::Worse);
-        assert_eq!(verdict(&[100.0, 100.1], &[102.0, 102.1], true).unwrap().1, Verdict::Noise, "too small to matter");
+        assert_eq!(
+            verdict(&[100.0, 100.1], &[102.0, 102.1], true).unwrap().1,
+            Verdict::Noise,
+            "too small to matter"
+        );
         assert_eq!(verdict(&[], &[1.0], true), None);
     }
 

@@ -201,7 +201,9 @@ mod tests {
         let mut sent = |event| {
             app.step(event, &mut out);
             let sends = out.take().into_iter().filter_map(|output| match output {
-                Output::Send(_, slices) => Some(slices.iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>()),
+                Output::Send(_, slices) => {
+                    Some(slices.iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>())
+                }
                 _ => None,
             });
             sends.collect::<Vec<_>>().concat()
