@@ -169,7 +169,7 @@ enum Client {
 /// The same, connected.
 enum Ready {
     Producer(Box<producer::Ready>),
-    Consumer(consumer::Ready),
+    Consumer(Box<consumer::Ready>),
 }
 
 impl Worker for Client {
@@ -178,7 +178,7 @@ impl Worker for Client {
     async fn prepare(self) -> Result<Ready, Problem> {
         Ok(match self {
             Client::Producer(producer) => Ready::Producer(Box::new(producer.prepare().await?)),
-            Client::Consumer(consumer) => Ready::Consumer(consumer.prepare().await?),
+            Client::Consumer(consumer) => Ready::Consumer(Box::new(consumer.prepare().await?)),
         })
     }
 
