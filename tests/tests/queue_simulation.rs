@@ -134,7 +134,8 @@ impl Host {
     }
 
     fn publish(&mut self, out: &mut Outbox) {
-        let queue = self.queue(self.random.below(QUEUES as u64) as usize).expect("they were created");
+        let index = self.random.below(QUEUES as u64) as usize;
+        let queue = self.queue(index).expect("they were created");
         let owner = out.metadata().shard_of_queue(queue).expect("it is known");
         let mut numbers = Vec::new();
         let mut messages = Vec::new();

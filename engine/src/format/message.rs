@@ -213,7 +213,10 @@ fn decode_expiry(raw: u64) -> Option<WallMs> {
 
 /// The record of a message without where it came from, and the range of the payload that stays.
 pub fn without_source(record: &RecordHeader, payload: Range<usize>) -> (RecordHeader, Range<usize>) {
-    if record.kind != RecordKind::Message || record.partition.index & MOVED == 0 || payload.len() < TARGET_BYTES {
+    if record.kind != RecordKind::Message
+        || record.partition.index & MOVED == 0
+        || payload.len() < TARGET_BYTES
+    {
         return (*record, payload);
     }
     let partition = PartitionId { index: record.partition.index & !MOVED, ..record.partition };

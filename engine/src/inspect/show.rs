@@ -120,7 +120,9 @@ pub(super) fn record(position: u64, lsn: u64, header: &RecordHeader, owner: &str
             )
         }
         RecordKind::Piece => {
-            format!("  @{position}: record {lsn}, piece {segment} of the message that starts at record {aux}, {len} bytes")
+            format!(
+                "  @{position}: record {lsn}, piece {segment} of the message that starts at record {aux}, {len} bytes"
+            )
         }
         RecordKind::Settled
         | RecordKind::Failed

@@ -358,7 +358,9 @@ impl Queues {
                 _ if len == 0 => {} // The message's own record.
                 Bytes::Here(bytes) => {
                     let bytes = Groups::read_piece(bytes, piece);
-                    download.block.push(&bytes.expect("a group that was checked holds the piece that we put there"));
+                    download
+                        .block
+                        .push(&bytes.expect("a group that was checked holds the piece that we put there"));
                 }
                 Bytes::Open => return None,
                 Bytes::Cold(site) => {

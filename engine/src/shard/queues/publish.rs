@@ -133,8 +133,12 @@ impl Queues {
         if queues.len() > QUEUES_PER_PUBLISH_MAX {
             return refuse(Refusal::Busy);
         }
-        if desk.busy || !desk.journal.fits((queues.len() + 1) * TARGET_BYTES + message.bytes(), Claim::Client)
-        {
+        if desk.busy {
+            return None;
+        }
+        let large = if message.bytes() > BYTES_MAX { Some(self.upload(desk, message)?) } else { None };
+        let own = if large.is_some() { PIECES_BYTES } else { message.bytes() };
+        if !desk.journal.fits((queues.len() + 1) * TARGET_BYTES + own, Claim::Client) {
             return None;
         }
         let mut outcome = Outcome::default();
@@ -154,11 +158,8 @@ impl Queues {
                 }
             }
         }
-        let lsn = if takers.is_empty() {
-            Lsn::ZERO
-        } else {
-            self.take(desk, message, &takers, source, large)
-        };
+        let lsn =
+            if takers.is_empty() { Lsn::ZERO } else { self.take(desk, message, &takers, source, large) };
         // It was wanted by us until queues want it.
         self.drop_upload();
         Some((outcome, lsn))
