@@ -13,6 +13,9 @@ pub struct Config {
     pub journal_bytes: u64,
     /// The size of a journal file: whole MiB, and the same for the life of a data directory.
     pub journal_file_bytes: u64,
+    /// Bytes that the metadata log is written in advance with, whole blocks: a change needs no space of the disk, and at the
+    /// end of them the log is folded into its snapshot.
+    pub metadata_log_bytes: u64,
     /// Appends are refused while the disk has less than this free.
     pub disk_free_min_bytes: u64,
     /// Bytes of buffers that slow readers may pin per shard before their bytes are copied.
@@ -23,6 +26,8 @@ pub struct Config {
     pub spin_us: u64,
     /// How often retention is checked.
     pub retention_check_ms: u64,
+    /// How often every stored segment is read and checked; 0 is never.
+    pub scrub_interval_ms: u64,
     /// How long a deleted file stays readable before it is unlinked.
     pub delete_delay_ms: u64,
     /// What a new topic gets where its creator does not say.
@@ -37,11 +42,13 @@ impl Default for Config {
             shards: 1,
             journal_bytes: 256 << 20,
             journal_file_bytes: limits::JOURNAL_FILE_BYTES,
+            metadata_log_bytes: limits::METADATA_LOG_BYTES,
             disk_free_min_bytes: 256 << 20,
             pinned_bytes: 64 << 20,
             map_segments: true,
             spin_us: 0,
             retention_check_ms: 300_000,
+            scrub_interval_ms: 7 * 24 * 3_600_000,
             delete_delay_ms: 60_000,
             topic: TopicConfig::default(),
             partitions_default: 1,

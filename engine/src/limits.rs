@@ -32,10 +32,13 @@ pub const GROUPS_IN_FLIGHT: usize = 1;
 
 /// One write to a segment.
 pub const SEGMENT_WRITE_BYTES: usize = 256 << 10;
-/// Segments that a shard drains at a time, and the writes that each of them has in flight.
-pub const SEGMENT_WRITES_IN_FLIGHT: usize = 4;
+/// Segments that a shard drains at a time.
+pub const SEGMENTS_DRAINING_MAX: usize = 4;
+/// Writes that each of them has in flight. A file that grows is written by one at a time, whatever is submitted: more of
+/// them only keep the disk from the commits.
+pub const SEGMENT_WRITES_IN_FLIGHT: usize = 2;
 /// Segment writes in flight per shard, all together.
-pub const STAGED_WRITES_MAX: usize = SEGMENT_WRITES_IN_FLIGHT * SEGMENT_WRITES_IN_FLIGHT;
+pub const STAGED_WRITES_MAX: usize = SEGMENTS_DRAINING_MAX * SEGMENT_WRITES_IN_FLIGHT;
 /// Failed flushes of one segment, each retried into a new file, before the shard is poisoned.
 pub const SEGMENT_FLUSH_FAILURES_MAX: u32 = 3;
 /// Segment files have 32-bit positions, as Kafka's do.
@@ -49,6 +52,8 @@ pub const READ_CHUNK_BYTES: usize = 256 << 10;
 pub const COLD_READS_IN_FLIGHT: usize = 3;
 /// The same while there are commits, whose writes wait behind them.
 pub const COLD_READS_BESIDE_COMMITS: usize = 1;
+/// A chunk of a cold read while there are commits: a commit's write waits until the disk has served it.
+pub const COLD_CHUNK_BESIDE_COMMITS_BYTES: usize = 128 << 10;
 /// Chunks that are read ahead of a reader, as far as it has said that it will want them, if nobody else waits.
 pub const READ_AHEADS: usize = 3;
 /// Chunks that were read ahead and wait to be asked for, per shard.
@@ -57,6 +62,13 @@ pub const READ_AHEAD_CHUNKS_MAX: usize = 8;
 pub const COLD_READS_WAITING_MAX: usize = 4096;
 /// Files that a shard keeps open for reading.
 pub const OPEN_SEGMENTS_MAX: usize = 256;
+
+/// Bytes that the scrub reads in a second, at most.
+pub const SCRUB_BYTES_PER_SECOND: usize = 4 << 20;
+/// What each of its steps counts for, however little it reads.
+pub const SCRUB_STEP_BYTES_MIN: usize = 64 << 10;
+/// Logs that the scrub looks at for something to read, in one turn.
+pub const SCRUB_LOGS_PER_TURN: usize = 1_000;
 
 /// Bytes of segments that a shard maps; the kernel's page tables for them take 1/512 of that.
 pub const MAPPED_BYTES_MAX: usize = 16 << 30;
@@ -81,7 +93,7 @@ pub const RING_ENTRIES: u32 = 512;
 /// Completions that the ring holds before the kernel keeps them aside.
 pub const RING_COMPLETIONS: u32 = 4096;
 /// Workers that the kernel may start for a ring's blocking disk work: the commit's flush, a write and a flush each for
-/// [`SEGMENT_WRITES_IN_FLIGHT`] segments, the checkpoint's, a directory's, and the slow lane.
+/// [`SEGMENTS_DRAINING_MAX`] segments, the checkpoint's, a directory's, and the slow lane.
 pub const DISK_WORKERS_MAX: u32 = 16;
 /// The same for everything that is no disk. Sockets are polled, so hardly any is ever needed.
 pub const OTHER_WORKERS_MAX: u32 = 2;
@@ -101,6 +113,9 @@ pub const RECEIVE_REST_BYTES_MIN: usize = 4 << 10;
 pub const SEND_SLICES_MAX: usize = 1024;
 /// A send that has been under way for this long is slow: its slices are copied, so that the journal's slabs go home.
 pub const SLOW_SEND: Nanos = Nanos::from_millis(100);
+/// A send that has been under way for this long is stuck: while reads wait for memory, whoever is stuck for longest loses its
+/// connection, which gives back what its answers take.
+pub const STUCK_SEND: Nanos = Nanos::from_millis(2_000);
 /// A slice that keeps at most this much memory is not worth a copy.
 pub const LOOSE_BYTES: usize = 2 * READ_CHUNK_BYTES;
 /// Connections that wait to be accepted.
@@ -144,8 +159,8 @@ pub const QUEUE_GROUPS_CACHED_BYTES: usize = 16 << 20;
 pub const CARRIED_MESSAGE_BYTES_MAX: u64 = 1 << 20;
 /// A file for messages that outlive their place in the journal is not written on past this.
 pub const MESSAGE_FILE_BYTES: u64 = 64 << 20;
-/// A file in which so few messages are wanted is given up, and they are carried.
-pub const SPARSE_FILE_MESSAGES_MAX: u64 = 256;
+/// A file in which so few bytes are wanted is given up, and they are carried.
+pub const SPARSE_FILE_BYTES_MAX: u64 = 256 << 10;
 /// Queues that one request may ask about.
 pub const QUEUES_PER_REQUEST_MAX: usize = 1_000;
 /// Leaving messages of one shard that its host is asked about at a time; the others wait in their queues.
@@ -180,6 +195,10 @@ pub const PRODUCER_IDS_PER_RECORD: u64 = 1_000;
 pub const QUEUE_WORK_PER_ADMISSION: usize = 64;
 /// Slots that partitions are placed on. A multiple of every sensible number of shards, so that they stay even.
 pub const SLOTS: u32 = 5040;
+/// Bytes that the metadata log is written in advance with. When they are used up it is folded into the snapshot.
+pub const METADATA_LOG_BYTES: u64 = 1 << 20;
+/// Deletions that are forgotten at a time.
+pub const DELETIONS_FORGOTTEN_MAX: usize = 1_000;
 /// Changes of metadata that wait for their turn; more are refused.
 pub const METADATA_CHANGES_WAITING_MAX: usize = 10_000;
 /// Shards in one process.
@@ -196,7 +215,7 @@ const _: () =
 const _: () = assert!(GROUPS_IN_FLIGHT == 1, "recovery's decision table is written for one group in flight");
 const _: () = assert!(RECEIVE_BLOCKS_MAX.is_power_of_two() && RECEIVE_BLOCKS_MAX <= 1 << 15);
 const _: () = assert!(
-    DISK_WORKERS_MAX as usize >= 4 + 2 * SEGMENT_WRITES_IN_FLIGHT + SLOW_LANE_IN_FLIGHT,
+    DISK_WORKERS_MAX as usize >= 4 + 2 * SEGMENTS_DRAINING_MAX + SLOW_LANE_IN_FLIGHT,
     "cold reads leave room for the commit's flush"
 );
 const _: () = assert!(LOOSE_BYTES < JOURNAL_SLAB_BYTES, "a slow send may not keep a slab of the journal");

@@ -155,6 +155,13 @@ impl Broker {
     /// Lets the coordinator of this shard's groups do something.
     fn coordinate(&mut self, out: &mut Outbox, work: impl FnOnce(&mut Coordinator, &mut Desk<'_>)) {
         work(&mut self.coordinator, &mut Desk { out, pending: &mut self.pending });
+        let (extent, tally) = (self.coordinator.extent(), self.coordinator.tally());
+        self.metrics.groups.set(extent.groups as u64);
+        self.metrics.group_members.set(extent.members as u64);
+        self.metrics.group_generations.reach(tally.generations);
+        self.metrics.offsets.set(extent.offsets as u64);
+        self.metrics.offsets_bytes.set(extent.offsets_bytes as u64);
+        self.metrics.offset_commits.reach(tally.commits);
     }
 
     fn told(&mut self, from: ShardId, message: Message, out: &mut Outbox) {
@@ -216,6 +223,10 @@ impl App for Broker {
                 self.with_amqp(out, |amqp, seat| amqp.with(conn, seat, |connection, _| connection.slow()));
             }
             AppEvent::Slow(conn) => self.with(conn, out, |connection, _| connection.slow()),
+            AppEvent::Stuck(conn) => self.with(conn, out, |connection, shared| {
+                let reason = "it does not take its answers, and others need the memory that they are in";
+                connection.hang_up(&reason, shared);
+            }),
             AppEvent::Closed(conn, reason) => {
                 tracing::debug!(?conn, ?reason, "connection over");
                 if self.amqp.serves(conn) {

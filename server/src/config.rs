@@ -367,6 +367,14 @@ pub static KEYS: &[Key] = &[
         set: |config, value| integer(value, 0, i64::MAX).map(|ms| config.engine.delete_delay_ms = ms as u64),
     },
     Key {
+        name: "disk.scrub.interval.ms",
+        about: "How often each sealed segment is read and checked in the background, slowly; 0 means never. What is found is logged and counted.",
+        get: |config| config.engine.scrub_interval_ms.to_string(),
+        set: |config, value| {
+            integer(value, 0, i64::MAX / 1_000_000).map(|ms| config.engine.scrub_interval_ms = ms as u64)
+        },
+    },
+    Key {
         name: "log.index.interval.bytes",
         about: "Bytes of log between two index entries, unless the topic says otherwise.",
         get: |config| config.engine.topic.index_interval_bytes.to_string(),

@@ -257,6 +257,11 @@ impl<'a> Dispatch<'a> {
         requests
     }
 
+    /// Asks how much space the disk has: `Reply::DiskSpace`. All shards share it.
+    pub fn disk_space(&mut self, part: u32) {
+        self.engine(part, METADATA_SHARD, Request::DiskSpace);
+    }
+
     /// Moves a log's start up: `Reply::Trimmed`.
     pub fn trim_log(
         &mut self,

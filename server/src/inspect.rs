@@ -24,8 +24,12 @@ pub fn run(log: Log) -> Result<(), String> {
                 local::salvage(&path, &to, &mut |line| print(&line)).map_err(|fatal| fatal.to_string())?;
             let (partitions, batches, bytes, lost) =
                 (saved.partitions, saved.batches, saved.bytes, saved.lost);
+            let empty = match saved.empty {
+                0 => String::new(),
+                empty => format!(", {empty} were empty before"),
+            };
             print(&format!(
-                "saved {batches} batches, {bytes} bytes, of {partitions} partitions; {lost} offsets left out"
+                "saved {batches} batches, {bytes} bytes, of {partitions} partitions; {lost} offsets left out{empty}"
             ));
             return Ok(());
         }
@@ -34,10 +38,13 @@ pub fn run(log: Log) -> Result<(), String> {
             let imported = import::local(Config { shards: 0, ..config }, &data, topic.as_deref(), &sources)
                 .map_err(|fatal| fatal.to_string())?;
             for (name, Imported { copied, .. }) in imported {
-                let Copied { log_start, next_offset, batches, bytes, .. } = copied;
+                let Copied { log_start, next_offset, batches, bytes, aborted, .. } = copied;
                 print(&format!(
                     "{name}: {batches} batches, {bytes} bytes, offsets {log_start} up to {next_offset}"
                 ));
+                if aborted > 0 {
+                    print(&format!("{name}: {aborted} batches of aborted transactions were left out"));
+                }
             }
             print(&"If the topic was made just now, it keeps its records until its retention is set");
             return Ok(());

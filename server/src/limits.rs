@@ -82,6 +82,9 @@ pub const GROUPS_PER_REQUEST_MAX: usize = 1_000;
 pub const OFFSET_METADATA_BYTES_MAX: usize = 4096;
 /// Partitions whose offsets one group may commit.
 pub const OFFSETS_PER_GROUP_MAX: usize = 50_000;
+/// Bytes that the committed offsets of all groups of a shard may take in memory before nothing is committed that makes
+/// them more. What is being stored meanwhile comes on top.
+pub const OFFSETS_BYTES_PER_SHARD_MAX: usize = 256 << 20;
 /// Changes of groups and offsets are stored in batches of about this size.
 pub const OFFSETS_BATCH_BYTES: usize = 256 << 10;
 /// Bytes of one commit: it is stored as a whole.

@@ -14,11 +14,21 @@ pub fn at_every_crash_point(
     run: impl Fn(&World),
     check: impl Fn(&World, u64),
 ) -> Range<u64> {
+    at_every_nth_crash_point(1, set_up, run, check)
+}
+
+/// The same for every `nth` of the points, for stories that take long.
+pub fn at_every_nth_crash_point(
+    nth: usize,
+    set_up: impl Fn() -> World,
+    run: impl Fn(&World),
+    check: impl Fn(&World, u64),
+) -> Range<u64> {
     let world = set_up();
     let first = world.disk_ops() + 1;
     run(&world);
     let points = first..world.disk_ops() + 1;
-    for point in points.clone() {
+    for point in points.clone().step_by(nth) {
         let world = set_up();
         world.halt_after(point);
         run(&world);

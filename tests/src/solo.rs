@@ -38,6 +38,7 @@ pub fn config() -> Config {
     Config {
         journal_bytes: 4 << 20,
         journal_file_bytes: 1 << 20,
+        metadata_log_bytes: 64 << 10,
         disk_free_min_bytes: 0,
         pinned_bytes: 1 << 20,
         ..Config::default()

@@ -9,7 +9,7 @@ use millstream_engine::buffer::Pool;
 use millstream_engine::config::TopicConfig;
 use millstream_engine::error::Fatal;
 use millstream_engine::format::batch::{BatchHeader, check as check_batch, stamp};
-use millstream_engine::inspect::{Detail, check};
+use millstream_engine::inspect::{Detail, check, salvage};
 use millstream_engine::io::Blocking;
 use millstream_engine::io::fault::Faults;
 use millstream_engine::io::sim::World;
@@ -144,6 +144,49 @@ fn a_compacted_log_keeps_its_gaps_and_a_consumer_passes_over_them() {
 }
 
 #[test]
+fn a_salvage_knows_gaps_of_compaction_from_what_is_lost() {
+    let (kafka, world) = (copied(COMPACTED), empty());
+    let first = format!("{COMPACTED}/00000000000000000000.log");
+    let bytes = kafka.read_file(&first).expect("it is there");
+    let kept = split(&bytes);
+    let end: usize = kept[..kept.len() - 1].iter().map(Vec::len).sum();
+    kafka.write_file(&first, &bytes[..end]);
+    run(&kafka, COMPACTED, &world).expect("it is sound");
+    let saved = |world: &World| {
+        let mut said = String::new();
+        let to = empty();
+        let (mut from, mut into) = (world.io(ShardId(0)), to.io(ShardId(0)));
+        let mut from = Blocking::new(&mut from, Pool::new(64 << 20));
+        let mut into = Blocking::new(&mut into, Pool::new(64 << 20));
+        let saved = salvage(&mut from, "", &mut into, "saved", &mut |line| said = format!("{said}{line}\n"));
+        (saved.expect("it works"), said)
+    };
+    let (sound, said) = saved(&world);
+    let held: u64 = batches(COMPACTED).iter().map(|batch| held_offsets(batch)).sum::<u64>()
+        - held_offsets(&kept[kept.len() - 1]);
+    let next = BatchHeader::parse(batches(COMPACTED).last().unwrap()).unwrap().next_offset().0;
+    assert_eq!((sound.lost, sound.empty), (0, next - held), "{said}");
+    assert!(said.contains("hold nothing"), "{said}");
+    // A batch that is damaged is lost, and what is between its neighbours cannot be told.
+    let second = split(&bytes)[0].len() as u64;
+    world.rot("logs/moved-0/00000000000000000000.log", second + 70, 3);
+    let (damaged, said) = saved(&world);
+    assert!(damaged.lost > 0 && damaged.empty < sound.empty, "{said}");
+    assert_eq!(damaged.lost + damaged.empty, sound.empty + held_offsets(&kept[1]), "{said}");
+    // So is a segment that is gone.
+    let mut io = world.io(ShardId(0));
+    let gone = Blocking::new(&mut io, Pool::new(64 << 20)).unlink("logs/moved-0/00000000000000000050.log");
+    gone.expect("it was there");
+    let (gone, said) = saved(&world);
+    assert!(gone.lost > damaged.lost, "{said}");
+}
+
+/// How many offsets a batch has.
+fn held_offsets(batch: &[u8]) -> u64 {
+    u64::from(BatchHeader::parse(batch).expect("it was parsed before").last_offset_delta) + 1
+}
+
+#[test]
 fn a_consumer_who_has_read_everything_before_a_gap_at_the_end_waits() {
     let (kafka, world) = (copied(SOUND.0), empty());
     kafka.write_file(&format!("{}/00000000000000000020.log", SOUND.0), &[]);
@@ -193,15 +236,28 @@ fn a_batch_that_is_cut_off_is_refused() {
 }
 
 #[test]
-fn transactions_that_were_aborted_or_are_not_over_are_refused() {
-    for (directory, word) in [("aborted-0", "aborted"), ("unfinished-0", "not over")] {
-        match run(&copied(directory), directory, &empty()) {
-            Err(Fatal::Refused(what)) => {
-                assert!(what.contains(word) && what.contains(".log, byte 0"), "{what}");
-            }
-            other => panic!("{other:?}"),
+fn a_transaction_that_is_not_over_is_refused() {
+    match run(&copied("unfinished-0"), "unfinished-0", &empty()) {
+        Err(Fatal::Refused(what)) => {
+            assert!(what.contains("not over") && what.contains(".log, byte 0"), "{what}");
         }
+        other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn what_was_aborted_is_left_out_and_all_else_keeps_its_offset() {
+    let (kafka, world) = (copied("aborted-0"), empty());
+    let imported = run(&kafka, "aborted-0", &world).expect("every transaction is over");
+    let all = batches("aborted-0");
+    let kept = [all[1].clone()];
+    let marker = BatchHeader::parse(&kept[0]).expect("it was parsed before");
+    assert!(marker.attributes.control() && marker.base_offset == Offset(1) && all.len() == 2);
+    let copied = &imported[0].copied;
+    assert_eq!((copied.batches, copied.aborted, copied.log_start), (1, 1, Offset(0)));
+    assert_eq!(damaged(&world), 0);
+    let mut node = Solo::start(&world, config()).expect("it starts");
+    assert_eq!(consumed(&mut node, Offset(0)), kept);
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn a_change_is_made_as_a_whole_or_refused_as_a_whole() {
         assert_eq!(change(&mut node, &[], &edits), Err(refusal));
     }
     let metadata = node.shard().metadata();
-    assert_eq!((metadata.epoch, metadata.queues.len()), (epoch, 1));
+    assert_eq!((metadata.epoch, metadata.queues.size()), (epoch, 1));
     assert_eq!(value(metadata, "a").as_deref(), Some("1"));
     // A name may go on to another incarnation within one change.
     let again = change(&mut node, &[], &[Edit::DeleteQueue(id), queue("q", false)]).expect("it may be")[0];

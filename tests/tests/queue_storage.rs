@@ -9,7 +9,9 @@ use millstream_engine::shard::message::{ConsumerId, Credit, Delivery, LeaveReaso
 use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::{QueueId, Seq, ShardId};
-use millstream_tests::queues::{PLENTY, consume, create, delete, delivered, message, publish, settle, stats};
+use millstream_tests::queues::{
+    PLENTY, consume, create, dead_letters, delete, delivered, message, publish, settle, stats,
+};
 use millstream_tests::solo::{Solo, config};
 
 /// Longer than settlements wait.
@@ -271,4 +273,42 @@ fn who_gets_one_by_one_keeps_what_it_got_until_it_is_released() {
     node.pass(A_WHILE);
     node = crash(&world, node);
     assert_eq!(stats(&mut node, queue).ready, 2, "what was got without acknowledgement is gone");
+}
+
+#[test]
+fn a_message_larger_than_a_group_is_one_message_like_any_other() {
+    let world = world();
+    let mut node = start(&world);
+    let queues = ["a", "b"].map(|name| plain(&mut node, name));
+    let large = |byte: u8| -> Vec<u8> { (0..3_000_000_u32).map(|at| (at % 251) as u8 ^ byte).collect() };
+    let message = |byte| Message { body: vec![large(byte).into()], ..message(b"", true) };
+    publish(&mut node, &queues, vec![message(1), message(2)]);
+    publish(&mut node, &queues[..1], texts(0..1, true));
+    consume(&mut node, queues[0], 1, PLENTY);
+    node.pass(A_WHILE);
+    let deliveries = delivered(&mut node);
+    let sizes: Vec<usize> = deliveries.iter().map(|delivery| delivery.body.len()).collect();
+    assert_eq!(sizes, [3_000_000, 3_000_000, 2]);
+    for delivery in &deliveries {
+        settle(&mut node, queues[0], 1, delivery.seq, Verdict::Ack, true);
+    }
+    // More than the journal holds comes behind it.
+    for first in (0..2_000).step_by(50) {
+        publish(&mut node, &queues[..1], (first..first + 50).map(self::large).collect());
+        node.pass(Nanos::from_millis(1));
+        for delivery in delivered(&mut node) {
+            settle(&mut node, queues[0], 1, delivery.seq, Verdict::Ack, false);
+        }
+    }
+    node.pass(A_WHILE);
+    for life in 0..2 {
+        node = crash(&world, node);
+        assert_eq!(stats(&mut node, queues[0]).persistent, 0, "life {life}");
+        assert_eq!(stats(&mut node, queues[1]).ready_bytes, 6_000_008);
+    }
+    consume(&mut node, queues[1], 1, PLENTY);
+    node.pass(A_WHILE);
+    let deliveries = delivered(&mut node);
+    let whole = deliveries.iter().zip(1..).all(|(delivery, byte)| delivery.body[..] == large(byte)[..]);
+    assert!(deliveries.len() == 2 && whole);
 }

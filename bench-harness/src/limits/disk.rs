@@ -52,8 +52,8 @@ struct Target {
 impl Target {
     /// Pre-written files are recycled, so they can be small. The others are renewed outside of what is timed; the
     /// larger they are, the less often.
-    fn open(dir: &Path, direct: bool, state: FileState) -> Result<Target, Problem> {
-        let len = if state == FileState::Prewritten { 64 << 20 } else { 512 << 20 };
+    fn open(dir: &Path, direct: bool, state: FileState, recycled: u64) -> Result<Target, Problem> {
+        let len = if state == FileState::Prewritten { recycled } else { 512 << 20 };
         let file = raw::scratch_file(dir, direct)?;
         if state == FileState::Prewritten {
             fill(&file, len)?;
@@ -118,9 +118,16 @@ pub struct Append {
     pub direct: bool,
     /// Threads.
     pub threads: usize,
+    /// Bytes of the pre-written file that is recycled.
+    pub file_bytes: u64,
+    /// Memory that takes turns to be written from; at least `bytes`.
+    pub memory_bytes: usize,
     /// Where.
     pub dir: PathBuf,
 }
+
+/// A pre-written file that is recycled, if nobody asks for another size.
+const RECYCLED_BYTES: u64 = 64 << 20;
 
 impl Append {
     /// The append that every other is compared with: linked, on a pre-written file, from one thread.
@@ -131,17 +138,26 @@ impl Append {
             submission: Submission::Linked,
             direct,
             threads: 1,
+            file_bytes: RECYCLED_BYTES,
+            memory_bytes: bytes,
             dir: dir.to_owned(),
         }
     }
 
+    /// The same, going round a file and memory of so many bytes, as a journal and its tail do: neither the processor's
+    /// caches nor those of whatever is below the disk hold as much.
+    pub fn over(self, bytes: u64) -> Append {
+        Append { file_bytes: bytes, memory_bytes: bytes as usize, ..self }
+    }
+
     fn thread(&self, start: &Barrier, span: Duration) -> Result<Outcome, Problem> {
         let prepared = (|| {
-            let target = Target::open(&self.dir, self.direct, self.state)?;
-            Ok::<_, Problem>((target, noise(self.bytes)?, Ring::new(8)?))
+            let target = Target::open(&self.dir, self.direct, self.state, self.file_bytes)?;
+            Ok::<_, Problem>((target, noise(self.memory_bytes)?, Ring::new(8)?))
         })();
         start.wait();
-        let (mut target, bytes, mut ring) = prepared?;
+        let (mut target, memory, mut ring) = prepared?;
+        let mut pieces = memory.chunks_exact(self.bytes).cycle();
         let mut latency = histogram();
         let cpu = CpuTimer::start(Clock::Process);
         let mut renewing = Duration::ZERO;
@@ -154,9 +170,10 @@ impl Append {
                 before = Instant::now();
                 continue;
             };
+            let bytes = pieces.next().ok_or("the memory holds one append at least")?;
             match self.submission {
-                Submission::Linked => ring.append_linked(&target.file, &bytes, at)?,
-                Submission::Separate => ring.append_unlinked(&target.file, &bytes, at)?,
+                Submission::Linked => ring.append_linked(&target.file, bytes, at)?,
+                Submission::Separate => ring.append_unlinked(&target.file, bytes, at)?,
             }
             let after = Instant::now();
             latency.saturating_record((after - before).as_nanos() as u64);
@@ -180,7 +197,11 @@ impl Case for Append {
             Submission::Separate => "write, then flush",
         };
         let threads = if self.threads == 1 { String::new() } else { format!(", {} cores", self.threads) };
-        format!("durable append {size}, {}, {submission}{threads}", self.state)
+        let over = match self.memory_bytes {
+            bytes if bytes > self.bytes => format!(", over {}", super::size(bytes)),
+            _ => String::new(),
+        };
+        format!("durable append {size}, {}, {submission}{threads}{over}", self.state)
     }
 
     fn run(&mut self, span: Duration) -> Result<Outcome, Problem> {

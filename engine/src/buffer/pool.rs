@@ -55,6 +55,11 @@ impl Pool {
         }
     }
 
+    /// Whether a block of `len` bytes can be had at all, be it when everything else has come back.
+    pub fn could_hold(&self, len: usize) -> bool {
+        len.max(BLOCK_BYTES).next_power_of_two() <= self.home.limit
+    }
+
     /// A block of at least `len` bytes, aligned to a disk block; `None` when the limit is reached.
     /// Its bytes are whatever the last user left.
     pub fn block(&self, len: usize) -> Option<Block> {
@@ -65,7 +70,7 @@ impl Pool {
             return None;
         }
         let make = || Memory::new(size, |spare| self.home.keep(spare));
-        let memory = self.home.reuse(size).unwrap_or_else(make);
+        let memory = self.home.reuse(size).or_else(|| self.home.reuse_twice(size)).unwrap_or_else(make);
         Some(Block::new(Arc::new(Region::slab(memory, Arc::clone(&self.home)))))
     }
 
@@ -118,6 +123,17 @@ impl Home {
         free.bytes -= size;
         free.unused_bytes = free.unused_bytes.min(free.bytes);
         Some(memory)
+    }
+
+    /// A slab twice as large as asked for, if it may be lent out: it has been touched, which new memory has not, and that
+    /// holds its first user up; see [`Pool::reserve`].
+    fn reuse_twice(&self, size: usize) -> Option<Memory> {
+        let lent = self.in_use.fetch_add(size, Ordering::Relaxed);
+        let memory = if lent + size > self.limit { None } else { self.reuse(2 * size) };
+        if memory.is_none() {
+            self.in_use.fetch_sub(size, Ordering::Relaxed);
+        }
+        memory
     }
 
     /// Takes a slab back; on whatever thread its last slice was dropped.
@@ -191,6 +207,22 @@ mod tests {
             pool.give_back_unused();
         }
         assert_eq!(pool.usage(), PoolUse { in_use: 0, free: 3 * 8192, limit: 16 * 8192 });
+    }
+
+    #[test]
+    fn a_slab_twice_as_large_is_taken_before_new_memory_but_within_the_limit() {
+        let pool = Pool::new(4 * 8192);
+        pool.reserve(1, 2 * 8192);
+        let first = pool.block(8192).unwrap();
+        assert_eq!(pool.usage(), PoolUse { in_use: 2 * 8192, free: 0, limit: 4 * 8192 });
+        drop(first);
+        let others = [pool.block(4 * 4096), pool.block(8192)];
+        assert_eq!(pool.usage().in_use, 3 * 8192, "what is there in its own size comes first");
+        drop(others);
+        let full = pool.block(3 * 8192);
+        assert!(full.is_some() && pool.block(1).is_none());
+        drop(full);
+        assert_eq!(pool.usage().in_use, 0);
     }
 
     #[test]

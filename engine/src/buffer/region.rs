@@ -37,11 +37,7 @@ impl Memory {
     /// it takes bytes from, and the device gets a segment for each run of neighbours: in a huge page that is one of each.
     pub(super) fn new(len: usize, spare: impl FnMut(Memory)) -> Memory {
         assert!(len.is_power_of_two() && len >= BLOCK_BYTES, "memory comes in classes");
-        if len >= MAPPED_MEMORY_BYTES_MIN && !cfg!(miri) {
-            Memory::map(len, spare)
-        } else {
-            Memory::heap(len)
-        }
+        if len >= MAPPED_MEMORY_BYTES_MIN { Memory::map(len, spare) } else { Memory::heap(len) }
     }
 
     fn heap(len: usize) -> Memory {
@@ -60,16 +56,20 @@ impl Memory {
     fn map(len: usize, spare: impl FnMut(Memory)) -> Memory {
         let whole = len.max(HUGE_PAGE_BYTES);
         // Not every kernel starts a map at a huge page. What is mapped to make up for that is never touched.
-        let map = MmapMut::map_anon(whole + HUGE_PAGE_BYTES)
+        let mut map = MmapMut::map_anon(whole + HUGE_PAGE_BYTES)
             .unwrap_or_else(|_| handle_alloc_error(Memory::layout(whole)));
-        // Where it is refused, all goes on with small pages.
-        let _ = map.advise(Advice::HugePage);
+        // Where it is refused, all goes on with small pages. Miri knows of no such advice.
+        if !cfg!(miri) {
+            let _ = map.advise(Advice::HugePage);
+        }
+        // Pieces are written to: a pointer that came from a shared slice could not be.
+        let mapped = map.as_mut_ptr();
         let map = Arc::new(map);
-        let skipped = map.as_ptr().align_offset(HUGE_PAGE_BYTES);
+        let skipped = mapped.align_offset(HUGE_PAGE_BYTES);
         let piece = |at: usize| {
             // SAFETY: pieces lie behind what is skipped, less than a huge page, and end within `whole` from there on; so they
             // are within the map. Its pages are zeros until they are written.
-            let start = unsafe { map.as_ptr().add(skipped + at) }.cast_mut();
+            let start = unsafe { mapped.add(skipped + at) };
             let start = NonNull::new(start).expect("a mapping's address is never null");
             Memory { start, len, source: Source::Map(Arc::clone(&map)) }
         };

@@ -229,6 +229,11 @@ impl BatchHeader {
     }
 }
 
+/// The magic byte of a batch, which stands in the same place in every version of the format; `None` if it is cut off before.
+pub fn magic(bytes: &[u8]) -> Option<u8> {
+    bytes.get(std::mem::offset_of!(Raw, magic)).copied()
+}
+
 /// Checks a stored batch: the header parses, `bytes` is exactly the batch, and the CRC matches.
 pub fn check(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
     let header = BatchHeader::parse(bytes)?;

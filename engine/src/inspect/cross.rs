@@ -27,7 +27,8 @@ pub(super) fn judge<I: Io>(
             continue;
         }
         let Some(name) = site.names.get(&id.topic) else {
-            if let Some(piece) = held.pieces.first() {
+            // Before what is replayed there may be something of a topic whose deletion is forgotten.
+            if let Some(piece) = held.pieces.iter().find(|piece| piece.lsn >= checkpoint.replay_lsn) {
                 let what = format!("a record of partition {id}, which the metadata does not know");
                 bad(verdicts, piece, what);
             }

@@ -1,12 +1,7 @@
 //! A walk over a journal that changes nothing and does not end at damage.
 //!
-//! It decides by the rows of the recovery's table (R1 to R6 in `journal/recovery.rs`). Where recovery refuses, this
-//! notes the damage and goes on with the next group that is sound, in the same file or in the next. One row more is
-//! needed, because recovery takes a file without a valid first group for a free one and finds the gap elsewhere:
-//!
-//! | # | what is found | what it means |
-//! |---|---|---|
-//! | R0 | a file whose first group is bad, with a valid group behind it that is still needed | **damage** at its start |
+//! It decides by the rows of the recovery's table (R0 to R6 in `journal/recovery.rs`). Where recovery refuses, this
+//! notes the damage and goes on with the next group that is sound, in the same file or in the next.
 
 use super::reader::Reader;
 use super::report::Verdict;

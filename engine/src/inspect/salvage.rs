@@ -12,6 +12,7 @@ use super::writer::Writer;
 use super::{checkpoint_of, files, segment};
 use crate::error::Fatal;
 use crate::format::batch::{BatchHeader, check};
+use crate::format::checkpoint::PartitionState;
 use crate::format::partition::{DirName, SegmentFile, base64, dir_name, parse_dir_name, parse_file_name};
 use crate::io::{Blocking, Io};
 use crate::journal::Files;
@@ -29,6 +30,8 @@ pub struct Salvaged {
     pub bytes: u64,
     /// Offsets that were in the log and are left out.
     pub lost: u64,
+    /// Offsets that nothing had in the log itself, as where compaction has been.
+    pub empty: u64,
 }
 
 /// Copies every sound batch at or below `target` into fresh partition directories below `directory` of `to`, which must
@@ -71,15 +74,17 @@ pub fn salvage<I: Io, J: Io>(
             from_journal: Vec::new(),
             log_start,
             expected: None,
+            adjoins: false,
             reason: None,
             saved: Salvaged { partitions: 1, ..Salvaged::default() },
         };
         copy.from_journal = copy.journal_batches(disk)?;
-        let one = copy.run(disk, to, state.map(|state| state.next_offset), out)?;
+        let one = copy.run(disk, to, state, out)?;
         saved.partitions += 1;
         saved.batches += one.batches;
         saved.bytes += one.bytes;
         saved.lost += one.lost;
+        saved.empty += one.empty;
     }
     Ok(saved)
 }
@@ -211,6 +216,8 @@ struct Copy<'a> {
     log_start: Offset,
     /// The offset that comes next, once one is known.
     expected: Option<Offset>,
+    /// Whether nothing can be missing here: what comes next stands directly behind what came last, in sound files.
+    adjoins: bool,
     /// Why something may be missing from here on.
     reason: Option<String>,
     saved: Salvaged,
@@ -247,13 +254,18 @@ impl<'a> Copy<'a> {
         mut self,
         disk: &mut Blocking<'_, I>,
         to: &mut Blocking<'_, J>,
-        end: Option<Offset>,
+        state: Option<&PartitionState>,
         out: &mut dyn FnMut(&str),
     ) -> Result<Salvaged, Fatal> {
-        if self.log_start > Offset(0) || end.is_some() {
+        if self.log_start > Offset(0) || state.is_some() {
             self.expected = Some(self.log_start);
         }
+        // The segments that the checkpoint knows and that come next, as long as each was found whole.
+        let mut known = state.map(|state| &state.segments[..]).unwrap_or_default();
         for base in &self.source.segments {
+            let next = known.split_first().filter(|(next, _)| next.base == *base);
+            let mut sound = next.is_some();
+            self.adjoins = sound;
             let name = paths::segment(&self.source.directory, *base, SegmentFile::Log);
             let Some(mut reader) = Reader::open(disk, &name)? else { continue };
             let mut walk = Batches::new(*base);
@@ -263,19 +275,28 @@ impl<'a> Copy<'a> {
                         self.journal_up_to(disk, to, Some(header.base_offset), out)?;
                         let batch = reader.get(disk, at, header.size)?;
                         self.put(to, *base, &header, batch, out)?;
+                        self.adjoins = true;
                     }
-                    Step::Cut(at) => self.reason = Some(format!("{name} ends within the batch at byte {at}")),
+                    Step::Cut(at) => {
+                        (sound, self.adjoins) = (false, false);
+                        self.reason = Some(format!("{name} ends within the batch at byte {at}"));
+                    }
                     Step::Bad(at, what, _) => {
+                        (sound, self.adjoins) = (false, false);
                         out(&format!("{name}: at byte {at}: {what}"));
                         self.reason = Some(format!("{name} is damaged at byte {at}"));
                     }
                 }
             }
+            sound &= next.is_some_and(|(next, _)| next.stored && u64::from(next.size) == reader.len);
+            known = next.filter(|_| sound).map(|(_, rest)| rest).unwrap_or_default();
+            self.adjoins = sound;
             reader.close(disk);
         }
+        self.adjoins &= known.is_empty();
         self.journal_up_to(disk, to, None, out)?;
-        if let Some(end) = end {
-            self.gap(end, out);
+        if let Some(state) = state {
+            self.gap(state.next_offset, out);
         }
         self.writer.finish(to)?;
         let Salvaged { batches, bytes, lost, .. } = self.saved;
@@ -303,6 +324,7 @@ impl<'a> Copy<'a> {
                 Held::Piece(piece) => self.pieces.bytes(disk, piece)?,
             };
             if let Ok(header) = check(&bytes) {
+                self.adjoins = false;
                 self.put(to, batch.segment, &header, &bytes, out)?;
             }
         }
@@ -335,6 +357,14 @@ impl<'a> Copy<'a> {
     /// Says what is left out before `next`, if anything is.
     fn gap(&mut self, next: Offset, out: &mut dyn FnMut(&str)) {
         let Some(expected) = self.expected.filter(|expected| *expected < next) else { return };
+        let name = &self.source.name;
+        if self.adjoins {
+            out(&format!(
+                "{name}: offsets {expected}..{next} hold nothing, as after compaction: its files are whole there"
+            ));
+            self.saved.empty += next.0 - expected.0;
+            return;
+        }
         let reasons: Vec<_> =
             self.reason.take().into_iter().chain(self.pieces.damage.iter().cloned()).collect();
         let reason = if reasons.is_empty() {
@@ -342,7 +372,7 @@ impl<'a> Copy<'a> {
         } else {
             reasons.join(", and ")
         };
-        out(&format!("{}: offsets {expected}..{next} are left out: {reason}", self.source.name));
+        out(&format!("{name}: offsets {expected}..{next} are left out: {reason}"));
         self.saved.lost += next.0 - expected.0;
     }
 }

@@ -5,10 +5,13 @@ use crate::config::TopicConfig;
 use crate::error::Fatal;
 use crate::format::batch::BatchHeader;
 use crate::format::checkpoint::SegmentState;
-use crate::format::partition::{METADATA_FILE, SegmentFile, encode_metadata};
+use crate::format::partition::{
+    LEADER_EPOCHS_FILE, METADATA_FILE, SegmentFile, encode_leader_epochs, encode_metadata,
+};
 use crate::format::sum::{SumBuilder, Summed};
 use crate::io::{Blocking, FileId, Io, OpenMode};
 use crate::limits::SEGMENT_BYTES_MAX;
+use crate::log::epochs::Epochs;
 use crate::log::index::{OFFSET_ENTRY_BYTES, SparseIndex, TIME_ENTRY_BYTES};
 use crate::log::paths;
 use crate::types::{Offset, PartitionId};
@@ -25,6 +28,7 @@ pub(super) struct Writer {
     source: Option<Offset>,
     open: Option<Open>,
     complete: Vec<SegmentState>,
+    epochs: Epochs,
 }
 
 struct Open {
@@ -47,7 +51,15 @@ impl Writer {
         disk.make_dir(&directory)?;
         put(disk, &format!("{directory}/{METADATA_FILE}"), encode_metadata(id.topic).into_bytes())?;
         let index_interval_bytes = TopicConfig::default().index_interval_bytes;
-        Ok(Writer { directory, id, index_interval_bytes, source: None, open: None, complete: Vec::new() })
+        Ok(Writer {
+            directory,
+            id,
+            index_interval_bytes,
+            source: None,
+            open: None,
+            complete: Vec::new(),
+            epochs: Epochs::default(),
+        })
     }
 
     /// Appends a batch. Where the old log started a segment, so does the new one, and it has the same name.
@@ -68,6 +80,7 @@ impl Writer {
             self.source = Some(segment);
             self.start(disk, if is_new { segment } else { header.base_offset })?;
         }
+        self.epochs.note(header.leader_epoch, header.base_offset);
         let open = self.open.as_mut().expect("a segment was started");
         open.index.add(open.base, open.size as u32, header, self.index_interval_bytes);
         open.sum.feed(Summed::Log, batch);
@@ -94,6 +107,8 @@ impl Writer {
     /// Completes what is open, and gives the segments that were written.
     pub fn finish<I: Io>(mut self, disk: &mut Blocking<'_, I>) -> Result<Vec<SegmentState>, Fatal> {
         self.seal(disk)?;
+        let epochs = encode_leader_epochs(&self.epochs.starts()).into_bytes();
+        put(disk, &format!("{}/{LEADER_EPOCHS_FILE}", self.directory), epochs)?;
         disk.sync_dir(&self.directory)?;
         Ok(self.complete)
     }

@@ -161,7 +161,7 @@ pub enum OpKind {
     SyncDir,
     /// `list`
     List,
-    /// `free_bytes`
+    /// `space`
     FreeBytes,
 }
 

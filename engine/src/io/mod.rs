@@ -102,6 +102,15 @@ pub struct DirEntry {
     pub is_dir: bool,
 }
 
+/// The space of a file system.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// Bytes that it has free for us.
+    pub free_bytes: u64,
+    /// Bytes that it has, whoever uses them.
+    pub total_bytes: u64,
+}
+
 /// What a disk operation came to.
 #[derive(Debug)]
 pub enum DiskDone {
@@ -113,8 +122,8 @@ pub enum DiskDone {
     Read(Block),
     /// `list`: sorted by name.
     Names(Vec<DirEntry>),
-    /// `free_bytes`: bytes that the file system has free for us.
-    Free(u64),
+    /// `space`: of the file system that we are on.
+    Space(Space),
     /// `map`: the file's bytes.
     Mapped(Slice),
 }
@@ -225,8 +234,8 @@ pub trait Io {
     fn sync_dir(&mut self, token: Token, path: &str);
     /// Lists a directory: [`DiskDone::Names`].
     fn list(&mut self, token: Token, path: &str);
-    /// Asks for the space left: [`DiskDone::Free`].
-    fn free_bytes(&mut self, token: Token);
+    /// Asks for the space that there is: [`DiskDone::Space`].
+    fn space(&mut self, token: Token);
 
     /// Listens: [`Event::Listening`], then an [`Event::Accepted`] for every connection. Port 0 picks a free one.
     fn listen(&mut self, token: Token, address: SocketAddr);
@@ -252,6 +261,9 @@ pub trait Io {
     fn wake(&mut self, peer: ShardId);
     /// A bell that wakes this shard from threads that are no shards.
     fn bell(&self) -> std::sync::Arc<dyn Bell>;
+    /// Lets a durable append under way go on: its flush starts only when this thread is in the kernel after the write has
+    /// ended. For the middle of a turn that may take long; costs next to nothing if there is nothing to go on with.
+    fn pump(&mut self);
     /// Submits what is queued, waits as told, and appends what happened to `events` (at most
     /// [`crate::limits::COMPLETIONS_PER_TURN`] entries or a few more). May return nothing.
     fn poll(&mut self, wait: Wait, events: &mut Vec<Event>);

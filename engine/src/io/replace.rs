@@ -74,6 +74,11 @@ impl Replace {
         Ok(false)
     }
 
+    /// Ends it wherever it is, with nothing under way. The old file is still there, or the new one.
+    pub fn give_up<I: Io>(mut self, io: &mut I) {
+        self.close(io);
+    }
+
     fn close<I: Io>(&mut self, io: &mut I) {
         if let Some(file) = self.file.take() {
             io.close(file);

@@ -5,6 +5,7 @@
 //!
 //! | # | what is found | what it means |
 //! |---|---|---|
+//! | R0 | the file that should come next starts with no valid group, but has one behind it, with `L` or a later LSN | **damage** at its start: the group behind was submitted when the first was durable |
 //! | R1 | the file with the next epoch starts with LSN `L` chained to `c` | this file ends here, whatever lies behind: a start after a crash went on in the next file |
 //! | R2 | a valid group of this file's epoch with LSN `L`, chained to `c` | accepted |
 //! | R3 | there is a file with a later epoch | **damage**: it started behind a group that is gone |
@@ -17,6 +18,9 @@
 //!
 //! A group is one of this journal only if it carries its key: a client may have sent the image of a group, and a torn
 //! write may have left it where a group would be looked for.
+//!
+//! R0 comes where the walk over the files before has ended by another row than R1. Without a second group in the file,
+//! its damaged start cannot be told from a torn one; if R3 or R5 say that something is missing, it is named all the same.
 //!
 //! A ghost may also be the first group of a file. Its epoch is skipped by the successor, so the file whose records a later
 //! epoch has anew is obsolete, as is one that was recycled.
@@ -65,6 +69,37 @@ struct Candidate {
     first: GroupHeader,
 }
 
+/// A file that does not, but that may have been started in this journal.
+struct Headless {
+    name: String,
+    epoch: FileEpoch,
+    /// A valid group behind its first, and that group's first record; without one, its broken first group says that it
+    /// starts with this record.
+    later: Option<u64>,
+    lsn: Lsn,
+    /// What is wrong with its start.
+    error: (usize, &'static str),
+}
+
+impl Headless {
+    /// Whether it should be what comes behind record `last` in files of these epochs.
+    fn is_next(&self, last: Lsn, after: Option<FileEpoch>, before: Option<FileEpoch>) -> bool {
+        let starts_there = if self.later.is_some() { self.lsn > last } else { self.lsn == last.next() };
+        starts_there
+            && after.is_none_or(|after| self.epoch > after)
+            && before.is_none_or(|before| self.epoch < before)
+    }
+
+    fn damage(&self, last: Lsn, evidence: &str) -> Fatal {
+        let (offset, why) = self.error;
+        Fatal::Corrupt {
+            file: self.name.clone(),
+            position: offset as u64,
+            what: format!("{why}, where record {} should be; and {evidence}", last.0 + 1),
+        }
+    }
+}
+
 /// Where a record was found.
 #[derive(Clone, Copy, Debug)]
 pub struct Replayed {
@@ -92,7 +127,7 @@ pub fn recover<I: Io>(
 ) -> Result<Recovered, Fatal> {
     let Ring { directory, key, .. } = *ring;
     disk.make_dir(directory)?;
-    let (mut candidates, mut free) = open_files(disk, ring)?;
+    let Opened { mut candidates, mut free, headless } = open_files(disk, ring)?;
     candidates.sort_by_key(|candidate| candidate.first.file_epoch);
     // An epoch is left out: a killed process may yet start a file with the one after the last that is seen here.
     let next_epoch = FileEpoch(candidates.last().map_or(0, |candidate| candidate.first.file_epoch.0) + 2);
@@ -113,8 +148,14 @@ pub fn recover<I: Io>(
         replay_lsn,
         file_bytes: ring.file_bytes,
         key: ring.key,
+        headless,
     };
     if needed.is_none() && scan.last_lsn >= replay_lsn {
+        let starts_at = Lsn(replay_lsn.0 - 1);
+        let first = live.first().map(|candidate| candidate.first.file_epoch);
+        if let Some(headless) = scan.headless(starts_at, None, first) {
+            return Err(headless.damage(starts_at, "the next file holds later ones"));
+        }
         return Err(Fatal::Corrupt {
             file: directory.to_owned(),
             position: 0,
@@ -133,6 +174,15 @@ pub fn recover<I: Io>(
             epoch: candidate.first.file_epoch,
             last_lsn: scan.last_lsn,
         });
+    }
+    let last = live.last().map(|candidate| candidate.first.file_epoch);
+    // Where no file has a beginning, what recycled ones hold lies before what the checkpoint needs.
+    let behind =
+        if live.is_empty() { Lsn(replay_lsn.min(checkpoint_lsn.next()).0 - 1) } else { scan.last_lsn };
+    if let Some(headless) = scan.headless(behind, last, None)
+        && let Some(at) = headless.later
+    {
+        return Err(headless.damage(behind, &format!("a valid group follows at {at}"))); // R0
     }
     if scan.last_lsn < scan.durable_lsn {
         return Err(Fatal::Corrupt {
@@ -181,14 +231,22 @@ fn drop_ghosts(candidates: &mut Vec<Candidate>) -> Vec<FileSlot> {
     ghosts
 }
 
-/// Opens every file of the ring: those that start with a valid group, and the rest, ready to be used.
-fn open_files<I: Io>(
-    disk: &mut Blocking<'_, I>,
-    ring: &Ring<'_>,
-) -> Result<(Vec<Candidate>, Vec<FileSlot>), Fatal> {
+/// Every file of the ring.
+struct Opened {
+    /// Those that start with a valid group.
+    candidates: Vec<Candidate>,
+    /// The rest, ready to be used.
+    free: Vec<FileSlot>,
+    /// Those of the rest that may be damaged.
+    headless: Vec<Headless>,
+}
+
+/// Opens every file of the ring.
+fn open_files<I: Io>(disk: &mut Blocking<'_, I>, ring: &Ring<'_>) -> Result<Opened, Fatal> {
     let directory = ring.directory;
     let mut candidates = Vec::new();
     let mut free = Vec::new();
+    let mut headless = Vec::new();
     for entry in disk.list(directory)? {
         let Some(number) = Files::number(&entry.name) else { continue };
         let name = format!("{directory}/{}", entry.name);
@@ -208,11 +266,46 @@ fn open_files<I: Io>(
                 disk.write_zeros(file, &name, 0, ring.file_bytes)?;
                 disk.flush(file, &name)?;
                 disk.sync_dir(directory)?;
+            } else {
+                headless.extend(look_behind(disk, ring, file, &name)?);
             }
             free.push(slot);
         }
     }
-    Ok((candidates, free))
+    Ok(Opened { candidates, free, headless })
+}
+
+/// What a file without a valid first group tells of what it held: by the first valid group behind that, which starts
+/// within the bytes that the first one may have taken, or by the broken one's header.
+fn look_behind<I: Io>(
+    disk: &mut Blocking<'_, I>,
+    ring: &Ring<'_>,
+    file: FileId,
+    name: &str,
+) -> Result<Option<Headless>, Fatal> {
+    let len = (GROUP_BYTES_MAX + BLOCK_BYTES).min(ring.file_bytes as usize);
+    let start = disk.read(file, name, 0, len)?;
+    let bytes = start.filled();
+    let error = match check(bytes) {
+        Err(GroupError::Broken(offset, what)) => (offset, what),
+        Ok(_) | Err(GroupError::Absent) => (0, "there is no group of this journal here"),
+    };
+    let found = |header: GroupHeader, later| Headless {
+        name: name.to_owned(),
+        epoch: header.file_epoch,
+        later,
+        lsn: header.first_lsn,
+        error,
+    };
+    let ours = |bytes: &[u8]| peek(bytes).ok().filter(|header| header.key == ring.key);
+    for at in (BLOCK_BYTES..bytes.len()).step_by(BLOCK_BYTES) {
+        let Some(claimed) = bytes.get(at..).and_then(ours) else { continue };
+        let group = disk.read(file, name, at as u64, claimed.length)?;
+        if let Ok(header) = check(group.filled()) {
+            return Ok(Some(found(header, Some(at as u64))));
+        }
+    }
+    Ok(ours(bytes).map(|header| found(header, None)))
 }
 
 /// The group that a file starts with, if it is valid.
@@ -238,9 +331,18 @@ struct Scan {
     replay_lsn: Lsn,
     file_bytes: u64,
     key: u64,
+    headless: Vec<Headless>,
 }
 
 impl Scan {
+    /// The file that lacks its start and should come next behind record `last`, between files of these epochs.
+    fn headless(&self, last: Lsn, after: Option<FileEpoch>, before: Option<FileEpoch>) -> Option<&Headless> {
+        self.headless
+            .iter()
+            .filter(|headless| headless.is_next(last, after, before))
+            .min_by_key(|headless| headless.epoch)
+    }
+
     fn file<I: Io>(
         &mut self,
         disk: &mut Blocking<'_, I>,
@@ -310,6 +412,9 @@ impl Scan {
         }
         for (record, payload) in records(group) {
             lsn = lsn.next();
+            if lsn < self.replay_lsn {
+                continue; // Its owner may be forgotten.
+            }
             let at = position + payload.start as u64;
             let place =
                 Replayed { file: candidate.slot.file, at: position, group: *header, payload: payload.start };
@@ -341,6 +446,10 @@ impl Scan {
             None // R6
         };
         let Some(evidence) = evidence else { return Ok(()) };
+        let before = next.map(|next| next.first.file_epoch);
+        if let Some(headless) = self.headless(self.last_lsn, Some(candidate.first.file_epoch), before) {
+            return Err(headless.damage(self.last_lsn, &evidence)); // R0
+        }
         Err(Fatal::Corrupt {
             file: candidate.name.clone(),
             position: position + offset as u64,

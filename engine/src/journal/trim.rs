@@ -21,7 +21,7 @@ use crate::error::IoError;
 use crate::format::checkpoint::{Checkpoint, QueuesState};
 use crate::format::journal::{RecordHeader, RecordKind};
 use crate::io::{DiskDone, Io, Replace, Token};
-use crate::limits::{SEGMENT_FLUSH_FAILURES_MAX, SEGMENT_WRITES_IN_FLIGHT};
+use crate::limits::{SEGMENT_FLUSH_FAILURES_MAX, SEGMENTS_DRAINING_MAX};
 use crate::log::Carried;
 use crate::log::drain::{Drain, Progress, remainder};
 use crate::log::table::{LogIndex, Logs};
@@ -32,7 +32,7 @@ use crate::types::{Lsn, Offset, ShardId};
 const RETRY: Nanos = Nanos::from_millis(500);
 
 /// Who is meant by a completion's token: a drain job's slot, or the checkpoint.
-const CHECKPOINT: u64 = SEGMENT_WRITES_IN_FLIGHT as u64;
+const CHECKPOINT: u64 = SEGMENTS_DRAINING_MAX as u64;
 
 /// What else than logs the journal protects: it has to be moved, too, before files are recycled.
 pub trait Survivors<I: Io> {
@@ -101,6 +101,9 @@ pub struct Trim {
     failures: BTreeMap<(LogIndex, Offset), u32>,
     failed: Option<IoError>,
     not_before: Nanos,
+    /// States taken so far, and what the checkpoint on disk is: which of them, and from where it has the journal replayed.
+    taken: u64,
+    durable: (u64, Lsn),
     /// Segments whose files have grown: what is cached of them, their indexes above all, is outdated.
     drained: Vec<(LogIndex, Offset)>,
 }
@@ -118,10 +121,12 @@ impl Trim {
             phase: Phase::Idle,
             upto: Lsn::ZERO,
             queue: VecDeque::new(),
-            jobs: (0..SEGMENT_WRITES_IN_FLIGHT).map(|_| None).collect(),
+            jobs: (0..SEGMENTS_DRAINING_MAX).map(|_| None).collect(),
             failures: BTreeMap::new(),
             failed: None,
             not_before: Nanos::ZERO,
+            taken: 0,
+            durable: (0, Lsn::ZERO),
             drained: Vec::new(),
         }
     }
@@ -134,6 +139,16 @@ impl Trim {
     /// Whether a round may start: none is under way, and the last one did not fail just now.
     pub fn may_start(&self, now: Nanos) -> bool {
         self.is_idle() && now >= self.not_before
+    }
+
+    /// States taken so far. A checkpoint of one of them may come to be on disk, or is.
+    pub fn states_taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Whether the checkpoint on disk is of a later state than these, and the journal is replayed from behind `lsn`.
+    pub fn is_beyond(&self, states: u64, lsn: Lsn) -> bool {
+        self.durable.0 > states && self.durable.1 > lsn
     }
 
     /// Segments whose files have grown since this was last asked.
@@ -225,6 +240,7 @@ impl Trim {
                         partitions: logs.iter().map(|(_, log)| log.state()).collect(),
                         queues: survivors.state(),
                     };
+                    self.taken += 1;
                     self.phase = Phase::Settling(Taken { lsn, needed, bytes: checkpoint.encode() });
                 }
                 Phase::Settling(taken) => {
@@ -262,6 +278,7 @@ impl Trim {
                 Ok(false) => None,
                 Ok(true) => {
                     journal.files_mut().recycle(needed);
+                    self.durable = (self.taken, needed);
                     survivors.kept(io);
                     self.phase = Phase::Idle;
                     Some(Ended::Done)

@@ -18,13 +18,13 @@ use super::readers::Readers;
 use super::scanner::Scanner;
 use super::table::LogIndex;
 use super::verified::Verified;
-use crate::buffer::{Pool, Slice};
+use crate::buffer::{Block, Pool, Slice};
 use crate::error::{IoError, Refusal};
 use crate::format::batch;
 use crate::format::partition::SegmentFile;
 use crate::format::sum::Sum;
 use crate::io::{DiskDone, FileId, Io, OpenMode, Token};
-use crate::limits::{BLOCK_BYTES, READ_CHUNK_BYTES};
+use crate::limits::{BLOCK_BYTES, SUM_BLOCK_BYTES};
 use crate::types::Offset;
 
 /// What a cold read is for.
@@ -85,8 +85,10 @@ pub struct Cold {
     /// Whether the segment has sums to check by.
     stored: bool,
     verified: Option<Rc<RefCell<Verified>>>,
-    /// Where the read under way starts, at or before `position`, and how many bytes of it are wanted.
+    /// Where the read under way starts, at or before `position`, and how many bytes from `position` on are wanted.
     reading: (u32, u32),
+    /// Memory that it was last short of, or has got.
+    room: usize,
 }
 
 impl Cold {
@@ -130,6 +132,7 @@ impl Cold {
             stored: held.stored,
             verified: None,
             reading: (0, 0),
+            room: 0,
         };
         cold.find_sums(io, readers, log, token);
         if cold.is_ready() {
@@ -146,6 +149,21 @@ impl Cold {
     /// What it is for.
     pub fn want(&self) -> Want {
         self.want
+    }
+
+    /// Memory that it needs at a time, as far as it has come.
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
+    /// Memory to read into. Without it the read is over, and nothing stays open.
+    fn block<I: Io>(&mut self, io: &mut I, pool: &Pool, len: usize) -> Result<Block, Refusal> {
+        self.room = len.max(1);
+        let block = pool.block(self.room);
+        if block.is_none() {
+            self.close_index(io);
+        }
+        block.ok_or(Refusal::Busy)
     }
 
     /// The segment that it reads.
@@ -214,23 +232,20 @@ impl Cold {
         if self.position >= self.end {
             return Ok(Some(Outcome::Passed));
         }
+        if let Some(bytes) = self.look_in_map(io, readers, log) {
+            if let Want::Load(range) = self.want {
+                return Ok(Some(Outcome::Chunk(loaded(range, bytes)?)));
+            }
+            let mut block = pool.block(bytes.len()).ok_or(Refusal::Busy)?;
+            block.push(&bytes);
+            let bytes = self.checked_again(log, block.freeze())?;
+            return self.scan(io, readers, log, pool, token, &bytes);
+        }
         let want = match self.want {
-            Want::Load(range) => range.len.min(READ_CHUNK_BYTES as u32),
-            Want::Batches { .. } | Want::Time(_) => self.read_len.max(READ_CHUNK_BYTES as u32),
+            Want::Load(range) => range.len.min(readers.chunk_bytes),
+            Want::Batches { .. } | Want::Time(_) => self.read_len.max(readers.chunk_bytes),
         };
         let len = want.min(self.end - self.position);
-        if let Some(maps) = &mut readers.maps
-            && let Some(range) = self.mappable()
-        {
-            match maps.look(io, (self.log, self.segment), self.position, len) {
-                Look::Served(bytes) => return Ok(Some(Outcome::Chunk(loaded(range, bytes)?))),
-                Look::Elsewhere => {}
-                Look::Unmapped => {
-                    let path = paths::segment(&log.directory, self.segment, SegmentFile::Log);
-                    maps.start(io, (self.log, self.segment), &path);
-                }
-            }
-        }
         let Some(file) = readers.files.get(&(self.log, self.segment, SegmentFile::Log)) else {
             self.step = Step::OpenLog;
             let path = paths::segment(&log.directory, self.segment, SegmentFile::Log);
@@ -242,7 +257,7 @@ impl Cold {
             None => (self.position, len),
         };
         let (at, whole) = whole_blocks(at, whole);
-        let block = pool.block(whole as usize).ok_or(Refusal::Busy)?;
+        let block = self.block(io, pool, whole as usize)?;
         self.reading = (at, len);
         self.step = Step::Read;
         io.read(token, *file, u64::from(at), block, whole as usize);
@@ -250,12 +265,37 @@ impl Cold {
         Ok(None)
     }
 
-    /// The stretch that is to be loaded, if it may come from a map: nothing in it is looked at any more, for batch headers
-    /// are parsed in owned memory only, and every block of the segment has been checked.
-    fn mappable(&self) -> Option<Range> {
-        let Want::Load(range) = self.want else { return None };
-        let checked = self.verified.as_ref().is_some_and(|verified| verified.borrow().is_complete());
-        checked.then_some(range)
+    /// What is to be read next, if it is in a map: of a stored segment all of whose blocks have been checked. A planned
+    /// stretch is sent from the map, for nothing in it is looked at any more. What is to be looked through is whole blocks, to
+    /// be copied and checked once more: batch headers are parsed in owned, checked memory only. Has the segment mapped if it
+    /// is worth that.
+    fn look_in_map<I: Io>(&mut self, io: &mut I, readers: &mut Readers, log: &Log) -> Option<Slice> {
+        let maps = readers.maps.as_mut()?;
+        let verified = self.verified.as_ref().filter(|verified| verified.borrow().is_complete())?;
+        let left = self.end - self.position;
+        let (at, len) = match self.want {
+            Want::Load(range) => (self.position, range.len.min(readers.chunk_bytes).min(left)),
+            Want::Batches { .. } | Want::Time(_) => {
+                // The rest of a block will do, if it is more than a scrap.
+                let rest = SUM_BLOCK_BYTES as u32 - self.position % SUM_BLOCK_BYTES as u32;
+                let head = if rest < BLOCK_BYTES as u32 { rest + SUM_BLOCK_BYTES as u32 } else { rest };
+                let len = self.read_len.max(head).min(left);
+                self.reading = (self.position, len);
+                verified.borrow().blocks_around(self.position, len)
+            }
+        };
+        match maps.look(io, (self.log, self.segment), at, len) {
+            Look::Served(bytes) => {
+                self.reading.0 = at;
+                return Some(bytes);
+            }
+            Look::Elsewhere => {}
+            Look::Unmapped => {
+                let path = paths::segment(&log.directory, self.segment, SegmentFile::Log);
+                maps.start(io, (self.log, self.segment), &path);
+            }
+        }
+        None
     }
 
     /// Takes a completion and goes on; gives the outcome when there is one. An error ends the read, and says why.
@@ -297,7 +337,7 @@ impl Cold {
                     SegmentFile::TimeIndex => held.index.stored_times as usize * 12,
                     _ => held.index.stored as usize * 8,
                 };
-                let block = pool.block(len.max(1)).ok_or(Refusal::Busy)?;
+                let block = self.block(io, pool, len)?;
                 self.step = Step::ReadIndex(kind);
                 io.read(token, file, 0, block, len);
                 Ok(None)
@@ -314,7 +354,7 @@ impl Cold {
             }
             (Step::OpenSum, DiskDone::Opened(file, len)) => {
                 self.index_file = Some(file);
-                let block = pool.block(len.max(1) as usize).ok_or(Refusal::Busy)?;
+                let block = self.block(io, pool, len as usize)?;
                 self.step = Step::ReadSum;
                 io.read(token, file, 0, block, len as usize);
                 Ok(None)
@@ -410,18 +450,34 @@ impl Cold {
 
     /// Checks what was read against the segment's sums, and gives the part that was wanted.
     fn checked(&self, log: &Log, bytes: Slice) -> Result<Slice, Refusal> {
-        let (at, len) = self.reading;
-        if let Some(verified) = &self.verified
-            && let Err(position) = verified.borrow_mut().check(at, &bytes)
-        {
-            tracing::error!(
-                directory = log.directory,
-                segment = self.segment.0,
-                position,
-                "a block fails its checksum"
-            );
-            return Err(Refusal::CorruptData);
+        if let Some(verified) = &self.verified {
+            let check = verified.borrow_mut().check(self.reading.0, &bytes);
+            check.map_err(|position| self.is_damaged(log, position))?;
         }
+        self.wanted(bytes)
+    }
+
+    /// The same of blocks that were checked before, and copied out of a map.
+    fn checked_again(&self, log: &Log, bytes: Slice) -> Result<Slice, Refusal> {
+        let verified = self.verified.as_ref().expect("only segments with sums are mapped");
+        let check = verified.borrow().check_again(self.reading.0, &bytes);
+        check.map_err(|position| self.is_damaged(log, position))?;
+        self.wanted(bytes)
+    }
+
+    fn is_damaged(&self, log: &Log, position: u32) -> Refusal {
+        tracing::error!(
+            directory = log.directory,
+            segment = self.segment.0,
+            position,
+            "a block fails its checksum"
+        );
+        Refusal::CorruptData
+    }
+
+    /// The part of what was read that was wanted.
+    fn wanted(&self, bytes: Slice) -> Result<Slice, Refusal> {
+        let (at, len) = self.reading;
         let start = (self.position - at) as usize;
         let end = (start + len as usize).min(bytes.len());
         if start > end {
@@ -518,21 +574,15 @@ impl Cold {
             batch::check(&bytes[at + scanned.at..at + end]).map_err(|error| damaged(error.what()))?;
             whole = end;
         }
-        if whole == 0 {
-            // The first batch is larger than what was read: the rest of it is planned, and all of it is promised.
-            let here = bytes.len() - at;
-            let range =
-                Range { partition: log.id, segment: self.segment, position: start, len: first as u32 };
-            return Ok(Outcome::Chunk((vec![bytes.slice(at..bytes.len())], range.after(here as u32))));
-        }
+        // If the first batch is larger than what was read, all of it is promised, and the rest of it planned.
+        let (here, least) = if whole == 0 { (bytes.len() - at, first as u32) } else { (whole, whole as u32) };
         // What the index knows to be batches further on can be promised without being looked at.
         let limit = start.saturating_add(max_bytes).min(self.end);
         let known = readers.indexes.get(&(self.log, self.segment, SegmentFile::Index));
         let boundary = known.map_or(0, |index| boundary_in_file(&index, limit));
-        let whole = whole as u32;
-        let len = boundary.saturating_sub(start).max(whole);
+        let len = boundary.saturating_sub(start).max(least);
         let range = Range { partition: log.id, segment: self.segment, position: start, len };
-        Ok(Outcome::Chunk((vec![bytes.slice(at..at + whole as usize)], range.after(whole))))
+        Ok(Outcome::Chunk((vec![bytes.slice(at..at + here)], range.after(here as u32))))
     }
 }
 

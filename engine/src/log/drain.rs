@@ -15,11 +15,13 @@ use super::segment::Segment;
 use super::summing::Summing;
 use crate::buffer::{Block, Pool};
 use crate::error::IoError;
-use crate::format::partition::{METADATA_FILE, SegmentFile, encode_metadata};
+use crate::format::partition::{
+    LEADER_EPOCHS_FILE, METADATA_FILE, SegmentFile, encode_leader_epochs, encode_metadata,
+};
 use crate::format::sum::{SumBuilder, Summed};
-use crate::io::{DiskDone, FileId, Io, OpenMode, Token};
+use crate::io::{DiskDone, FileId, Io, OpenMode, Replace, Token};
 use crate::limits::{BLOCK_BYTES, SEGMENT_WRITE_BYTES};
-use crate::types::{Lsn, Offset};
+use crate::types::{LeaderEpoch, Lsn, Offset};
 
 /// What the name of a segment's new file ends in, until it takes the old one's place.
 pub const COPY_SUFFIX: &str = ".new";
@@ -32,6 +34,7 @@ enum Step {
     WritePartitionMetadata,
     FlushPartitionMetadata,
     SyncParent,
+    TellEpochs,
     OpenLog,
     CutCopy,
     OpenOld,
@@ -71,6 +74,8 @@ pub struct Drain {
     step: Step,
     file: Option<FileId>,
     index_file: Option<FileId>,
+    /// The text about leader epochs being replaced, and what it is going to tell.
+    epochs: Option<(Replace, Vec<(LeaderEpoch, Offset)>)>,
     /// Whether the directory has to be flushed: a name in it is new, or may be.
     named: bool,
     submitted: u32,
@@ -102,6 +107,7 @@ impl Drain {
             step: Step::OpenLog,
             file: None,
             index_file: None,
+            epochs: None,
             named: !segment.named || seals || copies,
             submitted: segment.flushed,
             in_flight: 1,
@@ -111,7 +117,7 @@ impl Drain {
             summing: None,
         };
         if log.has_directory {
-            drain.open_log(io, log, token);
+            drain.tell_epochs(io, log, token);
         } else {
             drain.step = Step::MakeDirectory;
             io.make_dir(token, &log.directory);
@@ -156,7 +162,14 @@ impl Drain {
             }
             Step::SyncParent => {
                 log.has_directory = true;
-                self.open_log(io, log, token);
+                self.tell_epochs(io, log, token);
+            }
+            Step::TellEpochs => {
+                let (replace, _) = self.epochs.as_mut().expect("the step before started it");
+                if replace.step(io, token, Ok(done))? {
+                    log.epochs_told = self.epochs.take().map(|(_, told)| told).unwrap_or_default();
+                    self.open_log(io, log, token);
+                }
             }
             Step::OpenLog if self.copies => {
                 self.file = opened;
@@ -292,6 +305,9 @@ impl Drain {
         if let Some(summing) = &mut self.summing {
             summing.close(io);
         }
+        if let Some((replace, _)) = self.epochs.take() {
+            replace.give_up(io);
+        }
         self.close_index(io);
         if let Some(file) = self.file.take() {
             io.close(file);
@@ -311,6 +327,18 @@ impl Drain {
     /// The segment being drained.
     pub fn segment(&self) -> Offset {
         self.base
+    }
+
+    /// Replaces the text about leader epochs if it is out of date; then opens the segment.
+    fn tell_epochs<I: Io>(&mut self, io: &mut I, log: &Log, token: Token) {
+        let epochs = log.epochs.durable(log.high_watermark);
+        if epochs == log.epochs_told {
+            return self.open_log(io, log, token);
+        }
+        self.step = Step::TellEpochs;
+        let path = format!("{}/{LEADER_EPOCHS_FILE}", log.directory);
+        let text = encode_leader_epochs(&epochs).into_bytes();
+        self.epochs = Some((Replace::start(io, token, &path, text), epochs));
     }
 
     fn open_log<I: Io>(&mut self, io: &mut I, log: &Log, token: Token) {

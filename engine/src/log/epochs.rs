@@ -1,6 +1,10 @@
 //! Where each leader epoch starts in a log, as far as it has batches: what Kafka keeps in a partition's
 //! `leader-epoch-checkpoint` (KIP-101). Here it is a part of the shard's checkpoint; what came later is told by the
 //! batches in the journal, each of which carries the epoch that it was stored under.
+//!
+//! The text is written all the same, for whoever takes a directory over: a drain replaces it, if it is out of date, before
+//! it writes to a segment. So whenever bytes are flushed in a segment, the text tells of the epochs that they were stored
+//! under, durably. It never tells of an epoch whose first batch is not durable, and no start of ours believes it.
 
 use std::collections::VecDeque;
 
@@ -22,6 +26,11 @@ impl Epochs {
     /// What a checkpoint is to hold.
     pub fn starts(&self) -> Vec<(LeaderEpoch, Offset)> {
         self.starts.iter().copied().collect()
+    }
+
+    /// What is to be told of them in a log whose durable end is `end`.
+    pub fn durable(&self, end: Offset) -> Vec<(LeaderEpoch, Offset)> {
+        self.starts.iter().copied().take_while(|(_, start)| *start < end).collect()
     }
 
     /// A batch was stored at `base` under `epoch`. The oldest epoch is forgotten when there are too many: what it held
@@ -127,6 +136,13 @@ mod tests {
         kept.trim(Offset(100));
         kept.note(LeaderEpoch(9), Offset(100));
         assert_eq!(kept, epochs(&[(9, 100)]), "of an epoch that is gone whole nothing is left");
+    }
+
+    #[test]
+    fn an_epoch_is_told_of_once_its_first_batch_is_durable() {
+        let epochs = epochs(&[(2, 10), (5, 40)]);
+        let told = |end| epochs.durable(Offset(end)).len();
+        assert_eq!([told(10), told(11), told(40), told(41)], [0, 1, 1, 2]);
     }
 
     #[test]

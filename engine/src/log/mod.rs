@@ -11,6 +11,7 @@ pub mod producers;
 pub mod readers;
 pub mod recovery;
 pub mod scanner;
+pub mod scrub;
 pub mod segment;
 pub mod summing;
 pub mod table;
@@ -26,7 +27,7 @@ use crate::format::batch::BatchHeader;
 use crate::format::checkpoint::{PartitionState, SegmentState};
 use crate::limits::{BLOCK_BYTES, SEGMENT_BYTES_MAX};
 use crate::time::WallMs;
-use crate::types::{Lsn, Offset, PartitionId};
+use crate::types::{LeaderEpoch, Lsn, Offset, PartitionId};
 use epochs::Epochs;
 use producers::Producers;
 use segment::Segment;
@@ -75,6 +76,8 @@ pub struct Log {
     pub producers: Producers,
     /// Where each leader epoch starts.
     pub epochs: Epochs,
+    /// What of them the text in its directory tells.
+    pub epochs_told: Vec<(LeaderEpoch, Offset)>,
     /// The first offset.
     pub log_start: Offset,
     /// One past the last offset appended.
@@ -98,6 +101,7 @@ impl Log {
             tail: Tail::default(),
             producers: Producers::default(),
             epochs: Epochs::default(),
+            epochs_told: Vec::new(),
             log_start: Offset(0),
             next_offset: Offset(0),
             high_watermark: Offset(0),

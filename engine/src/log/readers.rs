@@ -11,7 +11,7 @@ use crate::cache::blocks::Lru;
 use crate::error::IoError;
 use crate::format::partition::SegmentFile;
 use crate::io::{DiskDone, FileId, Io, Token};
-use crate::limits::OPEN_SEGMENTS_MAX;
+use crate::limits::{OPEN_SEGMENTS_MAX, READ_CHUNK_BYTES};
 use crate::types::Offset;
 
 /// Names a file of a segment of a log.
@@ -22,6 +22,8 @@ const INDEX_CACHE_BYTES: usize = 16 << 20;
 
 /// What is kept open, and which indexes are kept, for reading.
 pub struct Readers {
+    /// What a cold read reads at a time, unless a batch is larger.
+    pub chunk_bytes: u32,
     pub(super) files: Lru<FileKey, Rc<FileId>>,
     pub(super) indexes: Lru<FileKey, Slice>,
     pub(super) verified: Lru<FileKey, Rc<RefCell<Verified>>>,
@@ -35,6 +37,7 @@ impl Readers {
     /// Nothing is open yet. Segments that are read again are mapped, under `map_token`, if there is one.
     pub fn new(map_token: Option<Token>) -> Readers {
         Readers {
+            chunk_bytes: READ_CHUNK_BYTES as u32,
             files: Lru::new(OPEN_SEGMENTS_MAX),
             indexes: Lru::new(INDEX_CACHE_BYTES),
             verified: Lru::new(OPEN_SEGMENTS_MAX),

@@ -27,7 +27,8 @@ use crate::format::checkpoint::PartitionState;
 use crate::format::index::{OffsetIndexEntry, TimeIndexEntry};
 use crate::format::journal::{RecordHeader, RecordKind};
 use crate::format::partition::{
-    DirName, METADATA_FILE, SegmentFile, decode_metadata, parse_dir_name, parse_file_name,
+    DirName, LEADER_EPOCHS_FILE, METADATA_FILE, SegmentFile, decode_leader_epochs, decode_metadata,
+    parse_dir_name, parse_file_name,
 };
 use crate::io::{Blocking, Io};
 use crate::log::index::SparseIndex;
@@ -72,6 +73,8 @@ pub struct Rebuild {
     deleted: BTreeSet<TopicId>,
     checkpoint_lsn: Lsn,
     now: WallMs,
+    /// Whether there was anything of a deleted owner.
+    met_deleted: bool,
     chains: BTreeMap<PartitionId, Chain>,
     pending: BTreeMap<LogIndex, Pending>,
     /// Batches behind a gap, without a gap among themselves.
@@ -88,10 +91,11 @@ impl Rebuild {
         states: &[PartitionState],
         now: WallMs,
     ) -> Result<Rebuild, String> {
+        let mut met_deleted = false;
         for state in states {
             match logs.find(state.id).and_then(|index| logs.get_mut(index)) {
                 Some(log) => restore(log, state),
-                None if deleted.contains(&state.id.topic) => {}
+                None if deleted.contains(&state.id.topic) => met_deleted = true,
                 None => {
                     return Err(format!("it holds partition {}, which the metadata does not know", state.id));
                 }
@@ -102,16 +106,23 @@ impl Rebuild {
             deleted,
             checkpoint_lsn,
             now,
+            met_deleted,
             chains: BTreeMap::new(),
             pending: BTreeMap::new(),
             aside: BTreeMap::new(),
         })
     }
 
+    /// Whether the checkpoint or the journal holds anything of owners that are no more, and must not be forgotten yet.
+    pub fn met_deleted(&self) -> bool {
+        self.met_deleted
+    }
+
     /// Takes one journal record, in order.
     pub fn record(&mut self, lsn: Lsn, record: &RecordHeader, payload: Slice) -> Result<(), String> {
         let Some(index) = self.logs.find(record.partition) else {
             if self.deleted.contains(&record.partition.topic) {
+                self.met_deleted = true;
                 return Ok(()); // L7
             }
             return Err(format!(
@@ -131,7 +142,8 @@ impl Rebuild {
             | RecordKind::Failed
             | RecordKind::Leaving
             | RecordKind::Mark
-            | RecordKind::Forgotten => Err(format!("a record of kind {:?} is no log's", record.kind)),
+            | RecordKind::Forgotten
+            | RecordKind::Piece => Err(format!("a record of kind {:?} is no log's", record.kind)),
             RecordKind::LogStart => {
                 let log = self.logs.get_mut(index).expect("found above");
                 if lsn > self.checkpoint_lsn {
@@ -432,6 +444,11 @@ fn complete<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log, pending: Pending) 
 fn sweep<I: Io>(disk: &mut Blocking<'_, I>, log: &mut Log, has_directory: bool) -> Result<(), Fatal> {
     // Without its metadata file, a directory was being made when the machine died: it is made again.
     log.has_directory = has_directory && owner(disk, &log.directory)? == Some(log.id.topic);
+    if has_directory {
+        // Only to know whether it is out of date: what holds is the checkpoint's word and the batches'.
+        let told = disk.read_whole(&format!("{}/{LEADER_EPOCHS_FILE}", log.directory))?;
+        log.epochs_told = told.and_then(|text| decode_leader_epochs(&text)).unwrap_or_default();
+    }
     let mut present = BTreeSet::new();
     for entry in if has_directory { disk.list(&log.directory)? } else { Vec::new() } {
         if entry.name.ends_with(COPY_SUFFIX) {

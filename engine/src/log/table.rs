@@ -52,6 +52,11 @@ impl Logs {
         self.slots.iter().enumerate().filter_map(|(index, log)| Some((LogIndex(index as u32), log.as_ref()?)))
     }
 
+    /// One past the last index there ever was.
+    pub fn end(&self) -> LogIndex {
+        LogIndex(self.slots.len() as u32)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_id.len()

@@ -43,11 +43,23 @@ impl Verified {
         if self.checked.get(blocks).is_some_and(|blocks| blocks.iter().all(|checked| *checked)) {
             return (position, len);
         }
-        let start = position - position % BLOCK;
+        self.blocks_around(position, len)
+    }
+
+    /// The whole blocks that hold `len` bytes at `position`.
+    pub fn blocks_around(&self, position: u32, len: u32) -> (u32, u32) {
+        let (start, end) = (position - position % BLOCK, position + len);
         let end = (u64::from(end).next_multiple_of(u64::from(BLOCK)) as u32)
             .min(self.sum.len(Summed::Log))
             .max(end);
         (start, end - start)
+    }
+
+    /// Checks whole blocks at `position`, whatever is known of them. Gives the position of the first damaged block.
+    pub fn check_again(&self, position: u32, bytes: &[u8]) -> Result<(), u32> {
+        let mut blocks = bytes.chunks(SUM_BLOCK_BYTES).zip(position / BLOCK..);
+        let damaged = blocks.find(|(block, number)| !self.sum.verify_block(Summed::Log, *number, block));
+        damaged.map_or(Ok(()), |(_, number)| Err(number * BLOCK))
     }
 
     /// Checks what was read at `position`, if that is whole blocks not checked before. Gives the position of the first
@@ -115,5 +127,15 @@ mod tests {
         bytes[140_000] ^= 1;
         assert_eq!(verified.check(65_536, &bytes[65_536..]), Err(131_072));
         assert_eq!(verified.to_read(140_000, 1), (131_072, 150_000 - 131_072));
+    }
+
+    #[test]
+    fn a_block_that_was_sound_once_is_checked_again() {
+        let (mut bytes, mut verified) = sample();
+        assert_eq!(verified.check(0, &bytes), Ok(()));
+        assert_eq!(verified.check_again(65_536, &bytes[65_536..131_072]), Ok(()));
+        bytes[140_000] ^= 1;
+        assert_eq!(verified.check_again(65_536, &bytes[65_536..]), Err(131_072));
+        assert_eq!(verified.blocks_around(130_000, 2_000), (65_536, 150_000 - 65_536));
     }
 }

@@ -216,6 +216,8 @@ pub const STEPS: [&str; 6] = ["poll", "events", "mail", "store", "background", "
 pub const POOLS: [&str; 4] = ["tail", "staging", "read", "slow"];
 /// What a journal's file is at, `used` first.
 pub const FILE_STATES: [&str; 2] = ["used", "free"];
+/// What the scrub finds wrong with a file.
+pub const SCRUB_FINDINGS: [&str; 2] = ["damaged", "unreadable"];
 /// How a round of trimming ends, the good way first.
 pub const ROUND_ENDS: [&str; 2] = ["done", "failed"];
 
@@ -274,6 +276,12 @@ metrics! {
             "Bytes of journal files that cannot be recycled yet, because segments do not have all of what they hold.";
         trim_rounds: Family<Counter> = Family::new("outcome", ROUND_ENDS), Count, "millstream_trim_rounds_total",
             "Rounds of moving the journal to segments.";
+        scrub_bytes: Counter = Counter::default(), Bytes, "millstream_scrub_bytes_total",
+            "Bytes of stored segments that the scrub has read and checked.";
+        scrub_passes: Counter = Counter::default(), Count, "millstream_scrub_passes_total",
+            "How often the scrub has been through all stored segments.";
+        scrub_findings: Family<Counter> = Family::new("finding", SCRUB_FINDINGS), Count, "millstream_scrub_findings_total",
+            "Files of stored segments in which the scrub has found something wrong, in each pass anew. The log names them.";
         partitions: Gauge = Gauge::default(), Count, "millstream_partitions",
             "Partitions of the shard.";
         producers: Gauge = Gauge::default(), Count, "millstream_producers",

@@ -52,6 +52,8 @@ pub enum AppEvent {
     /// What was sent last takes long, and keeps no slab any more. What waits behind it had better keep none either
     /// ([`Slice::loosen`]). May be told again.
     Slow(ConnId),
+    /// What was sent last has not been taken for long, and others have no memory left to be answered from: close it.
+    Stuck(ConnId),
     /// The connection is over; nothing about it follows.
     Closed(ConnId, CloseReason),
     /// A timer has run out.

@@ -21,7 +21,7 @@ use timers::Timers;
 use crate::error::IoError;
 use crate::io::random::Random;
 use crate::io::{ConnId, Event, Io, Socket, Token, Wait};
-use crate::limits::{MAIL_PER_ROUND, MAIL_ROUNDS_PER_TURN};
+use crate::limits::{MAIL_PER_ROUND, MAIL_ROUNDS_PER_TURN, SLOW_SEND, STUCK_SEND};
 use crate::metrics::{Reader, ShardMetrics, Step};
 use crate::shard::controller::{CONTROLLER, Change, Controller, Next};
 use crate::shard::mailbox::{Mail, Post};
@@ -30,7 +30,7 @@ use crate::shard::metadata::Metadata;
 use crate::shard::request::{AppToken, Reply, Request, WatchId};
 use crate::shard::{self, Arrived, Inbound, Requester, Shard, tokens};
 use crate::time::Nanos;
-use crate::types::{QueueId, Seq, ShardId};
+use crate::types::{MetadataEpoch, QueueId, Seq, ShardId};
 
 /// What one shard asks of another. Each is answered by one [`Answer`], which gives back the room it took.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ pub enum Ask {
     Adopt(Socket, u16),
     /// Apply this metadata.
     Apply(Arc<Metadata>),
+    /// Nothing is left of topics that were deleted up to this epoch.
+    Clear(MetadataEpoch),
 }
 
 /// The answer to an [`Ask`].
@@ -134,6 +136,8 @@ pub struct Reactor<I: Io, A: App> {
     parked: BTreeMap<ShardId, VecDeque<(Ask, Option<ConnId>)>>,
     connections: BTreeMap<ConnId, Connection>,
     slow_sends: SlowSends,
+    /// When a stuck connection may next be closed: what the last one kept takes a moment to come back.
+    next_stuck: Nanos,
     timers: Timers,
     shared: Arc<Shared>,
     offloads: u64,
@@ -141,6 +145,8 @@ pub struct Reactor<I: Io, A: App> {
     /// Directory renames that must be done before a change of metadata counts as applied here.
     renames: VecDeque<(String, String)>,
     applying: Option<ShardId>,
+    /// Whether all of them were done.
+    renamed: bool,
     /// The next rename waits for a removal.
     rename_waits: bool,
     listening: Vec<Option<Result<SocketAddr, IoError>>>,
@@ -176,12 +182,14 @@ impl<I: Io, A: App> Reactor<I, A> {
             parked: BTreeMap::new(),
             connections: BTreeMap::new(),
             slow_sends: SlowSends::default(),
+            next_stuck: Nanos::ZERO,
             timers: Timers::default(),
             shared,
             offloads: 0,
             offloaded: BTreeMap::new(),
             renames: VecDeque::new(),
             applying: None,
+            renamed: true,
             rename_waits: false,
             listening: Vec::new(),
             last_busy: Nanos::ZERO,
@@ -275,6 +283,9 @@ impl<I: Io, A: App> Reactor<I, A> {
             self.step(AppEvent::Timer(token));
         }
         self.loosen_slow_sends();
+        if self.shard.is_starved() && self.outbox.now >= self.next_stuck {
+            self.give_up_stuck();
+        }
         let now = self.io.now();
         self.shard.observer().step_ended(Step::Events, now);
         self.post.tell_time(now);
@@ -322,6 +333,18 @@ impl<I: Io, A: App> Reactor<I, A> {
         }
     }
 
+    /// Reads wait for memory: has the host close the connection whose send is under way for longest.
+    fn give_up_stuck(&mut self) {
+        let sends = self.connections.iter();
+        let stuck = sends.filter_map(|(conn, connection)| Some((connection.sending.since()?, *conn))).min();
+        if let Some((since, conn)) = stuck
+            && self.outbox.now.since(since) >= STUCK_SEND
+        {
+            self.next_stuck = self.outbox.now + SLOW_SEND;
+            self.step(AppEvent::Stuck(conn));
+        }
+    }
+
     /// Whether there was work so short a time ago that looking for more is cheaper than to be woken for it.
     fn is_spinning(&self) -> bool {
         let spin = self.shard.spin();
@@ -339,6 +362,7 @@ impl<I: Io, A: App> Reactor<I, A> {
                         && error != IoError::NotFound
                     {
                         tracing::warn!(%error, "a deleted topic's directory could not be renamed; the next start removes it");
+                        self.renamed = false;
                     }
                     return self.rename_next();
                 }
@@ -360,7 +384,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             Event::Received(conn, bytes) => self.step(AppEvent::Received(conn, bytes)),
             Event::Sent(conn) => {
                 if let Some(connection) = self.connections.get_mut(&conn) {
-                    connection.sending.settle();
+                    connection.sending.ended();
                 }
                 self.step(AppEvent::SendDone(conn));
             }
@@ -466,6 +490,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             self.last_busy = self.outbox.now;
         }
         for message in mail.drain(..) {
+            self.io.pump();
             match message {
                 Mail::Request(from, ask) => self.on_ask(from, ask),
                 Mail::Reply(_, Answer::Engine(token, reply)) => self.step(AppEvent::Reply(token, reply)),
@@ -526,6 +551,15 @@ impl<I: Io, A: App> Reactor<I, A> {
                 self.shared.connections[usize::from(self.shard.id().0)].fetch_add(1, Ordering::Relaxed);
                 self.step(AppEvent::Accepted { conn, peer, local, listener });
             }
+            Ask::Clear(upto) => {
+                self.post.reply(from, Answer::Noted);
+                let mut next = Vec::new();
+                if let Some(controller) = &mut self.controller {
+                    let token = Token::new(tokens::METADATA, FRAME);
+                    controller.clear(&mut self.io, token, from, upto, &mut next);
+                }
+                self.on_controller(next);
+            }
             Ask::Apply(metadata) => {
                 self.renames = self.shard.apply(&self.io, metadata).into();
                 self.outbox.metadata = Arc::clone(self.shard.metadata());
@@ -571,6 +605,7 @@ impl<I: Io, A: App> Reactor<I, A> {
         if let Some((from, to)) = self.renames.pop_front() {
             self.io.rename(Token::new(tokens::METADATA, RENAME), &from, &to);
         } else if let Some(controller) = self.applying.take() {
+            self.shard.departed(std::mem::replace(&mut self.renamed, true));
             self.post.reply(controller, Answer::Applied);
         }
     }
@@ -582,6 +617,7 @@ impl<I: Io, A: App> Reactor<I, A> {
                 shard::Output::Reply(who, reply) => {
                     self.post.reply(who.shard, Answer::Engine(who.token, reply));
                 }
+                shard::Output::Clear(upto) => self.send(CONTROLLER, Ask::Clear(upto), None),
                 shard::Output::Ordered(who, reply) => {
                     self.post.reply(who.shard, Answer::Noted);
                     self.send(who.shard, Ask::Answered(who.token, reply), None);

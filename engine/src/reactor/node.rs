@@ -357,9 +357,12 @@ pub(super) fn lock(root: &Path) -> Result<File, Fatal> {
     }
 }
 
-/// Pins the thread to the shard's core, counted among those that this process may use.
+/// Pins the thread to the shard's core, counted among those that this process may use, and has it share that core well.
 fn pin(id: ShardId) {
     if let Some(error) = crate::io::uring::pin_to_core(usize::from(id.0)) {
         tracing::warn!(shard = id.0, %error, "the shard's thread could not be pinned to a core");
+    }
+    if let Some(error) = crate::io::uring::shorten_time_slice() {
+        tracing::debug!(shard = id.0, %error, "the shard's thread keeps the scheduler's own time slice");
     }
 }

@@ -11,6 +11,8 @@ use crate::time::Nanos;
 #[derive(Default)]
 pub struct Sending {
     began: Nanos,
+    /// It is under way.
+    under_way: bool,
     /// It is under way, and nothing has been done about it yet.
     open: bool,
     /// Room that a copy of it needs.
@@ -32,6 +34,7 @@ impl SlowSends {
     pub fn began(&mut self, conn: ConnId, sending: &mut Sending, slices: &[Slice], now: Nanos) {
         sending.began = now;
         sending.open = true;
+        sending.under_way = true;
         sending.tight_bytes = tight_bytes(slices);
         if !sending.watched {
             self.watch(conn, sending, now);
@@ -66,6 +69,17 @@ impl SlowSends {
 }
 
 impl Sending {
+    /// The send is over.
+    pub fn ended(&mut self) {
+        self.under_way = false;
+        self.settle();
+    }
+
+    /// Since when a send has been under way; `None` if none is.
+    pub fn since(&self) -> Option<Nanos> {
+        self.under_way.then_some(self.began)
+    }
+
     /// The send is over, or keeps no memory any more that it need not keep.
     pub fn settle(&mut self) {
         self.open = false;

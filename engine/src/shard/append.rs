@@ -222,7 +222,7 @@ impl<I: Io> Shard<I> {
 
     fn start_parts(&mut self, io: &mut I, index: LogIndex, waiting: Waiting, now: WallMs) -> Attempt {
         let files = self.journal.files_for_parts(waiting.header.size);
-        if files >= self.journal.files().total() && !self.may_journal_grow() {
+        if files >= self.journal.files().total() && self.may_journal_grow() == Some(false) {
             self.refuse(waiting.who, Refusal::DiskFull);
             return Attempt::Settled;
         }

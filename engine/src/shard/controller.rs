@@ -1,8 +1,8 @@
-//! Changes of the metadata, in order, those that wait together as one: written to the metadata log, applied by every shard, then answered.
+//! Changes of the metadata, in order, those that wait together as one: written to the metadata log, applied by every
+//! shard, then answered.
 //!
 //! The controller lives on shard 0. Its log is a file of its own (`metadata/log`) behind a snapshot
-//! (`metadata/snapshot`); see [`crate::format::metadata`] for both. At every start the log is folded into the snapshot and
-//! emptied: a crash in between leaves frames in the log that the snapshot has already, which are told by their epochs.
+//! (`metadata/snapshot`); see [`crate::format::metadata`] for both, and [`super::metadata_log`] for how they are written.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,22 +10,18 @@ use std::sync::Arc;
 use super::Requester;
 use super::draft::{Draft, Means, records_of, replay};
 use super::metadata::Metadata;
+use super::metadata_log::{Folded, LOG, METADATA, MetadataLog, Room, SNAPSHOT};
 use super::placement::Placement;
 use super::request::Reply;
-use crate::buffer::{Block, Pool};
+use crate::buffer::Pool;
 use crate::config::{Config, TopicConfig};
 use crate::error::{Fatal, IoError, Refusal};
 use crate::format::metadata::{End, MetadataRecord, encode_frame, scan};
-use crate::io::{Blocking, DiskDone, FileId, Io, OpenMode, Token};
-use crate::limits::METADATA_CHANGES_WAITING_MAX;
-use crate::types::{MetadataEpoch, ShardId};
+use crate::io::{Blocking, DiskDone, Io, Token};
+use crate::limits::{DELETIONS_FORGOTTEN_MAX, METADATA_CHANGES_WAITING_MAX};
+use crate::types::{MetadataEpoch, ShardId, TopicId};
 
 pub use super::draft::Change;
-
-/// The directory of the metadata log.
-pub const METADATA: &str = "metadata";
-const SNAPSHOT: &str = "metadata/snapshot";
-const LOG: &str = "metadata/log";
 
 /// What is to be done next about a change.
 #[derive(Debug)]
@@ -40,6 +36,8 @@ enum State {
     Idle,
     Writing(Pending),
     Applying(Pending, u16),
+    /// The log is put into the snapshot; then comes what had no room.
+    Folding(Pending),
     /// A frame could not be made durable: what the log holds is unknown until the next start reads it.
     Broken,
 }
@@ -47,26 +45,31 @@ enum State {
 struct Pending {
     /// Whom to answer when it is applied, and what.
     replies: Vec<(Requester, Reply)>,
+    /// What it writes down; nothing, if it changes only what is not kept.
+    records: Vec<MetadataRecord>,
     next: Arc<Metadata>,
-    crc: u32,
-    bytes: u64,
+    /// The frame's checksum and length, once it is being written.
+    frame: (u32, u64),
 }
 
 /// The one place where metadata changes.
 ///
 /// **Durability.** A change is answered when its frame is written and flushed and every shard has applied its epoch.
-/// One frame is under way at a time; what comes meanwhile is the next. After a failed flush nothing is changed any more until a restart.
+/// One frame is under way at a time; what comes meanwhile is the next. After a failed flush nothing is changed any more
+/// until a restart.
 pub struct Controller {
     metadata: Arc<Metadata>,
     defaults: TopicConfig,
     partitions_default: u32,
     /// The next id for a producer. Those from here to the metadata's mark are written down as given already.
     next_producer_id: u64,
-    file: FileId,
-    pool: Pool,
-    position: u64,
-    last_crc: u32,
+    log: MetadataLog,
     placement: Placement,
+    /// Topics that are no more, by the epoch in which they went, and up to which epoch each shard has nothing left of such.
+    deleted: VecDeque<(MetadataEpoch, TopicId)>,
+    clear: Vec<MetadataEpoch>,
+    /// Whether to look for what may be forgotten.
+    forgets: bool,
     queue: VecDeque<(Requester, Change)>,
     state: State,
 }
@@ -132,20 +135,16 @@ impl Controller {
         config: &Config,
         pool: Pool,
     ) -> Result<Controller, Fatal> {
-        let (file, _) = disk.open(LOG, OpenMode::Direct)?;
-        disk.set_len(file, LOG, 0)?;
-        disk.flush(file, LOG)?;
-        disk.sync_dir(METADATA)?;
         Ok(Controller {
             next_producer_id: metadata.producer_ids_below,
+            log: MetadataLog::start(disk, config.metadata_log_bytes, pool)?,
             placement: Placement::of(&metadata),
+            deleted: metadata.deleted.iter().map(|id| (metadata.epoch, *id)).collect(),
+            clear: vec![MetadataEpoch(0); usize::from(metadata.shards)],
+            forgets: false,
             metadata,
             defaults: config.topic.clone(),
             partitions_default: config.partitions_default,
-            file,
-            pool,
-            position: 0,
-            last_crc: 0,
             queue: VecDeque::new(),
             state: State::Idle,
         })
@@ -167,7 +166,7 @@ impl Controller {
         self.advance(io, token, out);
     }
 
-    /// The frame being written is durable, or is not.
+    /// What was written is durable, or is not: a frame, or a step of a fold.
     pub fn on_done<I: Io>(
         &mut self,
         io: &mut I,
@@ -175,21 +174,65 @@ impl Controller {
         done: Result<DiskDone, IoError>,
         out: &mut Vec<Next>,
     ) {
-        let State::Writing(pending) = std::mem::replace(&mut self.state, State::Broken) else {
-            panic!("no frame is being written");
-        };
-        if let Err(IoError::NoSpace) = done {
+        match std::mem::replace(&mut self.state, State::Broken) {
+            State::Writing(pending) => self.on_written(pending, done, out),
+            State::Folding(pending) => match self.log.on_folding(io, token, done) {
+                None => self.state = State::Folding(pending),
+                Some(folded) => {
+                    self.on_folded(folded);
+                    self.place(io, token, pending, out);
+                }
+            },
+            _ => panic!("nothing is being written"),
+        }
+        self.advance(io, token, out);
+    }
+
+    fn on_written(&mut self, pending: Pending, done: Result<DiskDone, IoError>, out: &mut Vec<Next>) {
+        match done {
+            Ok(_) => {
+                self.log.appended(pending.frame);
+                self.publish(pending, out);
+            }
             // The write found no room for the frame's block: what comes next is written in its place.
-            self.state = State::Idle;
-            self.refuse_all(pending.replies, &Refusal::DiskFull, out);
-            return self.advance(io, token, out);
+            Err(IoError::NoSpace) => {
+                self.state = State::Idle;
+                self.refuse_all(pending.replies, &Refusal::DiskFull, out);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the metadata log could not be flushed: nothing is created or deleted any more");
+                self.refuse_all(pending.replies, &Refusal::Poisoned, out);
+            }
         }
-        if let Err(error) = done {
-            tracing::error!(%error, "the metadata log could not be flushed: nothing is created or deleted any more");
-            self.refuse_all(pending.replies, &Refusal::Poisoned, out);
-            return self.advance(io, token, out);
+    }
+
+    fn on_folded(&mut self, folded: Folded) {
+        self.state = State::Idle;
+        match folded {
+            Folded::Done => {}
+            Folded::NotNow(error) => tracing::warn!(%error, "the metadata log could not be folded"),
+            Folded::Broken(error) => {
+                tracing::error!(%error, "the metadata log could not be emptied: nothing is created or deleted any more");
+                self.state = State::Broken;
+            }
         }
-        self.publish(pending, out);
+    }
+
+    /// A shard has nothing left of topics that were deleted up to this epoch: neither in its journal nor in its checkpoint, nor
+    /// directories by their names.
+    pub fn clear<I: Io>(
+        &mut self,
+        io: &mut I,
+        token: Token,
+        from: ShardId,
+        upto: MetadataEpoch,
+        out: &mut Vec<Next>,
+    ) {
+        if let Some(clear) = self.clear.get_mut(usize::from(from.0)) {
+            *clear = upto.max(*clear);
+        }
+        self.forgets = true;
+        self.advance(io, token, out);
     }
 
     /// One more shard has applied the change under way.
@@ -207,11 +250,14 @@ impl Controller {
 
     /// Whether a change is under way.
     pub fn is_busy(&self) -> bool {
-        matches!(self.state, State::Writing(_) | State::Applying(..))
+        matches!(self.state, State::Writing(_) | State::Applying(..) | State::Folding(_))
     }
 
     fn advance<I: Io>(&mut self, io: &mut I, token: Token, out: &mut Vec<Next>) {
-        while !self.is_busy() && !self.queue.is_empty() {
+        while !self.is_busy() {
+            if self.queue.is_empty() {
+                return self.forget(io, token, out);
+            }
             if matches!(self.state, State::Broken) {
                 let refused = |(who, _)| Next::Reply(who, Reply::Refused(Refusal::Poisoned));
                 out.extend(self.queue.drain(..).map(refused));
@@ -221,12 +267,14 @@ impl Controller {
         }
     }
 
-    /// Takes what waits, as much of it as one frame may hold, and makes one epoch of it.
+    /// Takes what waits, as much of it as one frame may hold, and makes one epoch of it. What makes space is not mixed with
+    /// what takes some, which a full disk refuses.
     fn next_batch<I: Io>(&mut self, io: &mut I, token: Token, out: &mut Vec<Next>) {
         let mut draft = Draft::new(&self.metadata);
         let mut replies = Vec::new();
+        let frees = self.queue.front().is_some_and(|(_, change)| change.frees());
         while !draft.is_large()
-            && let Some((who, change)) = self.queue.pop_front()
+            && let Some((who, change)) = self.queue.pop_front_if(|(_, change)| change.frees() == frees)
         {
             let mut means = Means {
                 defaults: &self.defaults,
@@ -246,25 +294,65 @@ impl Controller {
             return out.extend(replies.into_iter().map(|(who, reply)| Next::Reply(who, reply)));
         }
         next.advance(next.epoch, changed);
-        let next = Arc::new(next);
-        if records.is_empty() {
-            return self.publish(Pending { replies, next, crc: self.last_crc, bytes: 0 }, out);
+        let pending = Pending { replies, records, next: Arc::new(next), frame: (0, 0) };
+        if pending.records.is_empty() {
+            return self.publish(pending, out);
         }
-        let (frame, crc) = encode_frame(next.epoch, self.last_crc, &records);
-        let Some(mut block): Option<Block> = self.pool.block(frame.len()) else {
-            return self.refuse_all(replies, &Refusal::Busy, out);
-        };
-        block.push(&frame);
-        io.append_durable(token, self.file, self.position, block.freeze());
-        let bytes = frame.len() as u64;
-        self.state = State::Writing(Pending { replies, next, crc, bytes });
+        self.place(io, token, pending, out);
+    }
+
+    /// Forgets deletions that no shard has anything left of, when nothing else is to be done.
+    fn forget<I: Io>(&mut self, io: &mut I, token: Token, out: &mut Vec<Next>) {
+        if !std::mem::take(&mut self.forgets) || matches!(self.state, State::Broken) {
+            return;
+        }
+        let upto = self.clear.iter().min().copied().unwrap_or_default();
+        let due = self.deleted.iter().take_while(|(epoch, _)| *epoch <= upto).take(DELETIONS_FORGOTTEN_MAX);
+        let records: Vec<_> = due.map(|(_, id)| MetadataRecord::DeletionForgotten { id: *id }).collect();
+        if records.is_empty() {
+            return;
+        }
+        let mut next = Draft::new(&self.metadata).metadata;
+        records.iter().for_each(|record| replay(&mut next, record, &self.defaults));
+        next.advance(next.epoch, Vec::new());
+        let pending = Pending { replies: Vec::new(), records, next: Arc::new(next), frame: (0, 0) };
+        self.place(io, token, pending, out);
+    }
+
+    /// Writes what is to be kept, behind a fold if there is no room.
+    fn place<I: Io>(&mut self, io: &mut I, token: Token, mut pending: Pending, out: &mut Vec<Next>) {
+        if matches!(self.state, State::Broken) {
+            return self.refuse_all(pending.replies, &Refusal::Poisoned, out);
+        }
+        match self.log.room(&pending.records, io.now()) {
+            Room::Here => match self.log.append(io, token, pending.next.epoch, &pending.records) {
+                Some(frame) => {
+                    pending.frame = frame;
+                    self.state = State::Writing(pending);
+                }
+                None => self.refuse_all(pending.replies, &Refusal::Busy, out),
+            },
+            Room::AfterFold => {
+                self.log.fold(io, token, self.metadata.epoch, &records_of(&self.metadata));
+                self.state = State::Folding(pending);
+            }
+            Room::None => self.refuse_all(pending.replies, &Refusal::DiskFull, out),
+        }
     }
 
     /// Has every shard apply what is durable, as far as it has to be.
     fn publish(&mut self, pending: Pending, out: &mut Vec<Next>) {
-        self.position += pending.bytes;
-        self.last_crc = pending.crc;
         self.metadata = Arc::clone(&pending.next);
+        for record in &pending.records {
+            match record {
+                MetadataRecord::TopicDeleted { id } => self.deleted.push_back((self.metadata.epoch, *id)),
+                MetadataRecord::DeletionForgotten { .. } => {
+                    self.deleted.pop_front();
+                    self.forgets = true; // There may be more than go at a time.
+                }
+                _ => {}
+            }
+        }
         out.push(Next::Publish(Arc::clone(&pending.next)));
         self.state = State::Applying(pending, self.metadata.shards);
     }

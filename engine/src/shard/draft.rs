@@ -56,6 +56,17 @@ pub enum Change {
 }
 
 impl Change {
+    /// Whether it makes space and takes none: it may use what is kept back for that on a full disk.
+    pub fn frees(&self) -> bool {
+        match self {
+            Change::DeleteTopic(_) => true,
+            Change::Metadata(change) => {
+                change.edits.iter().all(|edit| matches!(edit, Edit::DeleteQueue(_) | Edit::RemoveEntry(_)))
+            }
+            _ => false,
+        }
+    }
+
     /// The change that a request wants; a request that wants something else is given back.
     pub fn of(request: Request) -> Result<Change, Request> {
         Ok(match request {
@@ -269,7 +280,7 @@ fn check(metadata: &Metadata, change: &MetadataChange) -> Result<usize, Refusal>
                 if !names.insert(&queue.name) {
                     return Err(Refusal::InvalidQueue("it is created twice in one change"));
                 }
-                if metadata.queues.len() + names.len() > QUEUES_PER_NODE_MAX {
+                if metadata.queues.size() + names.len() > QUEUES_PER_NODE_MAX {
                     return Err(Refusal::TooManyQueues);
                 }
             }
@@ -321,8 +332,7 @@ pub fn new_topic(
 
 /// Whether the node may have so many partitions more.
 fn check_room(metadata: &Metadata, more: u32) -> Result<(), Refusal> {
-    let now: usize = metadata.by_id.values().map(|topic| topic.slots.len()).sum();
-    let fits = now + more as usize <= PARTITIONS_PER_NODE_MAX as usize;
+    let fits = metadata.partitions + more as usize <= PARTITIONS_PER_NODE_MAX as usize;
     if fits { Ok(()) } else { Err(Refusal::TooManyPartitions) }
 }
 
@@ -357,9 +367,7 @@ pub fn replay(metadata: &mut Metadata, record: &MetadataRecord, defaults: &Topic
         }
         MetadataRecord::ProducerIdsGiven { below } => metadata.producer_ids_below = *below,
         MetadataRecord::TopicDeleted { id } => {
-            if let Some(topic) = metadata.by_id.remove(id) {
-                metadata.topics.remove(&topic.name);
-            }
+            metadata.remove(*id);
             metadata.deleted.insert(*id);
         }
         MetadataRecord::DeletionForgotten { id } => {

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 
 use super::append::Waiting;
-use super::{Shard, tokens};
+use super::request::Reply;
+use super::{Requester, Shard, tokens};
 use crate::buffer::Slice;
 use crate::error::{IoError, Refusal};
 use crate::format::partition::{SEGMENT_FILES, file_name};
-use crate::io::{DiskDone, Io, Token};
+use crate::io::{DiskDone, Io, Space, Token};
 use crate::journal::{Ended, Grow};
 use crate::limits::{BLOCK_BYTES, JOURNAL_FILES_ROOM};
 use crate::log::table::LogIndex;
@@ -27,6 +28,9 @@ enum Removal {
     EmptyDirectory(String),
 }
 
+/// How soon reads that wait for memory look for it again.
+const STARVED_TURNS: Nanos = Nanos::from_millis(10);
+
 /// The state of a shard's background work.
 pub(super) struct Maintenance {
     journal_directory: String,
@@ -39,8 +43,10 @@ pub(super) struct Maintenance {
     removing: Option<Removal>,
     /// The question for free space is under way.
     asking: bool,
-    /// What the last answer was, less what the journal has taken since; 0 until there is one.
-    free_bytes: u64,
+    /// What the last answer was, less what the journal has taken since.
+    free_bytes: Option<u64>,
+    /// The last answer itself.
+    space: Option<Space>,
     now: Nanos,
     delay: Nanos,
 }
@@ -57,7 +63,8 @@ impl Maintenance {
             removals: VecDeque::new(),
             removing: None,
             asking: false,
-            free_bytes: 0,
+            free_bytes: None,
+            space: None,
             now: Nanos::ZERO,
             delay: Nanos::from_millis(delete_delay_ms),
         }
@@ -107,7 +114,8 @@ impl Maintenance {
 impl<I: Io> Shard<I> {
     /// When this shard next wants a turn although nothing happens.
     pub fn next_turn_due(&self) -> Nanos {
-        self.maintenance.due().min(self.queues.next_due())
+        let due = self.maintenance.due().min(self.queues.next_due());
+        if self.is_starved() { due.min(self.maintenance.now + STARVED_TURNS) } else { due }
     }
 
     /// Looks around: cheap unless something is due.
@@ -121,15 +129,18 @@ impl<I: Io> Shard<I> {
         self.maintenance.next_tick = now + TICK;
         self.pools.give_back_unused();
         self.reads.forget_ahead(now);
-        self.look_around(now, self.maintenance.free_bytes);
+        self.look_around(now, self.maintenance.free_bytes.unwrap_or(0));
         self.roll_old_segments(io);
         if now >= self.maintenance.next_retention {
             self.maintenance.next_retention = now + Nanos::from_millis(self.config.retention_check_ms);
             self.retain(io);
+            self.hasten_departures(io);
         }
+        self.settle_departures(io);
+        self.scrub_tick(io, now);
         self.remove_next(io);
         if !std::mem::replace(&mut self.maintenance.asking, true) {
-            io.free_bytes(Token::new(tokens::SPACE, 0));
+            io.space(Token::new(tokens::SPACE, 0));
         }
         // A sealed segment is moved to its file in any case: until then retention cannot work on it.
         let sealed =
@@ -139,10 +150,15 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Whether there is space for another journal file. What must stay free is for settlements, checkpoints and metadata.
-    pub(super) fn may_journal_grow(&self) -> bool {
+    pub(super) fn tell_space(&mut self, who: Requester) {
+        self.reply(who, Reply::DiskSpace(self.maintenance.space));
+    }
+
+    /// Whether there is space for another journal file, once that is known. What must stay free is for settlements,
+    /// checkpoints and metadata.
+    pub(super) fn may_journal_grow(&self) -> Option<bool> {
         let least = self.config.disk_free_min_bytes.saturating_mul(2);
-        self.maintenance.free_bytes >= self.journal.files().file_bytes() + least
+        Some(self.maintenance.free_bytes? >= self.journal.files().file_bytes() + least)
     }
 
     /// Grows the journal while it may, and starts a round of trimming when it is time.
@@ -150,7 +166,7 @@ impl<I: Io> Shard<I> {
         let files = self.journal.files();
         let (total, free, used) = (files.total(), files.free(), files.used().len());
         let file_bytes = files.file_bytes();
-        let has_space = self.may_journal_grow();
+        let has_space = self.may_journal_grow() == Some(true);
         // A batch in parts may need more files than the journal is to have: then it gets them.
         let parts = self.backlog.front().and_then(Waiting::parts_bytes);
         let short = parts.is_some_and(|bytes| free < self.journal.files_for_parts(bytes));
@@ -169,7 +185,7 @@ impl<I: Io> Shard<I> {
             && has_space
             && let Some(zeros) = self.zeros()
         {
-            self.maintenance.free_bytes -= file_bytes;
+            self.maintenance.free_bytes = self.maintenance.free_bytes.map(|free| free - file_bytes);
             let token = Token::new(tokens::GROW, 0);
             let directory = self.maintenance.journal_directory.clone();
             self.maintenance.grow = Some(Grow::start(io, token, &directory, self.journal.files(), zeros));
@@ -281,8 +297,10 @@ impl<I: Io> Shard<I> {
     /// Refuses appends while there is less space than there must be, and takes them again when there is twice that.
     fn on_space(&mut self, done: Result<DiskDone, IoError>) {
         self.maintenance.asking = false;
-        let Ok(DiskDone::Free(free)) = done else { return };
-        self.maintenance.free_bytes = free;
+        let Ok(DiskDone::Space(space)) = done else { return };
+        let free = space.free_bytes;
+        self.maintenance.space = Some(space);
+        self.maintenance.free_bytes = Some(free);
         let least = self.config.disk_free_min_bytes;
         if !self.disk_full && free < least {
             tracing::error!(

@@ -1,10 +1,14 @@
 //! What every shard knows of the whole node: an immutable snapshot per epoch, swapped as one.
+//!
+//! An epoch's maps share with the last one's what has not changed, and it says what has: so that a change costs what it
+//! changes, however much there is.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use rpds::RedBlackTreeMapSync as SharedMap;
+
 use super::change::EntryKey;
-use super::shared_map::SharedMap;
 use crate::config::{QueueSettings, TopicConfig};
 use crate::format::settings::configured;
 use crate::limits::METADATA_CHANGES_REMEMBERED;
@@ -98,9 +102,11 @@ pub struct Metadata {
     /// The epoch of this boot, which is every partition's leader epoch.
     pub leader_epoch: LeaderEpoch,
     /// Every topic, by name.
-    pub topics: BTreeMap<String, Arc<Topic>>,
+    pub topics: SharedMap<String, Arc<Topic>>,
     /// The same topics, by id.
-    pub by_id: BTreeMap<TopicId, Arc<Topic>>,
+    pub by_id: SharedMap<TopicId, Arc<Topic>>,
+    /// Partitions of all of them.
+    pub partitions: usize,
     /// Ids for producers below this one may have been given to somebody.
     pub producer_ids_below: u64,
     /// Owners that are no more, and whose bytes a journal may still hold.
@@ -126,8 +132,19 @@ impl Metadata {
     /// Puts a topic in, in the place of the one with its id.
     pub fn put(&mut self, topic: Topic) {
         let topic = Arc::new(topic);
-        self.topics.insert(topic.name.clone(), Arc::clone(&topic));
-        self.by_id.insert(topic.id, topic);
+        let before = self.by_id.get(&topic.id).map_or(0, |topic| topic.slots.len());
+        self.partitions = self.partitions - before + topic.slots.len();
+        self.topics.insert_mut(topic.name.clone(), Arc::clone(&topic));
+        self.by_id.insert_mut(topic.id, topic);
+    }
+
+    /// Takes a topic away.
+    pub fn remove(&mut self, id: TopicId) {
+        if let Some(topic) = self.by_id.get(&id).cloned() {
+            self.partitions -= topic.slots.len();
+            self.topics.remove_mut(&topic.name);
+            self.by_id.remove_mut(&id);
+        }
     }
 
     /// The queue of that incarnation.
@@ -159,24 +176,34 @@ impl Metadata {
             .then(|| self.recent.range(first..).flat_map(|(_, changed)| changed.iter()))
     }
 
+    /// The topics that this epoch has made, changed or taken away.
+    pub fn changed_topics(&self) -> impl Iterator<Item = TopicId> {
+        let last = self.recent.back().filter(|(epoch, _)| *epoch == self.epoch);
+        last.into_iter().flat_map(|(_, changed)| changed.iter()).filter_map(|changed| match changed {
+            Changed::Topic(id) => Some(*id),
+            Changed::Queue(..) | Changed::Entry(_) => None,
+        })
+    }
+
     /// Puts a queue in, in the place of the one with its id.
     pub fn put_queue(&mut self, queue: Queue) {
-        self.queue_names.insert(queue.name.clone(), queue.id);
-        self.queues.insert(queue.id, Arc::new(queue));
+        self.queue_names.insert_mut(queue.name.clone(), queue.id);
+        self.queues.insert_mut(queue.id, Arc::new(queue));
     }
 
     /// Takes a queue out.
     pub fn remove_queue(&mut self, id: QueueId) -> Option<Arc<Queue>> {
-        let queue = self.queues.remove(&id)?;
-        self.queue_names.remove(&queue.name);
+        let queue = Arc::clone(self.queues.get(&id)?);
+        self.queues.remove_mut(&id);
+        self.queue_names.remove_mut(&queue.name);
         Some(queue)
     }
 
     /// Gives one of the host's entries a value, or removes it.
     pub fn put_entry(&mut self, key: EntryKey, entry: Option<Entry>) {
         match entry {
-            Some(entry) => drop(self.entries.insert(key, entry)),
-            None => drop(self.entries.remove(&key)),
+            Some(entry) => self.entries.insert_mut(key, entry),
+            None => drop(self.entries.remove_mut(&key)),
         }
     }
 
@@ -197,14 +224,26 @@ impl Metadata {
 
     /// The partitions that a shard serves.
     pub fn partitions_of(&self, shard: ShardId) -> impl Iterator<Item = (PartitionId, &Arc<Topic>)> {
-        self.by_id.values().flat_map(move |topic| {
-            topic
-                .slots
-                .iter()
-                .enumerate()
-                .filter(move |(_, slot)| slot.shard(self.shards) == shard)
-                .map(move |(index, _)| (PartitionId { topic: topic.id, index: index as u32 }, topic))
-        })
+        self.by_id.values().flat_map(move |topic| self.of_topic(topic, shard))
+    }
+
+    /// The partitions of one topic that a shard serves; none if there is no such topic.
+    pub fn partitions_in(
+        &self,
+        topic: TopicId,
+        shard: ShardId,
+    ) -> impl Iterator<Item = (PartitionId, &Arc<Topic>)> {
+        self.by_id.get(&topic).into_iter().flat_map(move |topic| self.of_topic(topic, shard))
+    }
+
+    fn of_topic<'a>(
+        &self,
+        topic: &'a Arc<Topic>,
+        shard: ShardId,
+    ) -> impl Iterator<Item = (PartitionId, &'a Arc<Topic>)> + use<'a> {
+        let shards = self.shards;
+        let slots = topic.slots.iter().enumerate().filter(move |(_, slot)| slot.shard(shards) == shard);
+        slots.map(move |(index, _)| (PartitionId { topic: topic.id, index: index as u32 }, topic))
     }
 }
 

@@ -8,11 +8,13 @@ mod append;
 pub mod change;
 mod commits;
 pub mod controller;
+mod departures;
 pub mod draft;
 pub mod mailbox;
 mod maintenance;
 pub mod message;
 pub mod metadata;
+mod metadata_log;
 mod moving;
 pub mod observer;
 mod placement;
@@ -20,18 +22,20 @@ mod queues;
 mod reads;
 pub mod recovery;
 pub mod request;
-pub mod shared_map;
+mod scrub;
 pub mod tokens;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use append::{Placing, Waiting};
 use commits::{Commits, Watches};
+use departures::Departures;
 use maintenance::Maintenance;
 use observer::Observer;
 use reads::Reads;
 use request::{AppToken, Reply, Request, WatchId};
+use scrub::Scrubbing;
 
 use crate::buffer::{Block, Pool};
 use crate::config::Config;
@@ -48,7 +52,7 @@ use crate::log::table::{LogIndex, Logs};
 use crate::log::{Log, paths};
 use crate::metrics::Step;
 use crate::time::Nanos;
-use crate::types::{Lsn, Offset, PartitionId, QueueId, Seq, ShardId};
+use crate::types::{Lsn, MetadataEpoch, Offset, PartitionId, QueueId, Seq, ShardId, TopicId};
 use message::{CancelReason, ConsumerId, DeadLetter, Delivery};
 use metadata::Metadata;
 pub use queues::{Arrived, Inbound};
@@ -73,6 +77,8 @@ pub enum Output {
     Watching(Requester),
     /// A watch's condition holds.
     Woken(Requester, WatchId),
+    /// Nothing is left here of topics that were deleted up to this epoch. For the controller.
+    Clear(MetadataEpoch),
     /// The answer to a request, which arrives in order with what is told of consumers.
     Ordered(Requester, Reply),
     /// Messages for consumers of a shard.
@@ -178,6 +184,8 @@ pub struct Shard<I: Io> {
     commits: Commits,
     watches: Watches,
     trimmed: VecDeque<Trimmed>,
+    departures: Departures,
+    scrubbing: Scrubbing,
     reads: Reads,
     queues: Queues,
     maintenance: Maintenance,
@@ -269,6 +277,7 @@ impl<I: Io> Shard<I> {
             Request::Find { partition, target } => self.find(io, who, partition, target),
             Request::EpochEnd { partition, epoch } => self.epoch_end(who, partition, epoch),
             Request::Extents(partitions) => self.extents(who, &partitions),
+            Request::DiskSpace => self.tell_space(who),
             Request::TrimLog { partition, before } => self.trim_log(who, partition, before),
             Request::Publish(_)
             | Request::Consume(_)
@@ -332,6 +341,8 @@ impl<I: Io> Shard<I> {
             tokens::QUEUE_READ => self.queues.on_read(token, done),
             tokens::QUEUE_STORE => self.queues.on_stored(io, done),
             tokens::MAP => self.reads.readers.on_mapped(io, done),
+            tokens::SCRUB => self.on_scrub(io, token, done),
+            tokens::DEPARTURES => self.on_directories_flushed(done),
             tokens::GROW | tokens::REMOVE | tokens::SPACE => self.on_maintenance(io, token, done),
             owner => panic!("a completion for owner {owner}, which this shard does not know"),
         }
@@ -422,6 +433,9 @@ impl<I: Io> Shard<I> {
         let ended = self.trim.advance(io, journal, logs, &mut self.queues, unsubmitted);
         self.on_trim_ended(io, ended);
         self.maintain(io);
+        if self.is_starved() {
+            self.read_queued(io);
+        }
         self.submit(io);
         self.reads.readers.close_idle(io);
         self.queues.read(io);
@@ -592,13 +606,15 @@ impl<I: Io> Shard<I> {
     /// Swaps the metadata: makes the logs that are new here, and takes those away whose topics are gone. The
     /// directories of the latter are renamed by the returned names, which is to be done before the change is answered.
     pub fn apply(&mut self, io: &I, metadata: Arc<Metadata>) -> Vec<(String, String)> {
+        assert_eq!(metadata.epoch.0, self.metadata.epoch.0 + 1, "every shard applies every epoch");
         let mut renames = Vec::new();
-        let gone: Vec<PartitionId> = self
-            .logs
-            .iter()
-            .map(|(_, log)| log.id)
-            .filter(|id| !metadata.by_id.contains_key(&id.topic))
-            .collect();
+        let changed: BTreeSet<TopicId> = metadata.changed_topics().collect();
+        let lost = changed.iter().filter(|topic| !metadata.by_id.contains_key(topic));
+        let of_topic = |topic: &TopicId| self.metadata.partitions_in(*topic, self.id).map(|(id, _)| id);
+        let gone: Vec<PartitionId> = lost.flat_map(of_topic).collect();
+        if !gone.is_empty() {
+            self.departures.leave(metadata.epoch, self.journal.last_lsn(), self.trim.states_taken());
+        }
         for id in gone {
             let Some((index, log)) = self.logs.remove(id) else { continue };
             self.producers -= log.producers.len();
@@ -613,7 +629,7 @@ impl<I: Io> Shard<I> {
             self.maintenance.remove_directory(&to);
             renames.push((log.directory, to));
         }
-        for (id, topic) in metadata.partitions_of(self.id) {
+        for (id, topic) in changed.iter().flat_map(|topic| metadata.partitions_in(*topic, self.id)) {
             let config = Arc::new(topic.config.clone());
             match self.logs.find(id).and_then(|index| self.logs.get_mut(index)) {
                 Some(log) if *log.config != *config => log.config = config,

@@ -12,6 +12,7 @@ impl<I: Io> Shard<I> {
     /// Seals every segment and moves it to its file. Gives the logs' states: nothing of them is in this shard's journal
     /// any more. For a shard that serves nobody; `io` is used for nothing else meanwhile.
     pub fn move_out(&mut self, io: &mut I) -> Result<Vec<PartitionState>, Fatal> {
+        self.scrubbing.never();
         if !self.queues.is_empty() {
             return Err(Fatal::Config(format!(
                 "queues of shard {} hold messages: this version cannot move them to another number of shards. Start with the old number until they are consumed",

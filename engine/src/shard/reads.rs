@@ -1,16 +1,19 @@
 //! The way out: what is in the tail at once, the rest by cold reads, a bounded number at a time.
+//!
+//! A read for which there is no memory waits until some comes back: it is readers that take nothing who keep it, and whoever
+//! owns the connections sees to it that they do not for long, as soon as [`Shard::is_starved`].
 
 use std::collections::VecDeque;
 
 use super::commits::Watch;
-use super::request::{Extent, Found, ReadReply, Reply, Target, WatchId};
+use super::request::{Extent, Found, ReadReply, Reply, Request, Target, WatchId};
 use super::{Output, Requester, Shard, tokens};
 use crate::buffer::Slice;
 use crate::error::{IoError, Refusal};
 use crate::io::{DiskDone, Io, Token};
 use crate::limits::{
-    COLD_READS_BESIDE_COMMITS, COLD_READS_IN_FLIGHT, COLD_READS_WAITING_MAX, EXTENTS_PER_REQUEST_MAX,
-    READ_AHEAD_CHUNKS_MAX, READ_AHEADS, READ_CHUNK_BYTES,
+    COLD_CHUNK_BESIDE_COMMITS_BYTES, COLD_READS_BESIDE_COMMITS, COLD_READS_IN_FLIGHT, COLD_READS_WAITING_MAX,
+    EXTENTS_PER_REQUEST_MAX, READ_AHEAD_CHUNKS_MAX, READ_AHEADS, READ_CHUNK_BYTES,
 };
 use crate::log::Log;
 use crate::log::cold::{Cold, Outcome, Want};
@@ -52,6 +55,10 @@ pub(super) struct Reads {
     pub readers: Readers,
     jobs: Vec<Option<Job>>,
     queue: VecDeque<Queued>,
+    /// Reads of the tail that found no memory to be copied to.
+    hungry: VecDeque<(Requester, Request)>,
+    /// Whether the first of those that wait does so for memory.
+    starved: bool,
     /// What nobody has asked for goes after a while, or when more comes.
     ahead: VecDeque<Ahead>,
 }
@@ -63,6 +70,8 @@ impl Reads {
             readers: Readers::new(map_segments.then(|| Token::new(tokens::MAP, 0))),
             jobs: Vec::new(),
             queue: VecDeque::new(),
+            hungry: VecDeque::new(),
+            starved: false,
             ahead: VecDeque::new(),
         }
     }
@@ -70,6 +79,11 @@ impl Reads {
     /// Lets go of what was read ahead of readers that did not go on.
     pub fn forget_ahead(&mut self, now: Nanos) {
         while self.ahead.pop_front_if(|ahead| now.since(ahead.since) > AHEAD_KEPT).is_some() {}
+    }
+
+    /// Whether somebody waits for a file to be read.
+    pub fn is_busy(&self) -> bool {
+        !self.queue.is_empty() || self.under_way() > 0
     }
 
     fn under_way(&self) -> usize {
@@ -105,7 +119,10 @@ impl<I: Io> Shard<I> {
         }
         let at_end = offset == end;
         match if at_end { Some((Vec::new(), None)) } else { plan::from_tail(log, offset, max_bytes) } {
-            Some(chunk) => self.reply_read(who, index, chunk),
+            Some(chunk) => {
+                let again = Request::Read { partition, offset, max_bytes };
+                self.reply_from_tail(who, index, chunk, again);
+            }
             None => {
                 let segment =
                     log.segment_index_of(offset).and_then(|at| log.segments.get(at)).map(|held| held.base);
@@ -123,7 +140,10 @@ impl<I: Io> Shard<I> {
             return self.refuse(who, Refusal::UnknownPartition);
         };
         if let Some(chunk) = plan::load_from_tail(log, range) {
-            return self.reply_loaded(who, chunk);
+            return match self.unpinned(chunk.0) {
+                Some(bytes) => self.reply_loaded(who, (bytes, chunk.1)),
+                None => self.starve(who, Request::Load(range)),
+            };
         }
         if let Some(at) = self.reads.ahead.iter().position(|ahead| ahead.range == range)
             && let Some(ahead) = self.reads.ahead.remove(at)
@@ -138,12 +158,20 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Cold reads that may be under way: fewer while there are commits, for the disk serves one after the other, and a
-    /// commit's write would wait behind all of them.
+    /// Whether there are commits: the disk serves one after the other, and a commit's write waits behind every read.
+    pub(super) fn is_committing(&self, io: &I) -> bool {
+        self.journal.is_in_flight() || io.now().since(self.journal.flushed_at()) < COMMITS_PAUSE
+    }
+
+    /// Cold reads that may be under way.
     fn cold_reads_max(&self, io: &I) -> usize {
-        let committing =
-            self.journal.is_in_flight() || io.now().since(self.journal.flushed_at()) < COMMITS_PAUSE;
-        if committing { COLD_READS_BESIDE_COMMITS } else { COLD_READS_IN_FLIGHT }
+        if self.is_committing(io) { COLD_READS_BESIDE_COMMITS } else { COLD_READS_IN_FLIGHT }
+    }
+
+    /// What each of them may read at a time.
+    fn cold_chunk_bytes(&self, io: &I) -> u32 {
+        let bytes = if self.is_committing(io) { COLD_CHUNK_BESIDE_COMMITS_BYTES } else { READ_CHUNK_BYTES };
+        bytes as u32
     }
 
     /// Reads what a reader will ask for next, while it is served what it has asked for; unless others wait for the disk.
@@ -269,7 +297,7 @@ impl<I: Io> Shard<I> {
     }
 
     fn start_cold(&mut self, io: &mut I, queued: Queued) {
-        if self.reads.under_way() >= self.cold_reads_max(io) {
+        if self.reads.under_way() >= self.cold_reads_max(io) || self.is_starved() {
             if self.reads.queue.len() >= COLD_READS_WAITING_MAX {
                 return self.refuse_read(queued.who, Refusal::Busy);
             }
@@ -287,6 +315,7 @@ impl<I: Io> Shard<I> {
             self.reads.jobs.len() - 1
         });
         let token = Token::new(tokens::COLD, slot as u64);
+        self.reads.readers.chunk_bytes = self.cold_chunk_bytes(io);
         match Cold::start(io, &mut self.reads.readers, log, index, segment, want, token) {
             Err(refusal) => self.refuse_read(who, refusal),
             Ok(mut cold) => {
@@ -312,11 +341,37 @@ impl<I: Io> Shard<I> {
             }
         };
         self.after_cold(io, slot, job, result);
-        while self.reads.under_way() < self.cold_reads_max(io)
+        self.read_queued(io);
+    }
+
+    /// Goes on with the reads that wait, as far as there is memory.
+    pub(super) fn read_queued(&mut self, io: &mut I) {
+        self.reads.starved = false;
+        while !self.reads.starved
+            && let Some((who, request)) = self.reads.hungry.pop_front()
+        {
+            self.handle(io, who, request);
+        }
+        while !self.reads.starved
+            && self.reads.under_way() < self.cold_reads_max(io)
             && let Some(queued) = self.reads.queue.pop_front()
         {
             self.run_cold(io, queued);
         }
+    }
+
+    /// Whether reads wait for memory.
+    pub fn is_starved(&self) -> bool {
+        self.reads.starved
+    }
+
+    /// Has a read of the tail be made again when there is memory.
+    fn starve(&mut self, who: Requester, request: Request) {
+        if self.reads.hungry.len() >= COLD_READS_WAITING_MAX {
+            return self.refuse(who, Refusal::Busy);
+        }
+        self.reads.starved = true;
+        self.reads.hungry.push_front((who, request));
     }
 
     /// Keeps a cold read that goes on; answers for one that is over.
@@ -332,6 +387,11 @@ impl<I: Io> Shard<I> {
                 return;
             }
             Ok(Some(outcome)) => outcome,
+            Err(Refusal::Busy) if job.who.is_some() && self.pools.read.could_hold(job.cold.room()) => {
+                let segment = job.cold.segment();
+                self.reads.starved = true;
+                return self.reads.queue.push_front(Queued { who: job.who, log: index, segment, want });
+            }
             Err(refusal) => return self.refuse_read(job.who, refusal),
         };
         let Some(who) = job.who else {
@@ -378,7 +438,10 @@ impl<I: Io> Shard<I> {
                     .filter(|front| next.is_none_or(|next| (front.segment, front.position) <= (next, 0)));
                 let from = in_tail.map(|front| offset.max(front.base));
                 match (from.and_then(|from| plan::from_tail(log, from, max_bytes)), next) {
-                    (Some(chunk), _) => self.reply_read(who, index, chunk),
+                    (Some(chunk), _) => {
+                        let again = Request::Read { partition: log.id, offset, max_bytes };
+                        self.reply_from_tail(who, index, chunk, again);
+                    }
                     (None, Some(segment)) => {
                         self.start_cold(io, Queued { who: Some(who), log: index, segment, want });
                     }
@@ -392,8 +455,14 @@ impl<I: Io> Shard<I> {
         }
     }
 
+    fn reply_from_tail(&mut self, who: Requester, index: LogIndex, (bytes, rest): Chunk, again: Request) {
+        match self.unpinned(bytes) {
+            Some(bytes) => self.reply_read(who, index, (bytes, rest)),
+            None => self.starve(who, again),
+        }
+    }
+
     fn reply_read(&mut self, who: Requester, index: LogIndex, (bytes, rest): Chunk) {
-        let Some(bytes) = self.unpinned(bytes) else { return self.refuse(who, Refusal::Busy) };
         let Some(log) = self.logs.get(index) else { return self.refuse(who, Refusal::UnknownPartition) };
         let (high_watermark, log_start) = (log.high_watermark, log.log_start);
         self.observer.metrics.read_bytes.add(bytes_of(&bytes));
@@ -401,13 +470,8 @@ impl<I: Io> Shard<I> {
     }
 
     fn reply_loaded(&mut self, who: Requester, (bytes, rest): Chunk) {
-        match self.unpinned(bytes) {
-            Some(bytes) => {
-                self.observer.metrics.read_bytes.add(bytes_of(&bytes));
-                self.reply(who, Reply::Loaded(bytes, rest));
-            }
-            None => self.refuse(who, Refusal::Busy),
-        }
+        self.observer.metrics.read_bytes.add(bytes_of(&bytes));
+        self.reply(who, Reply::Loaded(bytes, rest));
     }
 
     fn reply_found(&mut self, who: Requester, index: LogIndex, batch: Slice) {
@@ -421,7 +485,7 @@ impl<I: Io> Shard<I> {
         self.reply(who, Reply::Found(found));
     }
 
-    /// Slices as they may be handed out: pinned where they are as long as readers hold few slabs, copied otherwise, so
+    /// Slices of the tail as they may be handed out: pinned where they are as long as readers hold few slabs, copied otherwise, so
     /// that slow readers never hold the journal's memory. `None` if there is no memory for the copy either.
     fn unpinned(&self, slices: Vec<Slice>) -> Option<Vec<Slice>> {
         let usage = self.pools.tail.usage();

@@ -5,10 +5,12 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::commits::{Commits, Watches};
+use super::departures::Departures;
 use super::maintenance::Maintenance;
 use super::metadata::Metadata;
 use super::observer::Observer;
 use super::reads::Reads;
+use super::scrub::Scrubbing;
 use super::{Pools, Shard, TailGroup, queues, tokens};
 use crate::config::Config;
 use crate::error::Fatal;
@@ -107,6 +109,7 @@ impl<I: Io> Shard<I> {
                 }
             },
         )?;
+        let departures = Departures::new(rebuild.met_deleted(), metadata.epoch, recovered.last_lsn);
         let logs = rebuild.finish(&mut disk)?;
         let queues = queues.finish(now, pools.read.clone(), pools.staging.clone())?;
         let report =
@@ -129,6 +132,7 @@ impl<I: Io> Shard<I> {
                 pools.staging.clone(),
             ),
             reads: Reads::new(config.map_segments),
+            scrubbing: Scrubbing::new(config.scrub_interval_ms),
             queues,
             config,
             metadata,
@@ -144,6 +148,7 @@ impl<I: Io> Shard<I> {
             commits: Commits::default(),
             watches: Watches::default(),
             trimmed: VecDeque::new(),
+            departures,
             disk_full: false,
             producers,
             outputs: VecDeque::new(),

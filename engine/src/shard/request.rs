@@ -4,6 +4,7 @@ use super::change::MetadataChange;
 use super::message::{Consume, ConsumerId, Credit, Delivery, Move, Outcome, Publish, QueueStats, Settlement};
 use crate::buffer::Slice;
 use crate::error::Refusal;
+use crate::io::Space;
 pub use crate::log::plan::Range;
 use crate::time::WallMs;
 use crate::types::{Durability, LeaderEpoch, Offset, PartitionId, QueueId, TopicId};
@@ -65,6 +66,8 @@ pub enum Request {
     /// Tell how large these logs are, at most [`crate::limits::EXTENTS_PER_REQUEST_MAX`] of them: [`Reply::Extents`], of
     /// those that are here.
     Extents(Vec<PartitionId>),
+    /// Tell how much space the disk has: [`Reply::DiskSpace`].
+    DiskSpace,
     /// Move the log's start up, deleting what is before it: [`Reply::Trimmed`] when that is durable.
     TrimLog {
         /// Where.
@@ -140,7 +143,8 @@ pub enum Request {
         /// It is settled at once.
         no_ack: bool,
     },
-    /// Drop all ready messages: [`Reply::Purged`], when that is durable.
+    /// Drop all ready messages: [`Reply::Purged`], at once. What a crash may take back of it is what it may take back of a
+    /// settlement.
     Purge(QueueId),
     /// Tell how queues stand, as many of them as are here: [`Reply::QueueStats`].
     QueueStats {
@@ -160,8 +164,9 @@ pub enum Request {
     },
     /// Open a queue that was closed and not deleted: [`Reply::Done`].
     OpenQueue(QueueId),
-    /// Say where a leaving message of this shard goes: [`Reply::Done`] when it has left, durably if it is kept over a
-    /// restart; [`Refusal::UnknownQueue`] if queue or message are gone.
+    /// Say where a leaving message of this shard goes: [`Reply::Done`] when it has left its queue, or when a shard that is to
+    /// get it stores nothing now, and the host is asked again later; [`Refusal::UnknownQueue`] if queue or message are
+    /// gone. Queues that are gone or full get nothing.
     Move(Move),
 }
 
@@ -199,6 +204,8 @@ pub enum Reply {
     EpochEnd(Option<(LeaderEpoch, Offset)>),
     /// How large the logs are.
     Extents(Vec<Extent>),
+    /// The space of the disk, as it was about a second ago; `None` if it is not known yet.
+    DiskSpace(Option<Space>),
     /// The log's start is this now.
     Trimmed(Offset),
     /// The topic is there on every shard.

@@ -20,7 +20,11 @@ pub const LISTEN: u8 = 8;
 pub const OFFLOAD: u8 = 9;
 /// A segment being mapped.
 pub const MAP: u8 = 10;
+/// The scrub.
+pub const SCRUB: u8 = 12;
+/// The flush of directories that were renamed.
+pub const DEPARTURES: u8 = 11;
 /// A group with messages of queues being read back; its number is the read's.
-pub const QUEUE_READ: u8 = 11;
+pub const QUEUE_READ: u8 = 13;
 /// A file for survivors of the journal.
-pub const QUEUE_STORE: u8 = 12;
+pub const QUEUE_STORE: u8 = 14;

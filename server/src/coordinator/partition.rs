@@ -1,30 +1,27 @@
 //! The groups of one partition of the offsets topic: what is stored of them, what is being stored, and what they are asked.
 
+mod committed;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
 use millstream_engine::buffer::Slice;
 use millstream_engine::error::Refusal;
 use millstream_engine::format::batch::{self, BatchHeader};
+use millstream_engine::shard::metadata::Metadata;
 use millstream_engine::shard::request::{Range, Reply};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::Offset;
 
 use super::group::{self, Bounds, Group, Input, Now};
-use super::offsets::{Committed, GroupOffsets};
-use super::question::{
-    Answer, Asker, ByTopic, Commit, DeleteOffsets, Description, GroupError, Listing, Offsets, Outcome,
-    Question,
-};
+use super::offsets::GroupOffsets;
+use super::question::{Answer, Asker, Description, GroupError, Listing, Outcome, Question};
 use super::records::{GroupState, Record};
 use super::writer::{Landed, Then, Unit, Writer};
-use crate::limits::{
-    GROUP_NAME_BYTES_MAX, OFFSET_METADATA_BYTES_MAX, OFFSETS_PER_GROUP_MAX, OFFSETS_UNIT_BYTES_MAX,
-};
+use crate::limits::GROUP_NAME_BYTES_MAX;
 
 /// What is to be done for a partition.
 #[derive(Debug)]
@@ -87,8 +84,38 @@ pub struct Env<'a> {
     pub now: Now,
     /// Whether the shard has room for another group, or for a larger one.
     pub has_room: bool,
+    /// Whether the shard has room for more committed offsets.
+    pub has_offsets_room: bool,
     /// Whether more may wait to be stored.
     pub may_store: bool,
+    /// The topics that there are.
+    pub metadata: &'a Metadata,
+}
+
+/// How much there is of everything in a partition.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// Groups.
+    pub groups: usize,
+    /// Members of all groups.
+    pub members: usize,
+    /// Bytes that the members of all groups brought or were given.
+    pub member_bytes: usize,
+    /// Committed offsets.
+    pub offsets: usize,
+    /// Bytes that these are reckoned to take.
+    pub offsets_bytes: usize,
+    /// Bytes that wait to be stored.
+    pub queued_bytes: usize,
+}
+
+/// What has happened in a partition since it was asked last.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Tally {
+    /// Generations that have begun.
+    pub generations: u64,
+    /// Offsets that were committed, and are durable.
+    pub commits: u64,
 }
 
 /// One partition. First [`Partition::load`] and [`Partition::loaded`] until [`Partition::is_loaded`]; everybody who asks
@@ -98,8 +125,9 @@ pub struct Partition {
     load: Load,
     groups: BTreeMap<Arc<str>, Entry>,
     writer: Writer,
-    /// Bytes that the members of all groups brought or were given.
-    bytes: usize,
+    /// What `groups` comes to: kept in step, for it is asked at every turn.
+    extent: Extent,
+    tally: Tally,
 }
 
 impl Default for Partition {
@@ -114,7 +142,8 @@ impl Default for Partition {
             },
             groups: BTreeMap::new(),
             writer: Writer::new(0, 0),
-            bytes: 0,
+            extent: Extent::default(),
+            tally: Tally::default(),
         }
     }
 }
@@ -135,14 +164,21 @@ impl Partition {
         self.groups.is_empty()
     }
 
-    /// Bytes that members of its groups brought or were given.
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    /// How much there is of everything.
+    pub fn extent(&self) -> Extent {
+        Extent { groups: self.groups.len(), queued_bytes: self.writer.queued_bytes(), ..self.extent }
     }
 
-    /// Bytes that wait to be stored.
-    pub fn queued_bytes(&self) -> usize {
-        self.writer.queued_bytes()
+    /// What has happened since this was asked last.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
+    /// The partition is served no more: whoever waits is told so, and it must not be used again.
+    pub fn abandon(&mut self, out: &mut Vec<Output>) {
+        let groups = self.groups.values_mut().flat_map(|entry| entry.group.abandon());
+        let askers = groups.chain(self.writer.abandon());
+        out.extend(askers.map(|asker| Output::Answer(asker, Err(GroupError::NotCoordinator))));
     }
 
     /// Begins to read the log, or begins again.
@@ -223,7 +259,8 @@ impl Partition {
                     tracing::error!(group = &**name, %error, "the state of a group cannot be read: it begins anew");
                 }
             }
-            self.bytes += entry.group.bytes();
+            self.extent.members += entry.group.len();
+            self.extent.member_bytes += entry.group.bytes();
             if let Some(at) = entry.group.next_look() {
                 out.push(Output::LookBy(Arc::clone(name), at));
             }
@@ -242,7 +279,12 @@ impl Partition {
                     return;
                 }
                 let entry = self.groups.entry(group).or_insert_with(|| Entry::new(now));
+                let Extent { offsets, offsets_bytes, .. } = &mut self.extent;
+                (*offsets, *offsets_bytes) =
+                    (*offsets - entry.offsets.len(), *offsets_bytes - entry.offsets.bytes());
                 entry.offsets.set(&topic, partition, committed);
+                (*offsets, *offsets_bytes) =
+                    (*offsets + entry.offsets.len(), *offsets_bytes + entry.offsets.bytes());
             }
             Record::Group { group, state } => {
                 if state.is_none() && !self.groups.contains_key(&group) {
@@ -316,6 +358,9 @@ impl Partition {
         out: &mut Vec<Output>,
     ) {
         if outcome.is_ok() {
+            if let Then::Commit(..) = unit.then {
+                self.tally.commits += unit.records.len() as u64;
+            }
             for record in unit.records {
                 self.apply(record, env.now);
             }
@@ -341,6 +386,11 @@ impl Partition {
             Then::Deleted(group, asker) => {
                 if let Some(entry) = self.groups.get_mut(&group) {
                     if outcome.is_ok() {
+                        // Its offsets have gone with the records above, and members it had none.
+                        assert!(
+                            entry.offsets.is_empty(),
+                            "nothing is committed for a group that is being deleted"
+                        );
                         self.groups.remove(&group);
                     } else {
                         entry.group.set_dead(false);
@@ -363,9 +413,12 @@ impl Partition {
     fn step(&mut self, name: &Arc<str>, input: Input, env: Env<'_>, out: &mut Vec<Output>) {
         let Some(entry) = self.groups.get_mut(name) else { return };
         let mut outputs = Vec::new();
-        let before = entry.group.bytes();
-        entry.group.on(input, env.bounds, env.now, &mut outputs);
-        self.bytes = self.bytes - before + entry.group.bytes();
+        let group = &mut entry.group;
+        let (members, bytes, generation) = (group.len(), group.bytes(), group.generation());
+        group.on(input, env.bounds, env.now, &mut outputs);
+        self.extent.members = self.extent.members - members + group.len();
+        self.extent.member_bytes = self.extent.member_bytes - bytes + group.bytes();
+        self.tally.generations += u64::from(group.generation().abs_diff(generation));
         if let Some(at) = entry.group.next_look() {
             out.push(Output::LookBy(Arc::clone(name), at));
         }
@@ -454,7 +507,7 @@ impl Partition {
             }
             Question::Commit(commit) => return self.commit(asker, commit, env, out),
             Question::Offsets(offsets) => {
-                out.push(Output::Answer(asker, Ok(Outcome::Offsets(self.offsets(&offsets)))));
+                out.push(Output::Answer(asker, Ok(Outcome::Offsets(self.offsets(&offsets, env)))));
             }
             Question::Describe(group) => {
                 let described = self.groups.get(&group).map(|entry| entry.group.describe());
@@ -487,97 +540,6 @@ impl Partition {
         })
     }
 
-    fn commit(
-        &mut self,
-        asker: Asker,
-        commit: Commit,
-        env: Env<'_>,
-        out: &mut Vec<Output>,
-    ) -> Result<(), GroupError> {
-        let name = commit.group;
-        if name.len() > GROUP_NAME_BYTES_MAX {
-            return Err(GroupError::InvalidGroup);
-        }
-        if !env.may_store {
-            return Err(GroupError::NotAvailable);
-        }
-        if !self.groups.contains_key(&name) {
-            if commit.member.generation >= 0 {
-                return Err(GroupError::IllegalGeneration);
-            }
-            if !env.has_room {
-                return Err(GroupError::NotAvailable);
-            }
-        }
-        let entry = self.groups.entry(Arc::clone(&name)).or_insert_with(|| Entry::new(env.now));
-        let mut records = Vec::new();
-        let mut answers = Vec::new();
-        let mut more = 0;
-        let admitted = entry.group.admit_commit(&commit.member, env.now);
-        for (topic, partitions) in commit.topics.into_iter().filter(|_| admitted.is_ok()) {
-            for (partition, position) in partitions {
-                if position.metadata.len() > OFFSET_METADATA_BYTES_MAX {
-                    answers.push(Err(GroupError::MetadataTooLarge));
-                    continue;
-                }
-                more += usize::from(entry.offsets.get(&topic, partition).is_none());
-                let committed = Some(Committed {
-                    offset: position.offset,
-                    leader_epoch: position.leader_epoch,
-                    metadata: Arc::from(position.metadata),
-                    committed_ms: env.now.wall_ms,
-                });
-                let topic = Arc::clone(&topic);
-                records.push(Record::Offset { group: Arc::clone(&name), topic, partition, committed });
-                answers.push(Ok(()));
-            }
-        }
-        let unit = Unit { records, then: Then::Commit(Arc::clone(&name), asker, answers) };
-        let refused = admitted.err().or_else(|| {
-            let fits = entry.offsets.len() + more <= OFFSETS_PER_GROUP_MAX;
-            (!fits || unit.bytes() > OFFSETS_UNIT_BYTES_MAX).then_some(GroupError::TooLarge)
-        });
-        if refused.is_none() && !unit.records.is_empty() {
-            entry.committing += 1;
-            self.writer.push(unit);
-            return Ok(());
-        }
-        self.forget_nothing(&name);
-        match (refused, unit.then) {
-            (None, Then::Commit(_, _, answers)) => {
-                out.push(Output::Answer(asker, Ok(Outcome::Committed(answers))));
-                Ok(())
-            }
-            (refused, _) => Err(refused.unwrap_or(GroupError::Invalid)),
-        }
-    }
-
-    fn offsets(&self, asked: &Offsets) -> ByTopic<(i32, Option<Committed>)> {
-        let known = self.groups.get(&asked.group).map(|entry| &entry.offsets);
-        match &asked.topics {
-            Some(topics) => {
-                let of = |topic: &Arc<str>, partition: &i32| {
-                    (*partition, known.and_then(|known| known.get(topic, *partition)).cloned())
-                };
-                let topics = topics.iter().map(|(topic, partitions)| {
-                    (Arc::clone(topic), partitions.iter().map(|partition| of(topic, partition)).collect())
-                });
-                topics.collect()
-            }
-            None => known
-                .into_iter()
-                .flat_map(GroupOffsets::topics)
-                .map(|(topic, partitions)| {
-                    let partitions = partitions.iter();
-                    (
-                        Arc::clone(topic),
-                        partitions.map(|(index, each)| (*index, Some(each.clone()))).collect(),
-                    )
-                })
-                .collect(),
-        }
-    }
-
     fn delete(&mut self, asker: Option<Asker>, name: &Arc<str>, env: Env<'_>) -> Result<(), GroupError> {
         let entry = self.groups.get_mut(name).filter(|entry| !entry.group.is_dead());
         let entry = entry.ok_or(GroupError::NotFound)?;
@@ -601,107 +563,10 @@ impl Partition {
         Ok(())
     }
 
-    fn delete_offsets(
-        &mut self,
-        asker: Asker,
-        delete: &DeleteOffsets,
-        env: Env<'_>,
-        out: &mut Vec<Output>,
-    ) -> Result<(), GroupError> {
-        let entry = self.groups.get(&delete.group).filter(|entry| !entry.group.is_dead());
-        let entry = entry.ok_or(GroupError::NotFound)?;
-        if !env.may_store {
-            return Err(GroupError::NotAvailable);
-        }
-        let mut records = Vec::new();
-        let mut answers = Vec::new();
-        for (topic, partitions) in &delete.topics {
-            let is_read = entry.group.reads(topic)?;
-            for partition in partitions {
-                answers.push(if is_read { Err(GroupError::Subscribed) } else { Ok(()) });
-                // A commit on its way to the disk comes before this, and goes with it.
-                let is_there = entry.committing > 0 || entry.offsets.get(topic, *partition).is_some();
-                if !is_read && is_there {
-                    records.push(Record::Offset {
-                        group: Arc::clone(&delete.group),
-                        topic: Arc::clone(topic),
-                        partition: *partition,
-                        committed: None,
-                    });
-                }
-            }
-        }
-        if records.is_empty() {
-            out.push(Output::Answer(asker, Ok(Outcome::Committed(answers))));
-        } else {
-            self.writer.push(Unit { records, then: Then::Forgotten(asker, answers) });
-        }
-        Ok(())
-    }
-
     /// The next group behind `after`, in order of names; for walks that are done in parts.
     pub fn next_group(&self, after: Option<&Arc<str>>) -> Option<Arc<str>> {
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(Arc::clone(after)));
         self.groups.range((from, Bound::Unbounded)).next().map(|(name, _)| Arc::clone(name))
-    }
-
-    /// Forgets offsets of a group that have outlived their use, and the group if nothing is left of it: see
-    /// `offsets.retention.minutes`.
-    pub fn expire(&mut self, name: &Arc<str>, retention_ms: i64, env: Env<'_>, out: &mut Vec<Output>) {
-        // What has been read so far may not be the last word.
-        let Some(entry) = self.groups.get(name).filter(|_| self.is_loaded()) else { return };
-        if entry.group.is_dead() || entry.committing > 0 || !env.may_store {
-            return;
-        }
-        let is_old = |since_ms: i64| env.now.wall_ms.saturating_sub(since_ms) >= retention_ms;
-        let empty = entry.group.is_empty();
-        // Without members ever, each offset counts for itself; with members gone, from when they went.
-        let base_ms = if entry.group.is_new() { i64::MIN } else { entry.group.since_ms() };
-        let expired = entry.offsets.iter().filter(|(topic, _, committed)| {
-            let unused = empty || entry.group.reads(topic) == Ok(false);
-            let since_ms = if empty { committed.committed_ms.max(base_ms) } else { committed.committed_ms };
-            unused && is_old(since_ms)
-        });
-        let records: Vec<_> = expired
-            .map(|(topic, partition, _)| Record::Offset {
-                group: Arc::clone(name),
-                topic: Arc::clone(topic),
-                partition,
-                committed: None,
-            })
-            .collect();
-        if empty && records.len() == entry.offsets.len() {
-            tracing::info!(group = &**name, "a group is forgotten: nobody has used it for long");
-            let _ = self.delete(None, name, env);
-        } else if !records.is_empty() {
-            self.writer.push(Unit { records, then: Then::Nothing });
-        }
-        self.advance(env.now, out);
-    }
-
-    /// The topics that its groups have read.
-    pub fn topics(&self) -> BTreeSet<Arc<str>> {
-        self.groups
-            .values()
-            .flat_map(|entry| entry.offsets.topics())
-            .map(|(topic, _)| Arc::clone(topic))
-            .collect()
-    }
-
-    /// A topic is no more: nor is how far it has been read.
-    pub fn forget_topic(&mut self, topic: &str, now: Now, out: &mut Vec<Output>) {
-        for (name, entry) in &self.groups {
-            let of_topic = entry.offsets.topics().find(|(other, _)| &***other == topic);
-            let Some((topic, partitions)) = of_topic else { continue };
-            let records = partitions.keys().map(|partition| Record::Offset {
-                group: Arc::clone(name),
-                topic: Arc::clone(topic),
-                partition: *partition,
-                committed: None,
-            });
-            self.writer.push(Unit { records: records.collect(), then: Then::Nothing });
-        }
-        self.advance(now, out);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millstream_engine::reactor::app::AppToken;
-use millstream_engine::types::ShardId;
+use millstream_engine::types::{ShardId, TopicId};
 
 use super::offsets::Committed;
 
@@ -150,8 +150,19 @@ pub struct Commit {
     pub group: Arc<str>,
     /// Who commits. A generation of -1 and no id stand for a consumer that does without a group.
     pub member: Member,
-    /// For each topic, its partitions and how far each has been read.
-    pub topics: ByTopic<(i32, Position)>,
+    /// How far what has been read.
+    pub topics: Vec<TopicCommit>,
+}
+
+/// How far the partitions of one topic have been read.
+#[derive(Clone, Debug)]
+pub struct TopicCommit {
+    /// The topic's name.
+    pub name: Arc<str>,
+    /// Its incarnation, as the asker knows it.
+    pub id: TopicId,
+    /// Its partitions, and how far each has been read.
+    pub partitions: Vec<(i32, Position)>,
 }
 
 /// How far a partition has been read, as the client says it.
@@ -326,6 +337,8 @@ pub enum GroupError {
     Fenced,
     /// Members read that topic.
     Subscribed,
+    /// There is no such topic, or it is another one by now.
+    UnknownTopic,
     /// The request contradicts itself.
     Invalid,
 }

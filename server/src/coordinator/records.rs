@@ -5,23 +5,31 @@
 //!
 //! | record | key | value |
 //! |---|---|---|
-//! | offset | version 1: 2 bytes; group: string; topic: string; partition: 4 bytes | version 3: 2 bytes; offset: 8; leader epoch: 4; metadata: string; commit time in ms: 8 |
+//! | offset | version 1: 2 bytes; group: string; topic: string; partition: 4 bytes | version 4: 2 bytes; offset: 8; leader epoch: 4; metadata: string of a flexible message; commit time in ms: 8; tagged field 0: the topic's id, 16 bytes |
 //! | group | version 2: 2 bytes; group: string | version 3: 2 bytes; protocol type: string; generation: 4; protocol: string or none; leader: string or none; time of this state in ms: 8; members: count of 4 bytes, each as below |
 //!
 //! A member: id: string; lasting name: string or none; client's id: string; its host: string; rebalance timeout in ms: 4;
 //! session timeout in ms: 4; metadata: bytes; assignment: bytes.
 //!
-//! No value means that the key is gone. Offsets of versions 0 to 2 of the value are read, too. Source: Kafka's schemas
+//! No value means that the key is gone. Offsets of versions 0 to 3 of the value are read, too; they do not say which
+//! incarnation of the topic was read. Source: Kafka's schemas
 //! `OffsetCommitKey`, `OffsetCommitValue`, `GroupMetadataKey`, `GroupMetadataValue`.
 
 use std::sync::Arc;
+
+use millstream_engine::types::TopicId;
 
 use super::offsets::Committed;
 use crate::kafka::codec::{Malformed, Reader};
 
 const OFFSET_KEY: i16 = 1;
 const GROUP_KEY: i16 = 2;
-const VALUE: i16 = 3;
+const OFFSET_VALUE: i16 = 4;
+const GROUP_VALUE: i16 = 3;
+/// The first version of an offset's value that is a flexible message (KIP-482).
+const FLEXIBLE_OFFSET_VALUE: i16 = 4;
+/// The tagged field of an offset's value that holds the topic's id.
+const TOPIC_TAG: u32 = 0;
 
 /// A change to what is stored.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -94,16 +102,7 @@ impl Record {
                 put_string(&mut key, group);
                 put_string(&mut key, topic);
                 put_i32(&mut key, *partition);
-                let value = committed.as_ref().map(|committed| {
-                    let mut value = Vec::new();
-                    put_i16(&mut value, VALUE);
-                    put_i64(&mut value, committed.offset);
-                    put_i32(&mut value, committed.leader_epoch);
-                    put_string(&mut value, &committed.metadata);
-                    put_i64(&mut value, committed.committed_ms);
-                    value
-                });
-                (key, value)
+                (key, committed.as_ref().map(encode_committed))
             }
             Record::Group { group, state } => {
                 put_i16(&mut key, GROUP_KEY);
@@ -115,7 +114,7 @@ impl Record {
 
     /// Bytes that it takes in a batch, no less than it does.
     pub fn bytes(&self) -> usize {
-        const OVERHEAD: usize = 64;
+        const OVERHEAD: usize = 80;
         OVERHEAD
             + match self {
                 Record::Offset { group, topic, committed, .. } => {
@@ -152,25 +151,51 @@ impl Record {
     }
 }
 
+fn encode_committed(committed: &Committed) -> Vec<u8> {
+    let mut value = Vec::new();
+    put_i16(&mut value, OFFSET_VALUE);
+    put_i64(&mut value, committed.offset);
+    put_i32(&mut value, committed.leader_epoch);
+    put_varint(&mut value, committed.metadata.len() + 1);
+    value.extend_from_slice(committed.metadata.as_bytes());
+    put_i64(&mut value, committed.committed_ms);
+    put_varint(&mut value, usize::from(committed.topic.is_some()));
+    if let Some(TopicId(id)) = committed.topic {
+        put_varint(&mut value, TOPIC_TAG as usize);
+        put_varint(&mut value, id.len());
+        value.extend_from_slice(&id);
+    }
+    value
+}
+
 /// `None` for a version that is not known.
 fn decode_committed(value: &[u8]) -> Result<Option<Committed>, Malformed> {
     let mut reader = Reader::new(value, false);
     let version = reader.i16()?;
-    if !(0..=VALUE).contains(&version) {
+    if !(0..=OFFSET_VALUE).contains(&version) {
         return Ok(None);
     }
+    let flexible = version >= FLEXIBLE_OFFSET_VALUE;
+    reader.set_flexible(flexible);
     let offset = reader.i64()?;
     let leader_epoch = if version >= 3 { reader.i32()? } else { -1 };
     let metadata = reader.string()?.into();
     let committed_ms = reader.i64()?;
-    Ok(Some(Committed { offset, leader_epoch, metadata, committed_ms }))
+    let mut topic = None;
+    for _ in 0..if flexible { reader.unsigned_varint()? } else { 0 } {
+        let (tag, bytes) = reader.tagged()?;
+        if tag == TOPIC_TAG {
+            topic = Some(Reader::new(bytes, true).uuid()?);
+        }
+    }
+    Ok(Some(Committed { offset, leader_epoch, metadata, committed_ms, topic }))
 }
 
 impl GroupState {
     /// The value's bytes.
     pub fn encode(&self) -> Arc<[u8]> {
         let mut value = Vec::new();
-        put_i16(&mut value, VALUE);
+        put_i16(&mut value, GROUP_VALUE);
         put_string(&mut value, &self.protocol_type);
         put_i32(&mut value, self.generation);
         put_nullable(&mut value, self.protocol.as_deref());
@@ -194,7 +219,7 @@ impl GroupState {
     pub fn decode(value: &[u8]) -> Result<GroupState, Malformed> {
         let mut reader = Reader::new(value, false);
         let version = reader.i16()?;
-        if !(0..=VALUE).contains(&version) {
+        if !(0..=GROUP_VALUE).contains(&version) {
             return Err(Malformed("a group's state is of a version that is not known"));
         }
         let protocol_type = reader.string()?.into();
@@ -228,6 +253,15 @@ impl GroupState {
         }
         Ok(GroupState { protocol_type, generation, protocol, leader, since_ms, members })
     }
+}
+
+/// Kafka's `UNSIGNED_VARINT`.
+fn put_varint(out: &mut Vec<u8>, mut value: usize) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
 }
 
 fn put_i16(out: &mut Vec<u8>, value: i16) {
@@ -266,7 +300,13 @@ mod tests {
     use super::*;
 
     fn committed() -> Committed {
-        Committed { offset: 42, leader_epoch: 3, metadata: "note".into(), committed_ms: 1_700_000_000_000 }
+        Committed {
+            offset: 42,
+            leader_epoch: 3,
+            metadata: "note".into(),
+            committed_ms: 1_700_000_000_000,
+            topic: Some(TopicId([7; 16])),
+        }
     }
 
     #[test]
@@ -308,15 +348,23 @@ mod tests {
 
     #[test]
     fn an_offset_has_kafkas_bytes() {
+        let topic = Some(TopicId(*b"0123456789abcdef"));
+        let committed =
+            Committed { offset: 2, leader_epoch: -1, metadata: "m".into(), committed_ms: 3, topic };
         let record = Record::Offset {
             group: "g".into(),
             topic: "t".into(),
             partition: 1,
-            committed: Some(Committed { offset: 2, leader_epoch: -1, metadata: "m".into(), committed_ms: 3 }),
+            committed: Some(committed.clone()),
         };
         let (key, value) = record.encode();
         assert_eq!(key, *b"\0\x01\0\x01g\0\x01t\0\0\0\x01");
-        assert_eq!(value.unwrap(), *b"\0\x03\0\0\0\0\0\0\0\x02\xff\xff\xff\xff\0\x01m\0\0\0\0\0\0\0\x03");
+        let expected =
+            b"\0\x04\0\0\0\0\0\0\0\x02\xff\xff\xff\xff\x02m\0\0\0\0\0\0\0\x03\x01\0\x100123456789abcdef";
+        assert_eq!(value.unwrap(), *expected);
+        // As Kafka stored it before it knew of topics' ids.
+        let older = b"\0\x03\0\0\0\0\0\0\0\x02\xff\xff\xff\xff\0\x01m\0\0\0\0\0\0\0\x03";
+        assert_eq!(decode_committed(older), Ok(Some(Committed { topic: None, ..committed })));
     }
 
     #[test]
@@ -330,7 +378,7 @@ mod tests {
         }
         .encode();
         let value = value.unwrap();
-        assert_eq!(Record::decode(&key, Some(&[&[0, 4], &value[2..]].concat())), Ok(None));
+        assert_eq!(Record::decode(&key, Some(&[&[0, 5], &value[2..]].concat())), Ok(None));
         for len in 0..key.len() {
             assert!(Record::decode(&key[..len], Some(&value)).is_err());
         }

@@ -11,14 +11,15 @@ use millstream_engine::types::{Durability, PartitionId, ShardId, TopicId};
 
 use super::deadlines::Deadlines;
 use super::group::{Bounds, Now};
-use super::partition::{Env, Output, Partition};
+use super::partition::{Env, Extent, Output, Partition, Tally};
 use super::question::{Answer, Asker, GroupError, Message, Outcome, Question};
 use super::topic;
 use crate::config::GroupConfig;
 use crate::dispatch::{self, Origin, Pending};
 use crate::limits::{
     CLIENT_NAME_BYTES_MAX, GROUP_BYTES_MAX, GROUPS_BYTES_PER_SHARD_MAX, GROUPS_EXPIRED_AT_ONCE,
-    GROUPS_PER_SHARD_MAX, MEMBER_BYTES_MAX, OFFSETS_LOADS_IN_FLIGHT, OFFSETS_WAITING_BYTES_MAX,
+    GROUPS_PER_SHARD_MAX, MEMBER_BYTES_MAX, OFFSETS_BYTES_PER_SHARD_MAX, OFFSETS_LOADS_IN_FLIGHT,
+    OFFSETS_WAITING_BYTES_MAX,
 };
 
 /// How long after a failure the log is read again.
@@ -62,6 +63,8 @@ pub struct Coordinator {
     /// When offsets are next looked at for their age, and how far the look under way has come.
     expire_at: Nanos,
     expiring: Option<(u32, Option<Arc<str>>)>,
+    /// What has happened since the start.
+    tally: Tally,
 }
 
 impl Coordinator {
@@ -87,12 +90,25 @@ impl Coordinator {
             timer: None,
             expire_at: Nanos::ZERO,
             expiring: None,
+            tally: Tally::default(),
         }
     }
 
-    /// Groups on this shard.
-    pub fn groups(&self) -> usize {
-        self.partitions.values().map(Partition::len).sum()
+    /// How much there is of everything on this shard.
+    pub fn extent(&self) -> Extent {
+        self.partitions.values().map(Partition::extent).fold(Extent::default(), |sum, more| Extent {
+            groups: sum.groups + more.groups,
+            members: sum.members + more.members,
+            member_bytes: sum.member_bytes + more.member_bytes,
+            offsets: sum.offsets + more.offsets,
+            offsets_bytes: sum.offsets_bytes + more.offsets_bytes,
+            queued_bytes: sum.queued_bytes + more.queued_bytes,
+        })
+    }
+
+    /// What has happened on this shard since it started.
+    pub fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// The shard starts, or there is new metadata: takes on the partitions that it serves now.
@@ -101,6 +117,13 @@ impl Coordinator {
         let before = self.metadata.replace(Arc::clone(&metadata));
         let topic = topic::find(&metadata).map(|topic| topic.id);
         if topic != self.topic {
+            let mut outputs = Vec::new();
+            for partition in self.partitions.values_mut() {
+                partition.abandon(&mut outputs);
+            }
+            for output in outputs {
+                self.carry_out(0, output, desk);
+            }
             self.topic = topic;
             self.life += 1;
             self.partitions.clear();
@@ -123,23 +146,22 @@ impl Coordinator {
     }
 
     fn forget_topics(&mut self, before: &Metadata, metadata: &Metadata, desk: &mut Desk<'_>) {
-        let gone = before.by_id.values().filter(|topic| !metadata.by_id.contains_key(&topic.id));
-        for topic in gone {
-            let now = now(desk);
+        let is_gone =
+            |topic: &TopicId| before.by_id.contains_key(topic) && !metadata.by_id.contains_key(topic);
+        if metadata.changed_topics().any(|topic| is_gone(&topic)) {
             for index in self.indexes() {
-                self.with(index, desk, |partition, _, out| partition.forget_topic(&topic.name, now, out));
+                self.forget_missing(index, desk);
             }
         }
     }
 
     /// Forgets how far topics were read that have been deleted since that was stored.
     fn forget_missing(&mut self, index: u32, desk: &mut Desk<'_>) {
-        let metadata = Arc::clone(desk.out.metadata());
-        let read = self.partitions.get(&index).map(Partition::topics).unwrap_or_default();
-        let now = now(desk);
-        for topic in read.iter().filter(|topic| metadata.topic(topic).is_none()) {
-            self.with(index, desk, |partition, _, out| partition.forget_topic(topic, now, out));
-        }
+        self.with(index, desk, |partition, env, out| {
+            if partition.is_loaded() {
+                partition.forget_topics(env, out);
+            }
+        });
     }
 
     fn indexes(&self) -> Vec<u32> {
@@ -162,18 +184,23 @@ impl Coordinator {
         desk: &mut Desk<'_>,
         work: impl FnOnce(&mut Partition, Env<'_>, &mut Vec<Output>),
     ) {
-        let bytes: usize = self.partitions.values().map(Partition::bytes).sum();
-        let queued: usize = self.partitions.values().map(Partition::queued_bytes).sum();
-        let has_room = self.groups() < GROUPS_PER_SHARD_MAX && bytes < GROUPS_BYTES_PER_SHARD_MAX;
+        let extent = self.extent();
+        let Some(metadata) = self.metadata.clone() else { return };
         let Some(partition) = self.partitions.get_mut(&index) else { return };
         let mut outputs = Vec::new();
         let env = Env {
             bounds: &self.bounds,
             now: now(desk),
-            has_room,
-            may_store: queued < OFFSETS_WAITING_BYTES_MAX,
+            has_room: extent.groups < GROUPS_PER_SHARD_MAX
+                && extent.member_bytes < GROUPS_BYTES_PER_SHARD_MAX,
+            has_offsets_room: extent.offsets_bytes < OFFSETS_BYTES_PER_SHARD_MAX,
+            may_store: extent.queued_bytes < OFFSETS_WAITING_BYTES_MAX,
+            metadata: &metadata,
         };
         work(partition, env, &mut outputs);
+        let Tally { generations, commits } = partition.take_tally();
+        self.tally.generations += generations;
+        self.tally.commits += commits;
         for output in outputs {
             self.carry_out(index, output, desk);
         }

@@ -118,6 +118,21 @@ impl Writer {
         matches!(self.flight, Flight::None)
     }
 
+    /// Gives up: who waits for what was to be stored. A group's own states wait for nobody here.
+    pub fn abandon(&mut self) -> Vec<Asker> {
+        let flying = match std::mem::replace(&mut self.flight, Flight::None) {
+            Flight::Units(units) => units,
+            Flight::None | Flight::Snapshot(_) => Vec::new(),
+        };
+        self.queued_bytes = 0;
+        let asker = |unit: Unit| match unit.then {
+            Then::Commit(_, asker, _) | Then::Forgotten(asker, _) => Some(asker),
+            Then::Deleted(_, asker) => asker,
+            Then::Stored(..) | Then::Nothing => None,
+        };
+        flying.into_iter().chain(self.queue.drain(..)).filter_map(asker).collect()
+    }
+
     /// Adds a unit to what is to be stored.
     pub fn push(&mut self, unit: Unit) {
         self.queued_bytes += unit.bytes();

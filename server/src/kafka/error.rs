@@ -201,6 +201,7 @@ impl From<&GroupError> for ErrorCode {
             GroupError::Full => ErrorCode::GroupMaxSizeReached,
             GroupError::Fenced => ErrorCode::FencedInstanceId,
             GroupError::Subscribed => ErrorCode::GroupSubscribedToTopic,
+            GroupError::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
             GroupError::Invalid => ErrorCode::InvalidRequest,
         }
     }

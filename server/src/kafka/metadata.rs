@@ -138,7 +138,7 @@ impl MetadataRequest {
         let operations = if self.wants_topic_operations { ALL_TOPIC_OPERATIONS } else { NOT_ASKED };
         match &self.topics {
             None => {
-                writer.count(metadata.topics.len());
+                writer.count(metadata.topics.size());
                 for topic in metadata.topics.values() {
                     write_topic(&mut writer, version, &metadata, topic, operations);
                 }

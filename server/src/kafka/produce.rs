@@ -2,7 +2,7 @@
 //! frame that it arrived in.
 
 use millstream_engine::buffer::Slice;
-use millstream_engine::format::batch::BatchHeader;
+use millstream_engine::format::batch::{BatchHeader, magic};
 use millstream_engine::shard::request::{Appended, Reply};
 use millstream_engine::types::Durability;
 
@@ -169,6 +169,13 @@ fn check(records: Option<Slice>, version: i16) -> Result<Slice, Failure> {
     let records = records
         .filter(|records| !records.is_empty())
         .ok_or(Failure::new(ErrorCode::InvalidRecord, "there is no record batch"))?;
+    // A batch of a format that there was once. One of a format that there never was is damage, with Kafka too.
+    if matches!(magic(&records), Some(0 | 1)) {
+        return Err(Failure::new(
+            ErrorCode::InvalidRecord,
+            "since version 3 of Produce batches have magic 2",
+        ));
+    }
     // A header that does not parse is left to the engine, which says what is wrong with it.
     if let Ok(header) = BatchHeader::parse(&records) {
         if header.attributes.codec() == ZSTD && version < ZSTD_FROM {

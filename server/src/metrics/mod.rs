@@ -38,6 +38,18 @@ metrics! {
             "Error codes in answers: one for each partition or topic that has one.";
         request: Family<Waits> = Family::new("api", apis()), Seconds, "millstream_kafka_request_seconds",
             "From a request's arrival until its answer was ready, as the shard's turns see it. A fetch's wait for news is in it.";
+        groups: Gauge = Gauge::default(), Count, "millstream_groups",
+            "Consumer groups that the shard coordinates.";
+        group_members: Gauge = Gauge::default(), Count, "millstream_group_members",
+            "Members of these groups.";
+        group_generations: Counter = Counter::default(), Count, "millstream_group_generations_total",
+            "Generations that groups have begun: one for each rebalance, and one when the last member has gone.";
+        offsets: Gauge = Gauge::default(), Count, "millstream_group_offsets",
+            "Committed offsets that are kept.";
+        offsets_bytes: Gauge = Gauge::default(), Bytes, "millstream_group_offsets_bytes",
+            "Bytes of memory that these are reckoned to take.";
+        offset_commits: Counter = Counter::default(), Count, "millstream_group_offset_commits_total",
+            "Offsets that were committed, and are durable.";
     }
 }
 

@@ -6,7 +6,7 @@ use kafka_protocol::messages::offset_for_leader_epoch_request::{
 };
 use kafka_protocol::messages::{ApiKey, DescribeLogDirsRequest, OffsetForLeaderEpochRequest};
 
-use crate::engine::LEADER_EPOCH;
+use crate::engine::{LEADER_EPOCH, SPACE};
 use crate::node::Node;
 use crate::wire::{ask, batch, produce, served, topic};
 
@@ -34,6 +34,9 @@ fn every_version_tells_how_large_partitions_are() {
             assert_eq!((response.error_code, response.results.len()), (0, 1));
             let dir = &response.results[0];
             assert_eq!((dir.error_code, &*dir.log_dir), (0, "./millstream-data"));
+            let space = (dir.total_bytes, dir.usable_bytes);
+            let known = (SPACE.total_bytes.cast_signed(), SPACE.free_bytes.cast_signed());
+            assert_eq!(space, if version >= 4 { known } else { (-1, -1) });
             let topics = dir.topics.iter();
             let parts = topics.flat_map(|topic| {
                 topic.partitions.iter().map(|part| {

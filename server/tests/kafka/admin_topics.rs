@@ -135,7 +135,7 @@ fn names_that_differ_in_dots_and_underscores_only_collide() {
     assert!(refused.error_message.unwrap().contains("collides with a.b_c"));
     let response = ask(&mut node, conn, 9, &metadata(Some(&["a.b.c"])));
     assert_eq!(response.topics[0].error_code, 17, "also when it is made by asking for it");
-    assert_eq!(node.engine.metadata.topics.len(), 1);
+    assert_eq!(node.engine.metadata.topics.size(), 1);
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn a_topic_named_twice_is_deleted_once_and_an_internal_one_never() {
     let response = ask(&mut node, conn, 5, &delete(5, &["a", "a", "__consumer_offsets"]));
     let codes: Vec<_> = response.responses.iter().map(|topic| topic.error_code).collect();
     assert_eq!(codes, [0, 42, 17]);
-    assert_eq!(node.engine.metadata.topics.len(), 1);
+    assert_eq!(node.engine.metadata.topics.size(), 1);
 }
 
 #[test]

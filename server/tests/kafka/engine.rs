@@ -7,6 +7,7 @@ use millstream_engine::buffer::Slice;
 use millstream_engine::config::TopicConfig;
 use millstream_engine::error::Refusal;
 use millstream_engine::format::batch::{BatchHeader, check_produced, stamp};
+use millstream_engine::io::Space;
 use millstream_engine::shard::metadata::{Metadata, Topic};
 use millstream_engine::shard::request::{
     Appended, Extent, Found, Range, ReadReply, Reply, Request, Target, WatchId,
@@ -15,6 +16,8 @@ use millstream_engine::types::{LeaderEpoch, MetadataEpoch, Offset, PartitionId, 
 
 /// The epoch of this boot.
 pub const LEADER_EPOCH: u32 = 3;
+/// What its disk has.
+pub const SPACE: Space = Space { free_bytes: 7 << 30, total_bytes: 9 << 30 };
 
 #[derive(Default)]
 struct Partition {
@@ -102,8 +105,7 @@ impl Engine {
     /// Deletes a topic behind the host's back.
     pub fn delete(&mut self, name: &str) {
         self.change(|metadata| {
-            let topic = metadata.topics.remove(name).unwrap();
-            metadata.by_id.remove(&topic.id);
+            metadata.remove(metadata.topic(name).unwrap().id);
         });
     }
 
@@ -188,11 +190,8 @@ impl Engine {
                 Reply::TopicCreated(id)
             }
             Request::DeleteTopic(id) => {
-                let topic = self.topic(id)?;
-                self.change(|metadata| {
-                    metadata.topics.remove(&topic.name);
-                    metadata.by_id.remove(&id);
-                });
+                self.topic(id)?;
+                self.change(|metadata| metadata.remove(id));
                 Reply::Done
             }
             Request::AddPartitions { topic: id, count } => {
@@ -248,6 +247,7 @@ impl Engine {
                 };
                 Reply::Extents(partitions.iter().filter_map(extent).collect())
             }
+            Request::DiskSpace => Reply::DiskSpace(Some(SPACE)),
             Request::TrimLog { partition, before } => {
                 let log = self.partition(partition)?;
                 let before = before.map_or(log.next, |before| before.0);

@@ -74,7 +74,7 @@ fn a_missing_topic_is_created_and_described_in_the_same_answer() {
         let response = ask(&mut node, conn, version, &metadata(Some(&["new", "new", "bad name"])));
         let expected = [known(0, "new"), known(17, "bad name")];
         assert_eq!(names(&response), expected, "version {version}");
-        assert_eq!(node.engine.metadata.topics.len(), 1);
+        assert_eq!(node.engine.metadata.topics.size(), 1);
         assert_eq!(node.broker.pending(), 0);
     }
 }

@@ -112,6 +112,19 @@ fn a_batch_in_a_frame_that_came_in_one_piece_is_not_copied() {
 }
 
 #[test]
+fn a_batch_of_an_older_format_is_an_invalid_record_and_one_of_no_format_is_damage() {
+    for (magic, expected) in [(0, 87), (1, 87), (3, 2), (0xff, 2)] {
+        let mut node = node();
+        let conn = node.connect();
+        let mut bytes = batch(0, &["a"]);
+        bytes[16] = magic;
+        let response = ask(&mut node, conn, 8, &produce(-1, "t", &[(0, Some(bytes))]));
+        assert_eq!(first(&response).error_code, expected, "magic {magic}");
+        assert!(node.engine.log("t", 0).is_empty());
+    }
+}
+
+#[test]
 fn refusals_become_codes_and_messages() {
     let cases = [
         (Refusal::CorruptBatch("bad"), 2),

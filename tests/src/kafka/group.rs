@@ -1,5 +1,6 @@
 //! A consumer group in a simulated world: members that join, leave and die at random, the leader of each generation sharing
-//! out the partitions, and a judge who sees what each is given, commits and reads.
+//! out the partitions, and a judge who sees what each is given, commits and reads. Some have lasting names, which are
+//! taken over from them while they go on as if nothing were; and the broker crashes under all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use millstream_engine::config::{Config, TopicConfig};
 use millstream_engine::format::batch::{BatchBuilder, BatchHeader};
 use millstream_engine::io::fault::Faults;
 use millstream_engine::io::random::Random;
-use millstream_engine::io::sim::{SimPeer, World};
+use millstream_engine::io::sim::{Crash, SimPeer, Survivors, World};
 use millstream_engine::time::Nanos;
 
 use super::client::{Answer, Ask, Client, frame};
@@ -41,14 +42,16 @@ const REBALANCE_IN_PROGRESS: i16 = 27;
 const ILLEGAL_GENERATION: i16 = 22;
 const UNKNOWN_MEMBER_ID: i16 = 25;
 const MEMBER_ID_REQUIRED: i16 = 79;
+/// Another has taken a lasting name over.
+const FENCED_INSTANCE_ID: i16 = 82;
 /// The coordinator is not there yet.
 const NOT_AVAILABLE: i16 = 15;
 const LOADING: i16 = 14;
 const NOT_COORDINATOR: i16 = 16;
 
 const HEARTBEAT_EVERY: Nanos = Nanos::from_millis(1_000);
-const SESSION_MS: i32 = 10_000;
-const REBALANCE_MS: i32 = 20_000;
+const SESSION_MS: i32 = 6_000;
+const REBALANCE_MS: i32 = 5_000;
 const FETCH_WAIT_MS: i32 = 100;
 /// In which everything is read and committed, when nobody comes or goes any more.
 const PEACE: Nanos = Nanos::from_millis(240_000);
@@ -62,10 +65,12 @@ pub struct GroupStory {
     pub members: usize,
     /// Partitions of their topic.
     pub partitions: u32,
-    /// Batches of each partition.
+    /// Batches of each partition, which come in the course of the unrest.
     pub batches: u64,
     /// For how long members come and go.
     pub unrest: Nanos,
+    /// How often the broker crashes meanwhile.
+    pub crashes: u64,
 }
 
 /// What came of it.
@@ -81,18 +86,31 @@ pub struct GroupOutcomes {
     pub died: u64,
     /// Commits that were taken, and that were refused to members of an outdated generation.
     pub commits: (u64, u64),
+    /// Members that were told that another has their name.
+    pub fenced: u64,
 }
 
 /// What all members have done so far.
 #[derive(Default)]
 struct Judge {
     violations: Vec<String>,
-    owners: BTreeMap<(i32, i32), u64>,
+    owners: BTreeMap<(i32, i32), String>,
     /// By partition: the generation that committed last, and what.
     committed: BTreeMap<i32, (i32, i64)>,
     read: BTreeMap<i32, BTreeSet<u64>>,
     generations: i32,
     commits: (u64, u64),
+    fenced: u64,
+    /// By lasting name: how often somebody has come under it, and who was the last to be let in.
+    names: BTreeMap<u64, (u32, u64)>,
+}
+
+impl Judge {
+    /// Whether another has surely taken this member's name over: it was let in, and nobody has come under that name since.
+    fn is_taken(&self, member: &Member) -> bool {
+        let name = member.lasting.and_then(|lasting| self.names.get(&lasting));
+        name.is_some_and(|(came, holder)| *came == 2 && *holder != member.name)
+    }
 }
 
 /// What a member waits for.
@@ -105,13 +123,16 @@ enum Awaits {
     Heartbeat,
     Offsets(BTreeMap<i32, (i32, i64)>),
     Fetch,
-    Commit(Vec<(i32, i64)>),
+    /// With whether its name was taken over before.
+    Commit(Vec<(i32, i64)>, bool),
     Leave,
 }
 
 struct Member {
     peer: SimPeer,
     name: u64,
+    /// Its lasting name, which others may have had before and may have after it.
+    lasting: Option<u64>,
     inbox: Vec<u8>,
     sent: i32,
     awaits: Awaits,
@@ -142,10 +163,11 @@ fn topic() -> TopicName {
 }
 
 impl Member {
-    fn connect(world: &World, address: SocketAddr, name: u64) -> Member {
+    fn connect(world: &World, address: SocketAddr, name: u64, lasting: Option<u64>) -> Member {
         Member {
             peer: world.connect(address),
             name,
+            lasting,
             inbox: Vec::new(),
             sent: 0,
             awaits: Awaits::Nothing,
@@ -159,6 +181,27 @@ impl Member {
             leaves: false,
             gone: false,
         }
+    }
+
+    /// Goes on over a new connection, as what it was: what it had not been answered may have happened or not.
+    fn reconnect(&mut self, world: &World, address: SocketAddr) {
+        self.peer = world.connect(address);
+        self.inbox.clear();
+        self.sent = 0;
+        match std::mem::replace(&mut self.awaits, Awaits::Nothing) {
+            Awaits::Join | Awaits::Sync => self.settled = false,
+            Awaits::Commit(offsets, _) => self.dirty.extend(offsets.iter().map(|(index, _)| *index)),
+            _ => {}
+        }
+    }
+
+    fn instance(&self) -> Option<StrBytes> {
+        self.lasting.map(|lasting| text(&format!("name-{lasting}")))
+    }
+
+    /// Who owns what it owns: whoever has its lasting name, if it has one.
+    fn owner(&self) -> String {
+        self.lasting.map_or_else(|| format!("member {}", self.name), |lasting| format!("name {lasting}"))
     }
 
     fn send<R: Request + HeaderVersion>(&mut self, version: i16, request: &R, awaits: Awaits) {
@@ -185,7 +228,12 @@ impl Member {
         R::Response::decode(&mut bytes, version).expect("a response is sound")
     }
 
-    fn join(&mut self) {
+    fn join(&mut self, judge: &mut Judge) {
+        if self.id.is_empty()
+            && let Some(lasting) = self.lasting
+        {
+            judge.names.entry(lasting).or_default().0 += 1;
+        }
         let protocol = join_group_request::JoinGroupRequestProtocol::default()
             .with_name(text("share"))
             .with_metadata(subscription());
@@ -194,13 +242,14 @@ impl Member {
             .with_session_timeout_ms(SESSION_MS)
             .with_rebalance_timeout_ms(REBALANCE_MS)
             .with_member_id(self.id.clone())
+            .with_group_instance_id(self.instance())
             .with_protocol_type(text("consumer"))
             .with_protocols(vec![protocol]);
         self.settled = false;
         self.send(JOIN, &request, Awaits::Join);
     }
 
-    fn commit(&mut self) {
+    fn commit(&mut self, judge: &Judge) {
         let dirty: Vec<(i32, i64)> =
             std::mem::take(&mut self.dirty).iter().map(|index| (*index, self.positions[index])).collect();
         let partitions = dirty.iter().map(|(index, offset)| {
@@ -215,8 +264,10 @@ impl Member {
             .with_group_id(group())
             .with_generation_id_or_member_epoch(self.generation)
             .with_member_id(self.id.clone())
+            .with_group_instance_id(self.instance())
             .with_topics(vec![wanted]);
-        self.send(COMMIT, &request, Awaits::Commit(dirty));
+        let is_taken = judge.is_taken(self);
+        self.send(COMMIT, &request, Awaits::Commit(dirty, is_taken));
     }
 
     fn fetch(&mut self) {
@@ -241,12 +292,13 @@ impl Member {
         let request = HeartbeatRequest::default()
             .with_group_id(group())
             .with_generation_id(self.generation)
-            .with_member_id(self.id.clone());
+            .with_member_id(self.id.clone())
+            .with_group_instance_id(self.instance());
         self.send(HEARTBEAT, &request, Awaits::Heartbeat);
     }
 
     /// Asks for the next thing, if nothing is under way.
-    fn act(&mut self, now: Nanos, judge: &Judge, random: &mut Random) {
+    fn act(&mut self, now: Nanos, judge: &mut Judge, random: &mut Random) {
         if self.awaits != Awaits::Nothing || self.gone {
             return;
         }
@@ -255,7 +307,7 @@ impl Member {
             return self.send(FIND, &request, Awaits::Coordinator);
         }
         if !self.settled {
-            return self.join();
+            return self.join(judge);
         }
         if self.leaves && self.dirty.is_empty() {
             let request = LeaveGroupRequest::default().with_group_id(group()).with_member_id(self.id.clone());
@@ -273,7 +325,7 @@ impl Member {
             return self.send(OFFSETS, &request, Awaits::Offsets(judge.committed.clone()));
         }
         if !self.dirty.is_empty() && (self.leaves || random.chance(0.3)) {
-            return self.commit();
+            return self.commit(judge);
         }
         if self.positions.is_empty() {
             return self.heartbeat(now);
@@ -287,6 +339,17 @@ impl Member {
             0 => return false,
             REBALANCE_IN_PROGRESS | ILLEGAL_GENERATION | LOADING | NOT_AVAILABLE | NOT_COORDINATOR => {}
             UNKNOWN_MEMBER_ID => self.id = text(""),
+            FENCED_INSTANCE_ID => {
+                judge.fenced += 1;
+                self.gone = true;
+                let came =
+                    self.lasting.and_then(|lasting| judge.names.get(&lasting)).map_or(0, |(came, _)| *came);
+                if came < 2 {
+                    judge
+                        .violations
+                        .push(format!("{} is fenced, and nobody has come after it", self.owner()));
+                }
+            }
             error => judge.violations.push(format!("member {} is told error {error}", self.name)),
         }
         self.settled = false;
@@ -314,6 +377,9 @@ impl Member {
                 }
                 (self.id, self.generation) = (response.member_id.clone(), response.generation_id);
                 judge.generations = judge.generations.max(self.generation);
+                if let Some(name) = self.lasting.and_then(|lasting| judge.names.get_mut(&lasting)) {
+                    name.1 = self.name;
+                }
                 let members = response.members.iter().map(|member| &member.member_id);
                 let parts = if response.leader == response.member_id {
                     share_out(members, partitions)
@@ -324,6 +390,7 @@ impl Member {
                     .with_group_id(group())
                     .with_generation_id(self.generation)
                     .with_member_id(self.id.clone())
+                    .with_group_instance_id(self.instance())
                     .with_assignments(parts);
                 self.send(SYNC, &request, Awaits::Sync);
             }
@@ -338,12 +405,12 @@ impl Member {
                 self.positions.clear();
                 self.dirty.clear();
                 for index in &self.assignment {
-                    if let Some(other) = judge.owners.insert((self.generation, *index), self.name)
-                        && other != self.name
+                    let (generation, owner) = (self.generation, self.owner());
+                    if let Some(other) = judge.owners.insert((generation, *index), owner.clone())
+                        && other != owner
                     {
-                        let (generation, name) = (self.generation, self.name);
                         judge.violations.push(format!(
-                            "partition {index} is owned by {other} and {name} in generation {generation}"
+                            "partition {index} is owned by {other} and {owner} in generation {generation}"
                         ));
                     }
                 }
@@ -388,7 +455,7 @@ impl Member {
                     }
                 }
             }
-            Awaits::Commit(offsets) => {
+            Awaits::Commit(offsets, was_taken) => {
                 let response = self.read::<OffsetCommitRequest>(COMMIT, bytes);
                 for part in response.topics.iter().flat_map(|topic| &topic.partitions) {
                     if self.sent_back(part.error_code, judge) {
@@ -397,6 +464,10 @@ impl Member {
                     }
                 }
                 judge.commits.0 += 1;
+                if was_taken {
+                    let owner = self.owner();
+                    judge.violations.push(format!("{owner} was taken over, and whoever had it commits"));
+                }
                 for (index, offset) in offsets {
                     let last = judge.committed.insert(index, (self.generation, offset));
                     if let Some((generation, before)) = last
@@ -469,56 +540,93 @@ impl GroupStory {
         }
     }
 
+    /// Starts a broker, as after a crash.
+    fn start(
+        &self,
+        world: &World,
+        config: &Arc<ServerConfig>,
+        random: &mut Random,
+    ) -> (SimNode<Broker>, SocketAddr) {
+        let app = |_| Broker::new(Arc::clone(config));
+        let cage = Cage::new(Canary::None);
+        let mut node = SimNode::start_with(world, &config.engine, &cage, random.next(), app)
+            .unwrap_or_else(|fatal| panic!("seed {}: the broker does not start: {fatal}", self.seed));
+        let address = node.listen();
+        (node, address)
+    }
+
     /// Runs it.
     pub fn run(&self) -> GroupOutcomes {
         let mut random = Random::stream(self.seed, "group");
         let world = World::new(self.seed, Faults::rough());
         let config = Arc::new(self.config(random.between(1, 3) as u16));
-        let app = |_| Broker::new(Arc::clone(&config));
-        let cage = Cage::new(Canary::None);
-        let mut node = SimNode::start_with(&world, &config.engine, &cage, self.seed, app)
-            .unwrap_or_else(|fatal| panic!("the broker does not start: {fatal}"));
-        let address = node.listen();
-        self.fill(&world, &mut node, address);
+        let (mut node, mut address) = self.start(&world, &config, &mut random);
+        GroupStory::make_topic(&world, &mut node, address);
 
         let mut judge = Judge::default();
         let mut members: Vec<Member> = Vec::new();
-        let (mut came, mut died) = (0, 0);
-        let calm_from = world.now() + self.unrest;
+        let (mut came, mut died, mut crashes, mut filled) = (0, 0, 0, 0);
+        let begun = world.now();
+        let calm_from = begun + self.unrest;
         let end = calm_from + PEACE;
         while world.now() < end && judge.violations.is_empty() && !self.is_done(&judge, &world, calm_from) {
             let calm = world.now() >= calm_from;
             if members.len() < self.members && (random.chance(0.2) || calm) {
                 came += 1;
-                members.push(Member::connect(&world, address, came));
+                let lasting = random.chance(0.3).then_some(came);
+                members.push(Member::connect(&world, address, came, lasting));
             }
             if !calm && random.chance(0.01) && !members.is_empty() {
                 let place = random.below(members.len() as u64) as usize;
-                match random.below(4) {
+                match random.below(5) {
                     0 => members[place].leaves = true,
+                    1 => {
+                        // Another comes under its lasting name, as when a process is started twice.
+                        if let Some(lasting) = members[place].lasting {
+                            came += 1;
+                            members.push(Member::connect(&world, address, came, Some(lasting)));
+                        }
+                    }
                     how => {
                         died += 1;
                         let member = members.swap_remove(place);
                         match how {
-                            1 => member.peer.reset(),
-                            2 => member.peer.vanish(),
+                            2 => member.peer.reset(),
+                            3 => member.peer.vanish(),
                             _ => member.peer.close(),
                         }
                     }
                 }
             }
+            // Records keep coming, or there would soon be nothing to be at odds about.
+            let share = |part: u64, of: u64| begun + Nanos(self.unrest.0 / of * part);
+            if filled < self.batches && world.now() >= share(filled, self.batches) {
+                self.fill(filled, &world, &mut node, address);
+                filled += 1;
+            }
+            if crashes < self.crashes && world.now() >= share(crashes + 1, self.crashes + 1) {
+                crashes += 1;
+                drop(node);
+                world.crash(match random.below(3) {
+                    0 => Crash::Kill,
+                    1 => Crash::Power(Survivors::None),
+                    _ => Crash::Power(Survivors::Some),
+                });
+                (node, address) = self.start(&world, &config, &mut random);
+                members.iter_mut().for_each(|member| member.reconnect(&world, address));
+            }
             for member in &mut members {
                 while let Some(bytes) = member.arrived() {
                     member.answered(bytes, world.now(), &mut judge, self.partitions);
                 }
-                member.act(world.now(), &judge, &mut random);
+                member.act(world.now(), &mut judge, &mut random);
             }
             members.retain(|member| !member.gone && !member.peer.is_closed());
             node.step();
         }
         self.judge_the_end(&mut judge);
-        let Judge { violations, generations, commits, .. } = judge;
-        GroupOutcomes { violations, generations, came, died, commits }
+        let Judge { violations, generations, commits, fenced, .. } = judge;
+        GroupOutcomes { violations, generations, came, died, commits, fenced }
     }
 
     /// Everything is read and committed, and nobody comes or goes any more.
@@ -541,37 +649,39 @@ impl GroupStory {
         }
     }
 
-    /// Puts one record per batch into every partition.
-    fn fill(&self, world: &World, node: &mut SimNode<Broker>, address: SocketAddr) {
+    /// Makes the topic.
+    fn make_topic(world: &World, node: &mut SimNode<Broker>, address: SocketAddr) {
         let mut client = Client::connect(world, address);
-        let mut answers = Vec::new();
-        let mut wait = |client: &mut Client, node: &mut SimNode<Broker>| {
-            while client.waiting().next().is_some() {
-                node.step();
-                answers.extend(client.answers().expect("sound answers"));
-            }
-            std::mem::take(&mut answers)
-        };
         loop {
             client.ask(Ask::Topic(TOPIC.to_owned()), 5);
-            let told = wait(&mut client, node);
-            if matches!(told.first(), Some((_, Answer::Topic(0, _)))) {
+            if matches!(told(&mut client, node).first(), Some((_, Answer::Topic(0, _)))) {
                 break;
             }
         }
+        client.peer.close();
+    }
+
+    /// Puts a batch of one record into every partition.
+    fn fill(&self, number: u64, world: &World, node: &mut SimNode<Broker>, address: SocketAddr) {
+        let mut client = Client::connect(world, address);
         for index in 0..self.partitions as i32 {
-            for number in 0..self.batches {
-                let value = number.to_be_bytes();
-                let batch = BatchBuilder::new(1_700_000_000_000).push(None, Some(&value)).build();
-                client.ask(Ask::Produce { topic: TOPIC.to_owned(), index, acks: -1, batch }, 5);
-            }
-            if index % 16 == 0 {
-                wait(&mut client, node);
-            }
+            let value = number.to_be_bytes();
+            let batch = BatchBuilder::new(1_700_000_000_000).push(None, Some(&value)).build();
+            client.ask(Ask::Produce { topic: TOPIC.to_owned(), index, acks: -1, batch }, 5);
         }
-        for (_, answer) in wait(&mut client, node) {
+        for (_, answer) in told(&mut client, node) {
             assert!(matches!(answer, Answer::Produced(0, _)), "{answer:?}");
         }
         client.peer.close();
     }
+}
+
+/// Everything that a client is told of what it has asked.
+fn told(client: &mut Client, node: &mut SimNode<Broker>) -> Vec<(Ask, Answer)> {
+    let mut told = Vec::new();
+    while client.waiting().next().is_some() {
+        node.step();
+        told.extend(client.answers().expect("sound answers"));
+    }
+    told
 }

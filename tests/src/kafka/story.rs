@@ -41,8 +41,6 @@ const CONNECTION_BYTES: usize = REQUEST_BYTES_IN_FLIGHT_MAX
     + FETCH_BYTES_HELD_MAX
     + SEND_BYTES
     + REQUEST_BYTES;
-/// `REQUEST_TIMED_OUT`: too many requests are under way.
-const TIMED_OUT: i16 = 7;
 /// Steps after which an answer is given up.
 const PATIENCE: u32 = 200_000;
 /// Everything is answered in that time, when nobody asks for more.
@@ -76,8 +74,6 @@ pub struct Outcomes {
     pub acked: u64,
     /// See `acked`.
     pub fetched: u64,
-    /// Fetches that were told to come again.
-    pub busy: u64,
     /// Hostile clients that came and went.
     pub guests: u64,
     /// The most bytes that one connection held, and all of one shard.
@@ -104,14 +100,14 @@ impl Story {
     pub fn run(&self) -> Outcomes {
         let mut run = Run::new(self);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.lives())).err();
-        let Run { mut model, world, acked, fetched, busy, guests, held, .. } = run;
+        let Run { mut model, world, acked, fetched, guests, held, .. } = run;
         if let Some(panic) = panicked {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
             model.violated(format!("a panic: {}", text.unwrap_or_default()));
         }
         let (trace, digest) = (world.trace(), world.digest());
-        Outcomes { violations: model.violations, trace, acked, fetched, busy, guests, held, digest }
+        Outcomes { violations: model.violations, trace, acked, fetched, guests, held, digest }
     }
 }
 
@@ -137,7 +133,6 @@ struct Run<'a> {
     numbers: u64,
     acked: u64,
     fetched: u64,
-    busy: u64,
     guests: u64,
     held: (usize, usize),
 }
@@ -179,7 +174,6 @@ impl<'a> Run<'a> {
             numbers: 0,
             acked: 0,
             fetched: 0,
-            busy: 0,
             guests: 0,
             held: (0, 0),
         }
@@ -455,8 +449,6 @@ impl<'a> Run<'a> {
                     one.next.insert(of, last.next);
                 }
             }
-            // Those who read nothing hold all the memory that there is for reading: it is tried again.
-            (Ask::Fetch { .. }, Answer::Fetched { error: TIMED_OUT, .. }) => self.busy += 1,
             (Ask::List { topic, index, timestamp }, Answer::Listed(0, offset)) => {
                 let Some(of) = of(topic, index) else { return };
                 let Some(known) = self.model.partitions.get_mut(&of) else { return };

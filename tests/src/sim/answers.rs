@@ -50,7 +50,7 @@ impl Workload {
                 self.acked += 1;
                 let partition = self.model.sent[&id].partition;
                 if let Some(owner) = node.metadata(shard).shard_of(partition)
-                    && self.poisoned.contains(&owner)
+                    && self.poisoned.contains(&(shard, owner))
                     && durability == Durability::Durable
                     && self.producer_of(id).is_none()
                 {
@@ -140,9 +140,6 @@ impl Workload {
                     }
                 }
             }
-            (Op::Delete(id), Reply::Refused(Refusal::DiskFull)) if self.demand.full_disk => {
-                self.model.topics.insert(id, Topic::Live);
-            }
             (_, reply) => self.model.violated(format!("an answer of the wrong kind: {reply:?}")),
         }
     }
@@ -180,7 +177,7 @@ impl Workload {
             Refusal::UnknownPartition => self.model.is_going(partition.topic),
             Refusal::Poisoned => {
                 if let Some(owner) = node.metadata(shard).shard_of(partition) {
-                    self.poisoned.insert(owner);
+                    self.poisoned.insert((shard, owner));
                 }
                 self.demand.poison
             }

@@ -163,6 +163,10 @@ impl Io for CanaryIo {
         }
     }
 
+    fn pump(&mut self) {
+        self.io.pump();
+    }
+
     fn poll(&mut self, wait: Wait, events: &mut Vec<Event>) {
         let wait = if self.made_up.is_empty() { wait } else { Wait::No };
         let mut real = Vec::new();
@@ -221,8 +225,8 @@ impl Io for CanaryIo {
     fn list(&mut self, token: Token, path: &str) {
         self.io.list(token, path);
     }
-    fn free_bytes(&mut self, token: Token) {
-        self.io.free_bytes(token);
+    fn space(&mut self, token: Token) {
+        self.io.space(token);
     }
     fn listen(&mut self, token: Token, address: SocketAddr) {
         self.io.listen(token, address);

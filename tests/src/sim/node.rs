@@ -13,6 +13,7 @@ use millstream_engine::io::Blocking;
 use millstream_engine::io::random::Random;
 use millstream_engine::io::sim::World;
 use millstream_engine::log::Log;
+use millstream_engine::metrics::{Reader, ShardMetrics};
 use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox};
 use millstream_engine::reactor::boot::{Boot, boot, finish};
 use millstream_engine::reactor::reshard::reshard;
@@ -195,6 +196,11 @@ impl<A: App> SimNode<A> {
     /// A shard's host.
     pub fn app(&self, id: ShardId) -> &A {
         self.reactors[usize::from(id.0)].app()
+    }
+
+    /// What a shard tells of itself.
+    pub fn metrics(&mut self, id: ShardId) -> Reader<ShardMetrics> {
+        self.reactors[usize::from(id.0)].metrics()
     }
 
     /// A shard, for checkers.

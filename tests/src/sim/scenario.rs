@@ -6,7 +6,7 @@ use millstream_engine::io::fault::{Faults, Injection, OpKind, Outcome};
 use millstream_engine::io::random::Random;
 use millstream_engine::io::sim::{Crash, Survivors, World};
 use millstream_engine::time::{Nanos, WallMs};
-use millstream_engine::types::{LeaderEpoch, ShardId};
+use millstream_engine::types::{LeaderEpoch, Offset, ShardId};
 
 use super::audit::{Cut, audit};
 use super::between::Between;
@@ -30,6 +30,9 @@ pub enum Theme {
     /// Reads fail now and then.
     BadReads,
 }
+
+/// Steps in which all scrubs come to a pause.
+const SCRUB_STEPS_MAX: u32 = 20_000;
 
 /// Every theme.
 pub const THEMES: [Theme; 6] =
@@ -129,7 +132,13 @@ impl<'a> Run<'a> {
         if scenario.canary == Canary::LyingFlush {
             faults.flush_lie = 0.2;
         }
-        let config = config(&mut random);
+        let mut config = config(&mut random);
+        config.metadata_log_bytes = match theme {
+            // Room for all deletions while the disk is full.
+            Theme::FullDisk => 256 << 10,
+            _ => (16 << 10) << (scenario.seed % 3),
+        };
+        config.scrub_interval_ms = [5_000, 20_000, 0][(scenario.seed / THEMES.len() as u64 % 3) as usize];
         let demand = Demand {
             under_way: random.between(2, 24) as usize,
             topics: topics(&mut random),
@@ -412,22 +421,6 @@ impl<'a> Run<'a> {
                     shard.memory()
                 );
                 self.workload.model.violated(state);
-                for (index, log) in shard.logs().iter() {
-                    let segs: Vec<_> = log
-                        .segments
-                        .iter()
-                        .map(|s| (s.base.0, s.size, s.durable, s.flushed, s.sealed, s.stored))
-                        .collect();
-                    let front =
-                        log.tail.front().map(|b| (b.segment.0, b.position, b.end(), b.lsn, b.bytes.pinned()));
-                    println!(
-                        "XX {index:?} {} tail {} front {front:?} needed {:?} carried {:?} {segs:?}",
-                        log.directory,
-                        log.tail.iter().count(),
-                        log.first_needed_lsn(),
-                        log.carried
-                    );
-                }
             }
             return;
         }
@@ -436,6 +429,13 @@ impl<'a> Run<'a> {
         }
         for _ in 0..50 {
             node.step();
+        }
+        // The scrub pauses when it has read enough for the second.
+        let reads = |node: &SimNode, shard| node.shard(ShardId(shard)).memory()["read"] > 0;
+        for _ in 0..SCRUB_STEPS_MAX {
+            if (0..node.shards()).any(|shard| reads(node, shard)) {
+                node.step();
+            }
         }
         self.workload.absorb(node);
         self.workload.miss_wakeups();
@@ -447,8 +447,48 @@ impl<'a> Run<'a> {
                 }
             }
         }
+        self.check_scrub(node);
+        // A shard begins a round for the sake of deletions after so many checks of retention.
+        let forgets_in_time =
+            self.config.retention_check_ms < 2_000 && self.scenario.theme != Theme::BadSegments;
+        let remembered = node.metadata(ShardId(0)).deleted.len();
+        let poisoned = (0..node.shards()).any(|shard| node.shard(ShardId(shard)).is_poisoned());
+        if remembered > 0 && forgets_in_time && !poisoned {
+            self.workload.model.violated(format!("{remembered} deletions are remembered for good"));
+        }
         for wire in &node.wires {
             wire.borrow_mut().idle = false;
+        }
+    }
+
+    /// While nothing was asked, the scrub has been through everything: it has found what has rotted, and nothing else.
+    fn check_scrub(&mut self, node: &mut SimNode) {
+        if self.config.scrub_interval_ms == 0 || self.scenario.canary != Canary::None {
+            return;
+        }
+        for shard in (0..node.shards()).map(ShardId) {
+            let metrics = node.metrics(shard);
+            let [damaged, unreadable] =
+                [0, 1].map(|kind| metrics.get(|shard| shard.scrub_findings.at(kind).get()));
+            if metrics.get(|shard| shard.scrub_passes.get()) == 0 {
+                self.workload.model.violated(format!("the scrub of {shard:?} does not come to its end"));
+            }
+            if damaged > 0 && self.between.happened[2] == 0
+                || unreadable > 0 && self.scenario.theme != Theme::BadReads
+            {
+                self.workload.model.violated(format!(
+                    "the scrub of {shard:?} finds {damaged} files damaged and {unreadable} unreadable"
+                ));
+            }
+            let rotten = node.shard(shard).logs().iter().find_map(|(_, log)| {
+                let known = self.workload.model.partitions.get(&log.id)?;
+                known.rotten.iter().find(|rotten| log.segment(Offset(rotten.from)).is_some())
+            });
+            if let Some(rotten) = rotten
+                && damaged == 0
+            {
+                self.workload.model.violated(format!("the scrub of {shard:?} does not find {rotten:?}"));
+            }
         }
     }
 

@@ -88,7 +88,8 @@ pub struct Workload {
     pub(super) producers: Vec<Producer>,
     pub(super) names: BTreeMap<String, Option<TopicId>>,
     pub(super) configs: BTreeMap<String, TopicConfig>,
-    pub(super) poisoned: BTreeSet<ShardId>,
+    /// Who was told by which shard that it stores nothing any more. What others were answered before may still be on its way.
+    pub(super) poisoned: BTreeSet<(ShardId, ShardId)>,
     /// The high watermark that each shard's host was told last.
     pub(super) told: BTreeMap<(ShardId, PartitionId), u64>,
     pub(super) changes: Changes,

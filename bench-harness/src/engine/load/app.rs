@@ -188,6 +188,7 @@ impl App for LoadApp {
             AppEvent::Closed(conn, _) => drop(self.connections.remove(&conn)),
             AppEvent::Received(..)
             | AppEvent::Slow(_)
+            | AppEvent::Stuck(_)
             | AppEvent::Offloaded(..)
             | AppEvent::Told { .. }
             | AppEvent::Delivered(_)

@@ -84,7 +84,7 @@ pub(super) fn journal(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, 
     let host = host(bench, 8, alone::config())?;
     let batch = Batch::of(1, 64 << 10);
     let engine = journal_alone(&host, &batch);
-    let raw = Append::of(1 << 20, &bench.dir, bench.direct);
+    let raw = Append::of(1 << 20, &bench.dir, bench.direct).over(TURN_BYTES);
     let measured = bench.measure([Box::new(engine), Box::new(raw)], bench.span)?;
     Ok(with_ratio(benchmark, &measured, MB_S))
 }

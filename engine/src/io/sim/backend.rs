@@ -158,7 +158,7 @@ impl Io for SimIo {
         self.start_on_path(token, OpKind::List, path, |_| Step::List);
     }
 
-    fn free_bytes(&mut self, token: Token) {
+    fn space(&mut self, token: Token) {
         self.start_on_path(token, OpKind::FreeBytes, "", |_| Step::FreeBytes);
     }
 
@@ -209,6 +209,8 @@ impl Io for SimIo {
     fn bell(&self) -> Arc<dyn Bell> {
         self.port.borrow().rung.clone()
     }
+
+    fn pump(&mut self) {}
 
     fn poll(&mut self, wait: Wait, events: &mut Vec<Event>) {
         let mut state = self.state.borrow_mut();

@@ -7,8 +7,8 @@ use super::tree::{Inode, Tree};
 use crate::buffer::Slice;
 use crate::checksum::crc32c;
 use crate::error::IoError;
-use crate::io::DirEntry;
 use crate::io::random::Random;
+use crate::io::{DirEntry, Space};
 use crate::limits::BLOCK_BYTES;
 
 /// What an operation in flight will do to the disk when it completes.
@@ -100,7 +100,11 @@ impl Disk {
         self.capacity_bytes = capacity_bytes;
     }
 
-    pub(super) fn free_bytes(&self) -> u64 {
+    pub(super) fn space(&self) -> Space {
+        Space { free_bytes: self.free_bytes(), total_bytes: self.capacity_bytes }
+    }
+
+    fn free_bytes(&self) -> u64 {
         let used: u64 = self.tree.lengths().map(in_blocks).sum();
         self.capacity_bytes.saturating_sub(used)
     }

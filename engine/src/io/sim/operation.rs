@@ -244,7 +244,7 @@ impl State {
             },
             Step::FreeBytes => match fate {
                 Some(Outcome::Fails(error)) => Err(error),
-                _ => Ok(DiskDone::Free(self.disk.free_bytes())),
+                _ => Ok(DiskDone::Space(self.disk.space())),
             },
         };
         self.complete(&operation, outcome);

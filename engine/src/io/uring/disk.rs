@@ -18,7 +18,7 @@ use super::ring::{Completion, Owner, Ring};
 use super::slab::Slab;
 use crate::buffer::{Block, Slice};
 use crate::error::IoError;
-use crate::io::{DiskDone, Event, FileId, OpenMode, Token};
+use crate::io::{DiskDone, Event, FileId, OpenMode, Space, Token};
 use crate::limits::{BLOCK_BYTES, SLOW_LANE_IN_FLIGHT};
 
 /// The kernel transfers a little less than 2 GiB at a time; what is longer goes in several steps.
@@ -464,13 +464,13 @@ fn naming_entry(root: Fd, naming: &Naming) -> squeue::Entry {
     }
 }
 
-/// Bytes that the file system of `file` has free for unprivileged users.
-pub(super) fn free_bytes(file: &File) -> io::Result<u64> {
+/// The space of the file system of `file`, of which that is free which unprivileged users may take.
+pub(super) fn space(file: &File) -> io::Result<Space> {
     // SAFETY: a statvfs is made of integers, for which zero is a value.
     let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
     // SAFETY: the descriptor is open, and `found` is ours to be written.
     if unsafe { libc::fstatvfs(file.as_raw_fd(), &raw mut found) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(found.f_bavail * found.f_frsize)
+    Ok(Space { free_bytes: found.f_bavail * found.f_frsize, total_bytes: found.f_blocks * found.f_frsize })
 }

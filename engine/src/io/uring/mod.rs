@@ -18,6 +18,7 @@ mod net;
 mod residence;
 mod ring;
 mod slab;
+mod timeslice;
 mod wake;
 
 use std::fs::File;
@@ -35,6 +36,7 @@ use lent::Lent;
 use listeners::Listeners;
 use net::Net;
 use ring::{Owner, Ring};
+pub use timeslice::shorten_time_slice;
 use wake::BellReader;
 pub use wake::Peers;
 
@@ -266,11 +268,11 @@ impl Io for Uring {
         });
     }
 
-    fn free_bytes(&mut self, token: Token) {
+    fn space(&mut self, token: Token) {
         let root = self.root.clone();
         self.call(token, move || {
             let root = File::open(root)?;
-            Ok(DiskDone::Free(disk::free_bytes(&root)?))
+            Ok(DiskDone::Space(disk::space(&root)?))
         });
     }
 
@@ -319,6 +321,10 @@ impl Io for Uring {
 
     fn bell(&self) -> Arc<dyn Bell> {
         self.held.bell.bell()
+    }
+
+    fn pump(&mut self) {
+        self.ring.pump();
     }
 
     fn poll(&mut self, wait: Wait, events: &mut Vec<Event>) {

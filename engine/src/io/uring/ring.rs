@@ -233,6 +233,13 @@ impl Ring {
         }
     }
 
+    /// Has the kernel run what it has deferred, if a flush may wait for that.
+    pub(super) fn pump(&mut self) {
+        if self.flushes > 0 && self.uring.submission().taskrun() {
+            check(self.uring.submit());
+        }
+    }
+
     /// Sleeps until there is a completion, or that time has come. Submits what is queued first.
     fn sleep(&mut self, until: Option<Nanos>) {
         let Some(until) = until else {

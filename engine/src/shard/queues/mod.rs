@@ -17,11 +17,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use groups::GroupKey;
 use groups::Groups;
-use lines::Lines;
+use lines::{Download, Lines};
 use moves::Moves;
 pub use moves::{Arrived, Inbound};
 use pending::Pending;
-use publish::Job;
+use publish::{Job, Upload};
 use reading::Reading;
 use survivors::Survivors;
 
@@ -105,6 +105,9 @@ pub struct Queues {
     reading: Reading,
     survivors: Survivors,
     backlog: VecDeque<Job>,
+    upload: Option<Upload>,
+    /// The message in pieces that is being put together.
+    download: Option<Download>,
     moves: Moves,
     /// Who is to be answered when this record is durable.
     waits: VecDeque<(Lsn, Output)>,
@@ -135,6 +138,8 @@ impl Queues {
             reading: Reading::new(read),
             survivors: Survivors::new(directory, staging),
             backlog: VecDeque::new(),
+            upload: None,
+            download: None,
             moves: Moves::default(),
             waits: VecDeque::new(),
             hurried: Vec::new(),
@@ -491,7 +496,10 @@ impl Queues {
     /// Puts what is pending into the open group, if it is time.
     pub fn note(&mut self, desk: &mut Desk<'_>) {
         let company = !desk.journal.is_open_empty() && !desk.journal.is_in_flight();
-        if desk.journal.is_poisoned() || !self.pending.is_due(desk.now, company) {
+        if desk.journal.is_poisoned() {
+            self.pending = Pending::default();
+        }
+        if !self.pending.is_due(desk.now, company) {
             return;
         }
         self.marking.extend(self.pending.journal(desk.journal));

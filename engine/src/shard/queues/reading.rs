@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::Queues;
 use super::groups::{GroupKey, Site};
-use crate::buffer::Pool;
+use crate::buffer::{Block, Pool};
 use crate::error::IoError;
 use crate::format::journal::check;
 use crate::io::{DiskDone, Io, Token};
@@ -33,6 +33,11 @@ impl Reading {
         }
     }
 
+    /// Memory for a message that is put together.
+    pub fn block(&self, len: usize) -> Option<Block> {
+        self.pool.block(len)
+    }
+
     /// Whether something is being read.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
@@ -59,6 +64,9 @@ impl Queues {
         let reading = &mut self.reading;
         let key = reading.in_flight.remove(&token.id()).expect("a read was under way");
         let site = reading.sites.remove(&key).expect("its place was known");
+        if self.groups.bytes(key).is_none() {
+            return; // Nobody wants it any more, and there may be something else in its place.
+        }
         match done {
             Ok(DiskDone::Read(block)) => {
                 let bytes = block.freeze();

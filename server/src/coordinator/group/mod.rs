@@ -244,6 +244,27 @@ impl Group {
         self.since_ms
     }
 
+    /// How many members it has.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// The number of its generation; 0 if it has never had one.
+    pub fn generation(&self) -> i32 {
+        self.generation
+    }
+
+    /// Gives up: who waits for an answer.
+    pub fn abandon(&mut self) -> Vec<Asker> {
+        let members = self.members.values_mut().filter_map(|member| member.waiting.take());
+        let waiting = members.map(|(Waiting::Join(asker) | Waiting::Sync(asker))| asker);
+        let stores = self.stores.drain(..).filter_map(|(_, after)| match after {
+            After::Answer(asker, _) => Some(asker),
+            After::Assigned(_) | After::Nothing => None,
+        });
+        waiting.chain(stores).collect()
+    }
+
     /// Bytes that its members brought or were given.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -4,18 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millstream_engine::buffer::Slice;
+use millstream_engine::config::TopicConfig;
 use millstream_engine::error::Refusal;
 use millstream_engine::format::batch::{BatchHeader, check_produced, stamp};
 use millstream_engine::io::random::Random;
 use millstream_engine::reactor::app::AppToken;
+use millstream_engine::shard::metadata::{Metadata, Topic};
 use millstream_engine::shard::request::{Appended, ReadReply, Reply};
 use millstream_engine::time::Nanos;
-use millstream_engine::types::{LeaderEpoch, Offset, ShardId};
+use millstream_engine::types::{LeaderEpoch, Offset, ShardId, Slot, TopicId};
 
-use super::{Env, Output, Partition};
+use super::{Env, Extent, Output, Partition, Tally};
 use crate::coordinator::group::{Bounds, Now};
+use crate::coordinator::offsets::Committed;
 use crate::coordinator::question::{
-    Answer, Asker, Commit, DeleteOffsets, GroupError, Member, Offsets, Outcome, Position, Question,
+    Answer, Asker, Commit, DeleteOffsets, GroupError, Join, Member, Offsets, Outcome, Position, Question,
+    Sync, TopicCommit,
 };
 use crate::limits::OFFSET_METADATA_BYTES_MAX;
 
@@ -69,6 +73,21 @@ struct Rig {
     answers: BTreeMap<u64, Answer>,
     asked: u64,
     may_store: bool,
+    has_offsets_room: bool,
+    metadata: Metadata,
+}
+
+/// Topic `t` in one of its incarnations.
+fn incarnation(number: u8) -> TopicId {
+    TopicId([number; 16])
+}
+
+/// A node that has topic `t` in that incarnation.
+fn metadata(number: u8) -> Metadata {
+    let mut metadata = Metadata::default();
+    let (name, slots) = ("t".to_owned(), vec![Slot(0)]);
+    metadata.put(Topic::new(incarnation(number), name, Vec::new(), slots, &TopicConfig::default()));
+    metadata
 }
 
 fn name(group: u64) -> Arc<str> {
@@ -93,6 +112,8 @@ impl Rig {
             answers: BTreeMap::new(),
             asked: 0,
             may_store: true,
+            has_offsets_room: true,
+            metadata: metadata(1),
         };
         rig.with(|partition, _, out| partition.load(out));
         rig
@@ -100,7 +121,14 @@ impl Rig {
 
     fn with(&mut self, work: impl FnOnce(&mut Partition, Env<'_>, &mut Vec<Output>)) {
         let mut out = Vec::new();
-        let env = Env { bounds: &self.bounds, now: self.now, has_room: true, may_store: self.may_store };
+        let env = Env {
+            bounds: &self.bounds,
+            now: self.now,
+            has_room: true,
+            has_offsets_room: self.has_offsets_room,
+            may_store: self.may_store,
+            metadata: &self.metadata,
+        };
         work(&mut self.partition, env, &mut out);
         let mut at = 0;
         while at < out.len() {
@@ -132,11 +160,20 @@ impl Rig {
     }
 
     fn commit(&mut self, group: u64, partition: i32, offset: i64, text: usize) -> u64 {
+        self.commit_of(1, group, partition, offset, text)
+    }
+
+    /// Commits for that incarnation of the topic.
+    fn commit_of(&mut self, number: u8, group: u64, partition: i32, offset: i64, text: usize) -> u64 {
         let position = Position { offset, leader_epoch: 1, metadata: "x".repeat(text).into() };
         self.ask(Question::Commit(Commit {
             group: name(group),
             member: Member { id: "".into(), instance_id: None, generation: -1 },
-            topics: vec![("t".into(), vec![(partition, position)])],
+            topics: vec![TopicCommit {
+                name: "t".into(),
+                id: incarnation(number),
+                partitions: vec![(partition, position)],
+            }],
         }))
     }
 
@@ -274,7 +311,14 @@ fn nothing_expires_while_the_log_is_read() {
         rig.commit(0, 0, offset, 0);
         rig.land_all();
     }
-    let env = Env { bounds: &rig.bounds, now: rig.now, has_room: true, may_store: true };
+    let env = Env {
+        bounds: &rig.bounds,
+        now: rig.now,
+        has_room: true,
+        has_offsets_room: true,
+        may_store: true,
+        metadata: &rig.metadata,
+    };
     let mut partition = Partition::default();
     let mut out = Vec::new();
     partition.load(&mut out);
@@ -296,11 +340,130 @@ fn what_is_committed_of_a_topic_goes_with_it() {
     rig.commit(0, 0, 1, 0);
     rig.commit(1, 0, 1, 0);
     rig.land_all();
-    let now = rig.now;
-    rig.with(|partition, _, out| partition.forget_topic("t", now, out));
+    rig.metadata = Metadata::default();
+    rig.with(|partition, env, out| partition.forget_topics(env, out));
+    assert!(rig.offsets(0).is_empty(), "nobody is told of it even before that is durable");
     rig.land_all();
+    rig.metadata = metadata(1);
     assert!(rig.offsets(0).is_empty() && rig.offsets(1).is_empty());
     assert!(Rig::new(rig.log).offsets(0).is_empty());
+}
+
+#[test]
+fn a_topic_that_is_made_anew_inherits_nothing_of_a_commit_that_was_under_way() {
+    let mut rig = Rig::new(Log::default());
+    let first = rig.commit(0, 0, 7, 0);
+    rig.metadata = metadata(2);
+    rig.with(|partition, env, out| partition.forget_topics(env, out));
+    rig.land_all();
+    assert_eq!(rig.committed(first), Some(Ok(())));
+    assert!(rig.offsets(0).is_empty(), "it was committed for the topic before");
+    let late = rig.commit_of(1, 0, 0, 8, 0);
+    assert_eq!(rig.committed(late), Some(Err(GroupError::UnknownTopic)));
+    // The same after a crash, even though nothing has been forgotten yet.
+    let mut after = Rig::new(rig.log.clone());
+    after.metadata = metadata(2);
+    assert!(after.offsets(0).is_empty());
+    // What is committed for the new one stays, whenever the old one's is forgotten.
+    rig.commit_of(2, 0, 0, 3, 0);
+    rig.with(|partition, env, out| partition.forget_topics(env, out));
+    rig.land_all();
+    assert_eq!(rig.offsets(0), BTreeMap::from([(0, 3)]));
+    // And what was stored without an incarnation, by Kafka for one, holds for the topic of that name.
+    let committed = rig.partition.groups[&name(0)].offsets.get("t", 0).unwrap().clone();
+    assert!(Committed { topic: None, ..committed }.is_about("t", &rig.metadata));
+}
+
+#[test]
+fn offsets_of_a_topic_that_is_gone_expire_at_once() {
+    let mut rig = Rig::new(Log::default());
+    let token = rig.commit(0, 0, 7, 0);
+    rig.metadata = metadata(2);
+    rig.land_all();
+    assert_eq!(rig.committed(token), Some(Ok(())));
+    rig.with(|partition, env, out| partition.expire(&name(0), i64::MAX, env, out));
+    rig.land_all();
+    assert!(rig.partition.is_empty());
+}
+
+#[test]
+fn without_room_offsets_may_move_on_but_not_become_more() {
+    let mut rig = Rig::new(Log::default());
+    rig.commit(0, 0, 1, 10);
+    rig.land_all();
+    rig.has_offsets_room = false;
+    for (group, partition, text) in [(0, 1, 0), (1, 0, 0), (0, 0, 11)] {
+        let token = rig.commit(group, partition, 2, text);
+        assert_eq!(rig.committed(token), Some(Err(GroupError::TooLarge)), "{group} {partition} {text}");
+    }
+    let token = rig.commit(0, 0, 3, 10);
+    rig.land_all();
+    assert_eq!(rig.committed(token), Some(Ok(())));
+    assert_eq!(rig.offsets(0), BTreeMap::from([(0, 3)]));
+}
+
+fn join(group: u64) -> Question {
+    Question::Join(Join {
+        group: name(group),
+        member_id: "".into(),
+        instance_id: None,
+        client_id: "c".into(),
+        client_host: "/h".into(),
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![("range".into(), [1, 2, 3].into())],
+        takes_id_first: false,
+        skips_assignment: false,
+    })
+}
+
+#[test]
+fn everything_is_counted_as_it_comes_and_goes() {
+    let mut rig = Rig::new(Log::default());
+    rig.commit(0, 0, 1, 0);
+    rig.commit(0, 1, 1, 0);
+    assert!(rig.partition.extent().queued_bytes > 0);
+    rig.land_all();
+    rig.ask(join(1));
+    let extent = rig.partition.extent();
+    assert_eq!((extent.groups, extent.members, extent.offsets, extent.queued_bytes), (2, 1, 2, 0));
+    assert!(extent.member_bytes > 0 && extent.offsets_bytes > 0);
+    assert_eq!(rig.partition.take_tally(), Tally { generations: 1, commits: 2 });
+    assert_eq!(rig.partition.take_tally(), Tally::default());
+    let read = Rig::new(rig.log.clone()).partition.extent();
+    assert_eq!((read.groups, read.offsets, read.offsets_bytes), (1, 2, extent.offsets_bytes));
+    // Nobody assigns: the member is silent for too long.
+    rig.now.mono = Nanos::from_millis(60_000);
+    rig.with(|partition, env, out| partition.time(&name(1), env, out));
+    rig.land_all();
+    rig.ask(Question::Delete(name(0)));
+    rig.ask(Question::Delete(name(1)));
+    rig.land_all();
+    assert_eq!(rig.partition.extent(), Extent::default());
+}
+
+#[test]
+fn whoever_waits_when_the_partition_goes_is_told_so() {
+    let mut rig = Rig::new(Log::default());
+    let flying = rig.commit(0, 0, 1, 0);
+    let queued = rig.commit(0, 1, 1, 0);
+    let joined = rig.ask(join(1));
+    let synced = match rig.answers.remove(&joined) {
+        Some(Ok(Outcome::Joined(joined))) => rig.ask(Question::Sync(Sync {
+            group: name(1),
+            member: Member { id: joined.member_id, instance_id: None, generation: joined.generation },
+            protocol_type: None,
+            protocol: None,
+            assignments: Vec::new(),
+        })),
+        other => panic!("{other:?}"),
+    };
+    rig.with(|partition, _, out| partition.abandon(out));
+    for token in [flying, queued, synced] {
+        assert!(matches!(rig.answers.remove(&token), Some(Err(GroupError::NotCoordinator))), "{token}");
+    }
+    assert!(rig.answers.is_empty());
 }
 
 /// Commits, deletions and crashes from seeds. An acknowledged commit is never lost nor goes back; an acknowledged deletion

@@ -1,7 +1,9 @@
-//! `DescribeLogDirs`: how large the partitions are. There is one directory, which is the data directory.
+//! `DescribeLogDirs`: how large the partitions are, and the disk that they are on. There is one directory, which is the data
+//! directory.
 
 use std::collections::BTreeMap;
 
+use millstream_engine::io::Space;
 use millstream_engine::shard::metadata::Metadata;
 use millstream_engine::shard::request::Reply;
 use millstream_engine::types::{PartitionId, TopicId};
@@ -13,8 +15,9 @@ use super::Admin;
 
 /// The first version with an error of the whole request.
 const ERROR_FROM: i16 = 3;
-/// The first version that tells of the space of the disk (KIP-827). It is not known here.
+/// The first version that tells of the space of the disk (KIP-827).
 const SPACE_FROM: i16 = 4;
+/// It has not been asked for yet.
 const UNKNOWN: i64 = -1;
 
 /// A request for sizes.
@@ -24,6 +27,7 @@ pub struct DescribeLogDirs {
     wanted: Option<Topics<i32>>,
     /// Bytes per partition, as far as they are known.
     bytes: BTreeMap<TopicId, BTreeMap<u32, u64>>,
+    space: Option<Space>,
     error: ErrorCode,
     /// Shards that have not answered, each as often as it was asked.
     waiting: usize,
@@ -47,7 +51,8 @@ impl DescribeLogDirs {
             }
         };
         reader.tags()?;
-        Ok(DescribeLogDirs { wanted, bytes: BTreeMap::new(), error: ErrorCode::None, waiting: 0 })
+        let (bytes, error) = (BTreeMap::new(), ErrorCode::None);
+        Ok(DescribeLogDirs { wanted, bytes, space: None, error, waiting: 0 })
     }
 
     /// The partitions asked for that are there.
@@ -96,8 +101,9 @@ impl DescribeLogDirs {
             writer.tags();
         }
         if version >= SPACE_FROM {
-            writer.i64(UNKNOWN);
-            writer.i64(UNKNOWN);
+            let bytes = |of: fn(Space) -> u64| self.space.map_or(UNKNOWN, |space| of(space).cast_signed());
+            writer.i64(bytes(|space| space.total_bytes));
+            writer.i64(bytes(|space| space.free_bytes));
         }
         writer.tags();
         writer.tags();
@@ -108,7 +114,8 @@ impl DescribeLogDirs {
 impl Admin for DescribeLogDirs {
     fn start(&mut self, context: &mut Context<'_>) -> Option<Done> {
         let partitions = self.partitions(&context.engine.metadata());
-        self.waiting = context.engine.extents(0, &partitions);
+        self.waiting = context.engine.extents(0, &partitions) + 1;
+        context.engine.disk_space(0);
         self.finish(context)
     }
 
@@ -120,6 +127,7 @@ impl Admin for DescribeLogDirs {
                     topic.insert(extent.partition.index, extent.bytes);
                 }
             }
+            Reply::DiskSpace(space) => self.space = space,
             Reply::Refused(refusal) => self.error = code(&refusal),
             other => panic!("extents were answered {other:?}"),
         }

@@ -164,11 +164,16 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         for _ in 0..self.unsigned_varint()? {
-            self.unsigned_varint()?;
-            let len = self.unsigned_varint()?;
-            self.take(len as usize)?;
+            self.tagged()?;
         }
         Ok(())
+    }
+
+    /// One of the tagged fields that end a structure of a flexible message: its tag and its bytes.
+    pub fn tagged(&mut self) -> Result<(u32, &'a [u8]), Malformed> {
+        let tag = self.unsigned_varint()?;
+        let len = self.unsigned_varint()?;
+        Ok((tag, self.take(len as usize)?))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Exchange, GroupApi, GroupWork, code, code_of, instance_id, only, unexpected};
-use crate::coordinator::question::{ByTopic, Commit, Member, Position};
+use crate::coordinator::question::{Commit, Member, Position, TopicCommit};
 use crate::coordinator::{Answer, Outcome, Question};
 use crate::kafka::codec::{Malformed, Reader};
 use crate::kafka::topics::Topics;
@@ -64,17 +64,20 @@ impl GroupApi for OffsetCommit {
     fn ask(&mut self, exchange: &mut Exchange, context: &mut Context<'_>) {
         let metadata = context.engine.metadata();
         let served = crate::kafka::api::is_served(context);
-        let mut topics: ByTopic<(i32, Position)> = Vec::new();
+        let mut topics: Vec<TopicCommit> = Vec::new();
         self.topics.for_each_mut(|topic, _, part| {
-            let known = find_partition(&metadata, topic, part.index).map(|_| part.position.take());
+            let known = find_partition(&metadata, topic, part.index);
             match known {
                 _ if !served => part.error = ErrorCode::UnsupportedVersion,
                 Err(error) => part.error = error,
-                Ok(position) => {
-                    let partitions = position.map(|position| (part.index, position)).into_iter();
-                    match topics.last_mut() {
-                        Some((last, known)) if &**last == topic => known.extend(partitions),
-                        _ => topics.push((topic.into(), partitions.collect())),
+                Ok(partition) => {
+                    let committed = part.position.take().map(|position| (part.index, position));
+                    if topics.last().is_none_or(|last| &*last.name != topic) {
+                        let partitions = Vec::new();
+                        topics.push(TopicCommit { name: topic.into(), id: partition.topic, partitions });
+                    }
+                    if let Some(last) = topics.last_mut() {
+                        last.partitions.extend(committed);
                     }
                     // Until it is known better.
                     part.error = ErrorCode::CoordinatorNotAvailable;

@@ -6,7 +6,7 @@ use super::{EIO, blocks, durable_file, fills, flush, inject, io, lose_power, out
 use crate::error::{Fatal, IoError};
 use crate::io::fault::{Faults, Injection, OpKind, Outcome};
 use crate::io::sim::World;
-use crate::io::{Blocking, DiskDone, Event, Io, OpenMode, Token, Wait};
+use crate::io::{Blocking, DiskDone, Event, Io, OpenMode, Space, Token, Wait};
 use crate::limits::BLOCK_BYTES;
 
 #[test]
@@ -106,13 +106,14 @@ fn a_full_disk_takes_what_fits() {
     let (mut io, file) = durable_file(&world, &[1, 1]);
     assert_eq!(write(&mut io, file, 1, &[2, 2, 2]).err(), Some(IoError::NoSpace));
     assert_eq!(fills(&world, "f").unwrap(), [1, 2, 2]);
-    io.free_bytes(Token(1));
-    assert!(matches!(outcome(&mut io, Token(1)), Ok(DiskDone::Free(0))));
+    io.space(Token(1));
+    let space = |free_bytes| Space { free_bytes, total_bytes: 12_288 };
+    assert!(matches!(outcome(&mut io, Token(1)), Ok(DiskDone::Space(found)) if found == space(0)));
     io.unlink(Token(1), "f");
     outcome(&mut io, Token(1)).unwrap();
     io.close(file);
-    io.free_bytes(Token(1));
-    assert!(matches!(outcome(&mut io, Token(1)), Ok(DiskDone::Free(12_288))));
+    io.space(Token(1));
+    assert!(matches!(outcome(&mut io, Token(1)), Ok(DiskDone::Space(found)) if found == space(12_288)));
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn held_time_is_let_pass_by_the_driver_only() {
     io.poll(Wait::Until(deadline), &mut events);
     assert!(world.now() < deadline && !world.has_ready(ShardId(0)));
     assert_eq!(world.next_event_at(), Some(deadline));
-    io.free_bytes(Token(1));
+    io.space(Token(1));
     let due = world.next_event_at().unwrap();
     assert!(due < deadline);
     world.advance_to(due);
