@@ -240,9 +240,11 @@ impl Channel {
     ) -> Result<(), Failure> {
         let (exchange, key) = (arrived.publish.exchange.0, arrived.publish.routing_key.0);
         let (more, has_bcc) = more_keys(properties)?;
+        desk.metrics.amqp_published.add(1);
         let route = desk.route(&link.vhost, exchange, key, &more, properties);
         let replied = exchange.is_empty() && self.reply(key, arrived, link, desk);
         if route.is_empty() && !replied && arrived.publish.mandatory {
+            desk.metrics.amqp_returned.add(1);
             self.return_message(arrived, link);
         }
         let shards = route.shards.len();
