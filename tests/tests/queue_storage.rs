@@ -312,3 +312,28 @@ fn a_message_larger_than_a_group_is_one_message_like_any_other() {
     let whole = deliveries.iter().zip(1..).all(|(delivery, byte)| delivery.body[..] == large(byte)[..]);
     assert!(deliveries.len() == 2 && whole);
 }
+
+#[test]
+fn a_deleted_queue_is_forgotten_when_no_journal_tells_of_it() {
+    let world = world();
+    let mut node = start(&world);
+    let (gone, busy) = (plain(&mut node, "gone"), plain(&mut node, "busy"));
+    publish(&mut node, &[gone, busy], texts(0..2, true));
+    delete(&mut node, gone);
+    node = crash(&world, node);
+    assert!(node.shard().metadata().deleted_queues.contains(&gone));
+    consume(&mut node, busy, 1, PLENTY);
+    for first in (0..3_000).step_by(50) {
+        publish(&mut node, &[busy], (first..first + 50).map(large).collect());
+        node.pass(Nanos::from_millis(1));
+        for delivery in delivered(&mut node).into_iter().skip(1) {
+            settle(&mut node, busy, 1, delivery.seq, Verdict::Ack, false);
+        }
+    }
+    node.pass(Nanos::from_millis(3_000));
+    assert!(node.shard().metadata().deleted_queues.is_empty(), "nothing is left of it");
+    for _ in 0..2 {
+        node = crash(&world, node);
+        assert!(stats(&mut node, busy).ready >= 30, "some of each batch was left, and is there");
+    }
+}

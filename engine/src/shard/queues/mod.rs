@@ -26,7 +26,7 @@ use reading::Reading;
 use survivors::Survivors;
 
 use super::message::{ConsumerId, Settlement};
-use super::metadata::{self, Metadata};
+use super::metadata::Metadata;
 use super::request::{Reply, Request};
 use super::{Output, Requester};
 use crate::buffer::Pool;
@@ -218,16 +218,8 @@ impl Queues {
 
     /// Makes the queues that are new here, configures those that changed, and takes those away that are gone.
     pub fn apply(&mut self, desk: &mut Desk<'_>, before: &Metadata, metadata: &Metadata) {
-        let changed = metadata.changed_since(before.epoch);
-        let mut ids: Vec<QueueId> = match changed {
-            Some(changed) => changed
-                .filter_map(|changed| match changed {
-                    metadata::Changed::Queue(id, _) => Some(*id),
-                    _ => None,
-                })
-                .collect(),
-            None => self.by_id.keys().chain(metadata.queues.iter().map(|(id, _)| id)).copied().collect(),
-        };
+        assert_eq!(metadata.epoch.0, before.epoch.0 + 1, "every shard applies every epoch");
+        let mut ids: Vec<QueueId> = metadata.changed_queues().collect();
         ids.sort_unstable();
         ids.dedup();
         for id in ids {

@@ -10,7 +10,7 @@
 //! | Q4 | a message in a record after `C` whose number it has given | a copy that was carried: Q1 or Q2 |
 //! | Q5 | settlements, failures, leavings, marks after `C` | they hold, in whatever order they come: numbers are never reused |
 //! | Q6 | the same up to `C` | the checkpoint counts them already |
-//! | Q7 | a record of a queue that the metadata does not know | skipped if the queue was transient or its deletion is known, else **damage** |
+//! | Q7 | a record of a queue that the metadata does not know | skipped if the queue was transient or its deletion is known, or if another queue of the message is known; else **damage** |
 //! | Q8 | at the end, a message that the checkpoint says was not settled, that nothing after it settles, and that is nowhere | **damage** |
 //!
 //! A message that came from a queue of another shard is remembered by its place there, unless a later record says that it
@@ -104,6 +104,8 @@ pub struct Rebuild<'a> {
     pieces: BTreeMap<(u64, u64), (Locator, u32)>,
     /// Messages in pieces, by name: where the message's own record is, and what it says.
     large: BTreeMap<u64, (Locator, MessageRecord)>,
+    /// Whether there was anything of a queue whose deletion is known.
+    met_deleted: bool,
     arrived: BTreeSet<(QueueId, Seq)>,
     forgotten: Vec<(QueueId, u64, u64)>,
 }
@@ -124,8 +126,12 @@ impl<'a> Rebuild<'a> {
         for (id, _) in metadata.queues.iter().filter(|(id, _)| own(id)) {
             queues.insert(*id, Building::default());
         }
+        let mut met_deleted = false;
         for state in state.queues {
-            let Some(building) = queues.get_mut(&state.id) else { continue };
+            let Some(building) = queues.get_mut(&state.id) else {
+                met_deleted = true;
+                continue;
+            };
             for next in &state.next {
                 building.next.insert(rank_of(*next), next.0);
             }
@@ -151,6 +157,7 @@ impl<'a> Rebuild<'a> {
             directory,
             pieces: BTreeMap::new(),
             large: BTreeMap::new(),
+            met_deleted,
             arrived: state.arrived.into_iter().collect(),
             forgotten: Vec::new(),
         };
@@ -241,7 +248,11 @@ impl<'a> Rebuild<'a> {
 
     /// The queue of a record of the journal; `None` if it is to be skipped.
     fn queue(&mut self, id: QueueId) -> Result<Option<&mut Building>, String> {
-        if id.is_transient() || self.metadata.deleted_queues.contains(&id) {
+        if id.is_transient() {
+            return Ok(None);
+        }
+        if self.metadata.deleted_queues.contains(&id) {
+            self.met_deleted = true;
             return Ok(None);
         }
         match self.queues.get_mut(&id) {
@@ -250,6 +261,11 @@ impl<'a> Rebuild<'a> {
                 Err(format!("queue {id} is not known, and neither is its deletion (shard {})", self.shard.0))
             }
         }
+    }
+
+    /// Whether anything was met of a queue whose deletion is known.
+    pub fn met_deleted(&self) -> bool {
+        self.met_deleted
     }
 
     /// Takes a record of the journal.
@@ -324,8 +340,16 @@ impl<'a> Rebuild<'a> {
         let size = message.bytes(record);
         let from = self.locator(&message, from);
         let is_new = lsn > self.lsn;
+        // A message that one queue has still wanted may have been carried with the places of others that were forgotten.
+        let known = |target: &Target| target.queue.is_transient() || self.queues.contains_key(&target.queue);
+        let any_known = message.targets.iter().any(known);
         for target in &message.targets {
-            let Some(queue) = self.queue(target.queue)? else { continue };
+            let queue = match self.queue(target.queue) {
+                Ok(queue) => queue,
+                Err(_) if any_known => None,
+                Err(unknown) => return Err(unknown),
+            };
+            let Some(queue) = queue else { continue };
             let was_given = queue.was_given(target.seq);
             queue.given(target.seq);
             let counts = if is_new && !was_given { true } else { queue.state.is_live(target.seq) };
