@@ -63,7 +63,7 @@ impl Engine {
     }
 
     pub fn entry_count(&self) -> usize {
-        self.metadata.entries.len()
+        self.metadata.entries.size()
     }
 
     pub fn consumer_count(&self) -> usize {
