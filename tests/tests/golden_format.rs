@@ -14,16 +14,20 @@ use std::{env, fs};
 use millstream_engine::checksum::crc32c;
 use millstream_engine::config::QueueSettings;
 use millstream_engine::format::batch::{self, BatchBuilder, BatchHeader};
-use millstream_engine::format::checkpoint::{Checkpoint, QueuesState, PartitionState, SegmentState};
+use millstream_engine::format::checkpoint::{
+    Checkpoint, PartitionState, QueueState, QueuesState, SegmentState, StoreState,
+};
 use millstream_engine::format::index::{OffsetIndexEntry, TimeIndexEntry};
 use millstream_engine::format::journal::{self, GroupPlace, RecordHeader, RecordKind};
 use millstream_engine::format::manifest::Manifest;
+use millstream_engine::format::message::{self, MessageRecord, Pieces, Target};
 use millstream_engine::format::metadata::{self, MetadataRecord};
 use millstream_engine::format::partition;
 use millstream_engine::format::producer::{self, ProducerBatch, ProducerState, SnapshotEntry};
 use millstream_engine::format::sum::{Sum, SumBuilder, Summed};
+use millstream_engine::time::WallMs;
 use millstream_engine::types::{
-    FileEpoch, LeaderEpoch, Lsn, MetadataEpoch, Offset, PartitionId, QueueId, ShardId, Slot, TopicId,
+    FileEpoch, LeaderEpoch, Lsn, MetadataEpoch, Offset, PartitionId, QueueId, Seq, ShardId, Slot, TopicId,
 };
 
 const ID: TopicId =
@@ -457,4 +461,91 @@ fn checkpoint() {
     check("checkpoint/bit-rot", &flipped(&made, 100), decoded, expected);
     let expected = "(8, \"the checkpoint's length is not the file's\")";
     check("checkpoint/cut", &made[..200], decoded, expected);
+}
+
+#[test]
+fn queues() {
+    let queue = |byte| QueueId([byte; 16]);
+    let state = QueuesState {
+        stores: vec![StoreState { number: 3, bytes: 8_192 }],
+        arrived: vec![(queue(7), Seq(5))],
+        queues: vec![QueueState {
+            id: queue(1),
+            next: vec![Seq(200), Seq(1 << 56)],
+            marks: vec![Seq(4_096)],
+            live: vec![(0, u64::MAX), (1, u64::MAX), (2, 5)],
+            failed: vec![(3, 2)],
+            leaving: vec![(4, 1)],
+        }],
+    };
+    let mut made = Vec::new();
+    state.encode(&mut made);
+    let decoded = |bytes: &[u8]| debug(QueuesState::decode(bytes));
+    check("checkpoint/queues", &made, decoded, &debug(Some(&state)));
+    check("checkpoint/queues-cut", &made[..made.len() - 1], decoded, "None");
+
+    let target = |byte, seq| Target { queue: queue(byte), seq: Seq(seq), expires_at: Some(WallMs(9)) };
+    let message = MessageRecord {
+        targets: vec![target(1, 7), target(2, 8)],
+        source: Some(target(3, 9)),
+        persistent: true,
+        priority: 4,
+        header_bytes: 4,
+        pieces: None,
+    };
+    let pieces = Some(Pieces { name: 41, bytes: 700_000 });
+    let in_pieces = MessageRecord { pieces, targets: vec![target(1, 8)], source: None, ..message.clone() };
+    let pairs = message::encode_pairs(&[(5, 6)]);
+    let note = |kind, aux, len| message::note(kind, queue(1), aux, len);
+    let records = [
+        (message.header(4), [message.prefix(), b"headbody".to_vec()].concat()),
+        (message::piece(41, 1, 5), b"piece".to_vec()),
+        (in_pieces.header(0), [in_pieces.prefix(), in_pieces.pieces_bytes()].concat()),
+        (note(RecordKind::Settled, 0, 16), pairs.clone()),
+        (note(RecordKind::Failed, 0, 16), pairs.clone()),
+        (note(RecordKind::Leaving, 0, 16), pairs.clone()),
+        (note(RecordKind::Mark, 4_096, 0), Vec::new()),
+        (note(RecordKind::Forgotten, 0, 16), pairs),
+    ];
+    let mut group = vec![0; journal::GROUP_HEADER_BYTES];
+    for (header, payload) in &records {
+        group.extend_from_slice(&journal::encode_record(header));
+        group.extend_from_slice(payload);
+        group.resize(group.len().next_multiple_of(8), 0);
+    }
+    let used = group.len();
+    group.resize(4_096, 0);
+    let place = GroupPlace {
+        previous_crc: 1,
+        file_epoch: FileEpoch(2),
+        first_lsn: Lsn(41),
+        durable_lsn: Lsn(40),
+        key: 99,
+    };
+    journal::seal(&mut group, used, records.len() as u32, &place);
+    let decoded = |bytes: &[u8]| {
+        if let Err(error) = journal::check(bytes) {
+            return debug(error);
+        }
+        let read = journal::records(bytes).map(|(record, payload)| {
+            let (kind, payload) = (record.kind, &bytes[payload]);
+            match kind {
+                RecordKind::Message => debug(MessageRecord::decode(&record, payload)),
+                RecordKind::Piece | RecordKind::Mark => format!("{kind:?} {} {}", record.segment, record.aux),
+                _ => {
+                    format!("{kind:?} {:?}", message::decode_pairs(payload).map(Iterator::collect::<Vec<_>>))
+                }
+            }
+        });
+        read.collect::<Vec<_>>().join("; ")
+    };
+    let pairs = "Some([(5, 6)])";
+    let expected = format!(
+        "{:?}; Piece 1 41; {:?}; Settled {pairs}; Failed {pairs}; Leaving {pairs}; Mark 0 4096; Forgotten {pairs}",
+        Some(&message),
+        Some(&in_pieces)
+    );
+    check("journal/queues", &group, decoded, &expected);
+    let expected = "Broken(0, \"the group's checksum does not match\")";
+    check("journal/queues-bit-rot", &flipped(&group, 200), decoded, expected);
 }

@@ -93,7 +93,9 @@ fn story(node: &mut Solo, model: &mut Model) -> Option<()> {
         let shared = round % 3 == 0;
         let to: &[usize] = if shared { &[0, 1] } else { &[0] };
         for number in &numbers {
-            to.iter().for_each(|queue| drop(model.messages.entry((*queue, *number)).or_default()));
+            for queue in to {
+                model.messages.entry((*queue, *number)).or_default();
+            }
             if shared {
                 model.shared.insert(*number);
             }

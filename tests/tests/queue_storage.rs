@@ -274,3 +274,66 @@ fn who_gets_one_by_one_keeps_what_it_got_until_it_is_released() {
     node = crash(&world, node);
     assert_eq!(stats(&mut node, queue).ready, 2, "what was got without acknowledgement is gone");
 }
+
+#[test]
+fn a_message_larger_than_a_group_is_one_message_like_any_other() {
+    let world = world();
+    let mut node = start(&world);
+    let queues = ["a", "b"].map(|name| plain(&mut node, name));
+    let large = |byte: u8| -> Vec<u8> { (0..3_000_000_u32).map(|at| (at % 251) as u8 ^ byte).collect() };
+    let message = |byte| Message { body: vec![large(byte).into()], ..message(b"", true) };
+    publish(&mut node, &queues, vec![message(1), message(2)]);
+    publish(&mut node, &queues[..1], texts(0..1, true));
+    consume(&mut node, queues[0], 1, PLENTY);
+    node.pass(A_WHILE);
+    let deliveries = delivered(&mut node);
+    let sizes: Vec<usize> = deliveries.iter().map(|delivery| delivery.body.len()).collect();
+    assert_eq!(sizes, [3_000_000, 3_000_000, 2]);
+    for delivery in &deliveries {
+        settle(&mut node, queues[0], 1, delivery.seq, Verdict::Ack, true);
+    }
+    // More than the journal holds comes behind it.
+    for first in (0..2_000).step_by(50) {
+        publish(&mut node, &queues[..1], (first..first + 50).map(self::large).collect());
+        node.pass(Nanos::from_millis(1));
+        for delivery in delivered(&mut node) {
+            settle(&mut node, queues[0], 1, delivery.seq, Verdict::Ack, false);
+        }
+    }
+    node.pass(A_WHILE);
+    for life in 0..2 {
+        node = crash(&world, node);
+        assert_eq!(stats(&mut node, queues[0]).persistent, 0, "life {life}");
+        assert_eq!(stats(&mut node, queues[1]).ready_bytes, 6_000_008);
+    }
+    consume(&mut node, queues[1], 1, PLENTY);
+    node.pass(A_WHILE);
+    let deliveries = delivered(&mut node);
+    let whole = deliveries.iter().zip(1..).all(|(delivery, byte)| delivery.body[..] == large(byte)[..]);
+    assert!(deliveries.len() == 2 && whole);
+}
+
+#[test]
+fn a_deleted_queue_is_forgotten_when_no_journal_tells_of_it() {
+    let world = world();
+    let mut node = start(&world);
+    let (gone, busy) = (plain(&mut node, "gone"), plain(&mut node, "busy"));
+    publish(&mut node, &[gone, busy], texts(0..2, true));
+    delete(&mut node, gone);
+    node = crash(&world, node);
+    assert!(node.shard().metadata().deleted_queues.contains(&gone));
+    consume(&mut node, busy, 1, PLENTY);
+    for first in (0..3_000).step_by(50) {
+        publish(&mut node, &[busy], (first..first + 50).map(large).collect());
+        node.pass(Nanos::from_millis(1));
+        for delivery in delivered(&mut node).into_iter().skip(1) {
+            settle(&mut node, busy, 1, delivery.seq, Verdict::Ack, false);
+        }
+    }
+    node.pass(Nanos::from_millis(3_000));
+    assert!(node.shard().metadata().deleted_queues.is_empty(), "nothing is left of it");
+    for _ in 0..2 {
+        node = crash(&world, node);
+        assert!(stats(&mut node, busy).ready >= 30, "some of each batch was left, and is there");
+    }
+}

@@ -113,6 +113,8 @@ pub enum RecordKind {
     Mark = 9,
     /// Messages that came from another shard's queue have left that.
     Forgotten = 10,
+    /// A piece of a message that is too large for one record.
+    Piece = 11,
 }
 
 impl RecordKind {
@@ -126,6 +128,7 @@ impl RecordKind {
                 | RecordKind::Leaving
                 | RecordKind::Mark
                 | RecordKind::Forgotten
+                | RecordKind::Piece
         )
     }
 }
@@ -173,6 +176,7 @@ impl RecordHeader {
             8 => RecordKind::Leaving,
             9 => RecordKind::Mark,
             10 => RecordKind::Forgotten,
+            11 => RecordKind::Piece,
             _ => return None,
         };
         Some(RecordHeader {
@@ -396,7 +400,8 @@ fn checksum(
             | RecordKind::Failed
             | RecordKind::Leaving
             | RecordKind::Mark
-            | RecordKind::Forgotten => payload.len(),
+            | RecordKind::Forgotten
+            | RecordKind::Piece => payload.len(),
         };
         crc = crc32c_append(crc, &group[at..payload.start + covered]);
     }

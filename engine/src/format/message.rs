@@ -4,7 +4,8 @@
 //!
 //! | kind | partition field | position field | segment field | aux field | payload |
 //! |---|---|---|---|---|---|
-//! | message | bits 0-7 priority, bit 8 persistent, bit 9 moved, bits 16-31 how many more targets | bytes of the header | sequence in the owner | when it expires there, in ms; [`NEVER`] if it does not | if moved, where it comes from; more targets; header; body. Each place: queue (16), sequence (8), when it expires there (8) |
+//! | message | bits 0-7 priority, bit 8 persistent, bit 9 moved, bit 10 in pieces, bits 16-31 how many more targets | bytes of the header | sequence in the owner | when it expires there, in ms; [`NEVER`] if it does not | if moved, where it comes from; more targets; header; body, or if it is in pieces, their name (8) and the bytes of header and body (8). Each place: queue (16), sequence (8), when it expires there (8) |
+//! | piece | 0 | 0 | number of the piece | name: the LSN of its first piece when that was first journalled | header and body, [`PIECE_BYTES`] of them, of the last piece the rest |
 //! | settled | 0 | 0 | 0 | 0 | ranges of sequences: first (8), last (8) |
 //! | failed | 0 | 0 | 0 | 0 | sequence (8), how often it has come back failed (8) |
 //! | leaving | 0 | 0 | 0 | 0 | sequence (8), why (8): 1 rejected, 2 expired, 3 no room, 4 delivery limit |
@@ -21,16 +22,20 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::journal::{RecordHeader, RecordKind};
 use super::take::take;
+use crate::limits::{GROUP_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::time::WallMs;
 use crate::types::{Offset, PartitionId, QueueId, Seq, TopicId};
 
 /// The expiry of a message that has none.
 pub const NEVER: u64 = u64::MAX;
+/// Bytes of header and body in each piece of a message that is too large for one record.
+pub const PIECE_BYTES: usize = GROUP_BYTES_MAX / 2;
 /// Bytes of a target in a message's payload.
 pub const TARGET_BYTES: usize = size_of::<RawTarget>();
 
 const PERSISTENT: u32 = 1 << 8;
 const MOVED: u32 = 1 << 9;
+const IN_PIECES: u32 = 1 << 10;
 const MORE_SHIFT: u32 = 16;
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
@@ -74,6 +79,24 @@ pub struct MessageRecord {
     pub priority: u8,
     /// Bytes of its header.
     pub header_bytes: usize,
+    /// If header and body are in pieces, where.
+    pub pieces: Option<Pieces>,
+}
+
+/// Header and body of a message that is too large for one record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pieces {
+    /// Names them.
+    pub name: u64,
+    /// Bytes of header and body.
+    pub bytes: u64,
+}
+
+impl Pieces {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.bytes.div_ceil(PIECE_BYTES as u64)
+    }
 }
 
 impl MessageRecord {
@@ -91,7 +114,10 @@ impl MessageRecord {
             segment: Offset(owner.seq.0),
             position: self.header_bytes as u32,
             aux: encode_expiry(owner.expires_at),
-            len: self.prefix_bytes() + self.header_bytes + body_bytes,
+            len: match self.pieces {
+                Some(_) => self.prefix_bytes() + size_of::<RawPair>(),
+                None => self.prefix_bytes() + self.header_bytes + body_bytes,
+            },
         }
     }
 
@@ -129,13 +155,40 @@ impl MessageRecord {
             targets.push(take_target(&mut rest)?);
         }
         let header_bytes = record.position as usize;
-        (header_bytes <= rest.len()).then_some(MessageRecord {
+        let pieces = if index & IN_PIECES != 0 {
+            let raw = RawPair::read_from_bytes(rest).ok()?;
+            let pieces = Pieces { name: raw.first.get(), bytes: raw.second.get() };
+            if pieces.bytes > MESSAGE_BYTES_MAX as u64 || header_bytes as u64 > pieces.bytes {
+                return None;
+            }
+            Some(pieces)
+        } else if header_bytes <= rest.len() {
+            None
+        } else {
+            return None;
+        };
+        Some(MessageRecord {
             targets,
             source,
             persistent: index & PERSISTENT != 0,
             priority: index as u8,
             header_bytes,
+            pieces,
         })
+    }
+
+    /// Bytes of header and body, by the record.
+    pub fn bytes(&self, record: &RecordHeader) -> u32 {
+        match self.pieces {
+            Some(pieces) => pieces.bytes as u32,
+            None => (record.len - self.prefix_bytes()) as u32,
+        }
+    }
+
+    /// What stands behind the prefix of a message in pieces.
+    pub fn pieces_bytes(&self) -> Vec<u8> {
+        let pair = self.pieces.map(|pieces| (pieces.name, pieces.bytes));
+        encode_pairs(pair.as_slice())
     }
 }
 
@@ -160,7 +213,10 @@ fn decode_expiry(raw: u64) -> Option<WallMs> {
 
 /// The record of a message without where it came from, and the range of the payload that stays.
 pub fn without_source(record: &RecordHeader, payload: Range<usize>) -> (RecordHeader, Range<usize>) {
-    if record.partition.index & MOVED == 0 || payload.len() < TARGET_BYTES {
+    if record.kind != RecordKind::Message
+        || record.partition.index & MOVED == 0
+        || payload.len() < TARGET_BYTES
+    {
         return (*record, payload);
     }
     let partition = PartitionId { index: record.partition.index & !MOVED, ..record.partition };
@@ -168,12 +224,18 @@ pub fn without_source(record: &RecordHeader, payload: Range<usize>) -> (RecordHe
     (record, payload.start + TARGET_BYTES..payload.end)
 }
 
-/// Where header and body lie in a message's payload; `None` if the record contradicts itself.
+/// The header of a piece's record.
+pub fn piece(name: u64, number: u64, len: usize) -> RecordHeader {
+    let partition = PartitionId { topic: TopicId::default(), index: 0 };
+    RecordHeader { kind: RecordKind::Piece, partition, segment: Offset(number), position: 0, aux: name, len }
+}
+
+/// Where header and body lie in a message's payload; `None` if the record contradicts itself, or if they are elsewhere.
 pub fn split(record: &RecordHeader, payload_bytes: usize) -> Option<(usize, usize)> {
     let index = record.partition.index;
     let prefix = ((index >> MORE_SHIFT) as usize + usize::from(index & MOVED != 0)) * TARGET_BYTES;
     let body = prefix + record.position as usize;
-    (body <= payload_bytes).then_some((prefix, body))
+    (body <= payload_bytes && index & IN_PIECES == 0).then_some((prefix, body))
 }
 
 /// The header of a record that is about a queue and no message's.
@@ -217,6 +279,7 @@ mod tests {
             persistent: true,
             priority: 255,
             header_bytes: 3,
+            pieces: None,
         };
         let many = MessageRecord {
             targets: vec![target(1, 7, None), target(2, 1 << 60, Some(0)), target(3, 0, None)],
@@ -224,6 +287,7 @@ mod tests {
             persistent: false,
             priority: 0,
             header_bytes: 0,
+            pieces: None,
         };
         vec![one, many]
     }
@@ -239,6 +303,22 @@ mod tests {
             assert_eq!(MessageRecord::decode(&header, &payload).as_ref(), Some(&record));
             let (from, body) = split(&header, payload.len()).expect("it is sound");
             assert_eq!((body - from, &payload[body..]), (record.header_bytes, &b"body"[..]));
+        }
+    }
+
+    #[test]
+    fn a_message_in_pieces_says_where_they_are() {
+        let pieces = Some(Pieces { name: 77, bytes: 3 * PIECE_BYTES as u64 + 1 });
+        for record in samples().into_iter().map(|record| MessageRecord { pieces, ..record }) {
+            let header = record.header(12345);
+            let payload = [record.prefix(), record.pieces_bytes()].concat();
+            assert_eq!(header.len, payload.len());
+            assert_eq!(MessageRecord::decode(&header, &payload), Some(record.clone()));
+            assert_eq!(split(&header, payload.len()), None);
+            assert_eq!(record.pieces.map(|pieces| pieces.count()), Some(4));
+            for len in 0..payload.len() {
+                assert_eq!(MessageRecord::decode(&header, &payload[..len]), None, "{len}");
+            }
         }
     }
 

@@ -155,7 +155,8 @@ impl Held {
             | RecordKind::Failed
             | RecordKind::Leaving
             | RecordKind::Mark
-            | RecordKind::Forgotten => {}
+            | RecordKind::Forgotten
+            | RecordKind::Piece => {}
             RecordKind::LogStart => self.log_start = self.log_start.max(Offset(record.aux)),
             RecordKind::Part => {
                 let (total, at) = ((record.aux >> 32) as usize, record.aux & u64::from(u32::MAX));

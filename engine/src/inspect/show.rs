@@ -119,6 +119,11 @@ pub(super) fn record(position: u64, lsn: u64, header: &RecordHeader, owner: &str
                 queue_of(header)
             )
         }
+        RecordKind::Piece => {
+            format!(
+                "  @{position}: record {lsn}, piece {segment} of the message that starts at record {aux}, {len} bytes"
+            )
+        }
         RecordKind::Settled
         | RecordKind::Failed
         | RecordKind::Leaving

@@ -142,7 +142,8 @@ impl Rebuild {
             | RecordKind::Failed
             | RecordKind::Leaving
             | RecordKind::Mark
-            | RecordKind::Forgotten => Err(format!("a record of kind {:?} is no log's", record.kind)),
+            | RecordKind::Forgotten
+            | RecordKind::Piece => Err(format!("a record of kind {:?} is no log's", record.kind)),
             RecordKind::LogStart => {
                 let log = self.logs.get_mut(index).expect("found above");
                 if lsn > self.checkpoint_lsn {

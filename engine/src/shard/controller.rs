@@ -19,7 +19,7 @@ use crate::error::{Fatal, IoError, Refusal};
 use crate::format::metadata::{End, MetadataRecord, encode_frame, scan};
 use crate::io::{Blocking, DiskDone, Io, Token};
 use crate::limits::{DELETIONS_FORGOTTEN_MAX, METADATA_CHANGES_WAITING_MAX};
-use crate::types::{MetadataEpoch, ShardId, TopicId};
+use crate::types::{MetadataEpoch, ShardId};
 
 pub use super::draft::Change;
 
@@ -65,8 +65,8 @@ pub struct Controller {
     next_producer_id: u64,
     log: MetadataLog,
     placement: Placement,
-    /// Topics that are no more, by the epoch in which they went, and up to which epoch each shard has nothing left of such.
-    deleted: VecDeque<(MetadataEpoch, TopicId)>,
+    /// What forgets topics and queues that are no more, by the epoch in which they went, and up to which epoch each shard has nothing left of such.
+    deleted: VecDeque<(MetadataEpoch, MetadataRecord)>,
     clear: Vec<MetadataEpoch>,
     /// Whether to look for what may be forgotten.
     forgets: bool,
@@ -135,11 +135,14 @@ impl Controller {
         config: &Config,
         pool: Pool,
     ) -> Result<Controller, Fatal> {
+        let topics = metadata.deleted.iter().map(|id| MetadataRecord::DeletionForgotten { id: *id });
+        let queues = metadata.deleted_queues.iter();
+        let queues = queues.map(|id| MetadataRecord::QueueDeletionForgotten { id: *id });
         Ok(Controller {
             next_producer_id: metadata.producer_ids_below,
             log: MetadataLog::start(disk, config.metadata_log_bytes, pool)?,
             placement: Placement::of(&metadata),
-            deleted: metadata.deleted.iter().map(|id| (metadata.epoch, *id)).collect(),
+            deleted: topics.chain(queues).map(|forgotten| (metadata.epoch, forgotten)).collect(),
             clear: vec![MetadataEpoch(0); usize::from(metadata.shards)],
             forgets: false,
             metadata,
@@ -218,7 +221,7 @@ impl Controller {
         }
     }
 
-    /// A shard has nothing left of topics that were deleted up to this epoch: neither in its journal nor in its checkpoint, nor
+    /// A shard has nothing left of topics and queues that were deleted up to this epoch: neither in its journal nor in its checkpoint, nor
     /// directories by their names.
     pub fn clear<I: Io>(
         &mut self,
@@ -308,7 +311,7 @@ impl Controller {
         }
         let upto = self.clear.iter().min().copied().unwrap_or_default();
         let due = self.deleted.iter().take_while(|(epoch, _)| *epoch <= upto).take(DELETIONS_FORGOTTEN_MAX);
-        let records: Vec<_> = due.map(|(_, id)| MetadataRecord::DeletionForgotten { id: *id }).collect();
+        let records: Vec<_> = due.map(|(_, forgotten)| forgotten.clone()).collect();
         if records.is_empty() {
             return;
         }
@@ -344,14 +347,17 @@ impl Controller {
     fn publish(&mut self, pending: Pending, out: &mut Vec<Next>) {
         self.metadata = Arc::clone(&pending.next);
         for record in &pending.records {
-            match record {
-                MetadataRecord::TopicDeleted { id } => self.deleted.push_back((self.metadata.epoch, *id)),
-                MetadataRecord::DeletionForgotten { .. } => {
+            let forgotten = match record {
+                MetadataRecord::TopicDeleted { id } => MetadataRecord::DeletionForgotten { id: *id },
+                MetadataRecord::QueueDeleted { id } => MetadataRecord::QueueDeletionForgotten { id: *id },
+                MetadataRecord::DeletionForgotten { .. } | MetadataRecord::QueueDeletionForgotten { .. } => {
                     self.deleted.pop_front();
                     self.forgets = true; // There may be more than go at a time.
+                    continue;
                 }
-                _ => {}
-            }
+                _ => continue,
+            };
+            self.deleted.push_back((self.metadata.epoch, forgotten));
         }
         out.push(Next::Publish(Arc::clone(&pending.next)));
         self.state = State::Applying(pending, self.metadata.shards);

@@ -1,7 +1,7 @@
-//! Topics that are deleted, until nothing is left of them here.
+//! Topics and queues that are deleted, until nothing is left of them here.
 //!
 //! Replay skips what the journal holds of an owner only if the metadata has its deletion. So that is remembered until, on
-//! every shard, three things are durable: a checkpoint that does not tell of the topic, from which on the journal that is
+//! every shard, three things are durable: a checkpoint that does not tell of the owner, from which on the journal that is
 //! replayed holds no record of it; and the names of its directories, which tell that they are to be removed. A restart takes up
 //! what is left of this: it looks whether it meets anything of a deleted owner.
 
@@ -59,7 +59,7 @@ impl Departures {
         }
     }
 
-    /// Logs were taken away in this epoch.
+    /// Logs or queues were taken away in this epoch.
     pub fn leave(&mut self, epoch: MetadataEpoch, lsn: Lsn, states: u64) {
         assert!(self.leaving.is_none(), "one epoch is applied at a time");
         self.leaving = Some(Departed { epoch, lsn, states });
@@ -92,7 +92,8 @@ impl<I: Io> Shard<I> {
         }
         let upto = departures.clear_upto(self.metadata.epoch);
         let idle = departures.flushing.is_none() && !departures.stuck;
-        if self.metadata.deleted.is_empty() || upto <= departures.told || !idle {
+        let none = self.metadata.deleted.is_empty() && self.metadata.deleted_queues.is_empty();
+        if none || upto <= departures.told || !idle {
             return;
         }
         departures.flushing = Some(upto);

@@ -185,6 +185,15 @@ impl Metadata {
         })
     }
 
+    /// The queues that this epoch has made, changed or taken away.
+    pub fn changed_queues(&self) -> impl Iterator<Item = QueueId> {
+        let last = self.recent.back().filter(|(epoch, _)| *epoch == self.epoch);
+        last.into_iter().flat_map(|(_, changed)| changed.iter()).filter_map(|changed| match changed {
+            Changed::Queue(id, _) => Some(*id),
+            Changed::Topic(_) | Changed::Entry(_) => None,
+        })
+    }
+
     /// Puts a queue in, in the place of the one with its id.
     pub fn put_queue(&mut self, queue: Queue) {
         self.queue_names.insert_mut(queue.name.clone(), queue.id);

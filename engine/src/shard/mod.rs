@@ -612,7 +612,7 @@ impl<I: Io> Shard<I> {
         let lost = changed.iter().filter(|topic| !metadata.by_id.contains_key(topic));
         let of_topic = |topic: &TopicId| self.metadata.partitions_in(*topic, self.id).map(|(id, _)| id);
         let gone: Vec<PartitionId> = lost.flat_map(of_topic).collect();
-        if !gone.is_empty() {
+        if !gone.is_empty() || self.loses_queue(&metadata) {
             self.departures.leave(metadata.epoch, self.journal.last_lsn(), self.trim.states_taken());
         }
         for id in gone {
@@ -644,6 +644,12 @@ impl<I: Io> Shard<I> {
         let (queues, mut desk) = self.queues(io);
         queues.apply(&mut desk, &before, &metadata);
         renames
+    }
+
+    /// Whether the next metadata have a durable queue of this shard no more.
+    fn loses_queue(&self, next: &Metadata) -> bool {
+        let gone = |id: &QueueId| !id.is_transient() && next.queue(*id).is_none();
+        next.changed_queues().any(|id| gone(&id) && self.metadata.shard_of_queue(id) == Some(self.id))
     }
 
     /// Chunks that were served from mapped segments, for metrics.

@@ -109,7 +109,8 @@ impl<I: Io> Shard<I> {
                 }
             },
         )?;
-        let departures = Departures::new(rebuild.met_deleted(), metadata.epoch, recovered.last_lsn);
+        let met_deleted = rebuild.met_deleted() || queues.met_deleted();
+        let departures = Departures::new(met_deleted, metadata.epoch, recovered.last_lsn);
         let logs = rebuild.finish(&mut disk)?;
         let queues = queues.finish(now, pools.read.clone(), pools.staging.clone())?;
         let report =

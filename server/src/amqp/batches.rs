@@ -92,7 +92,9 @@ impl Batches {
         let header = start..self.bytes.len();
         let body_bytes: usize = body.iter().map(|piece| piece.len()).sum();
         let body = if body_bytes <= AMQP_BODY_COPIED_BYTES_MAX {
-            body.iter().for_each(|piece| self.bytes.extend_from_slice(piece));
+            for piece in body {
+                self.bytes.extend_from_slice(piece);
+            }
             Body::Copied(header.end..self.bytes.len())
         } else {
             Body::Shared(body.to_vec())

@@ -9,7 +9,7 @@ use super::operations::Who;
 
 /// What a client consumes from, and names as `reply_to`.
 const PSEUDO_QUEUE: &[u8] = b"amq.rabbitmq.reply-to";
-/// The same under LavinMQ's name.
+/// The same under `LavinMQ`'s name.
 const OTHER_NAME: &[u8] = b"amq.direct.reply-to";
 /// What addresses begin with.
 const ADDRESS: &[u8] = b"amq.rabbitmq.reply-to.";

@@ -167,7 +167,7 @@ impl Amqp {
 
     /// A connection is over.
     pub fn closed(&mut self, conn: ConnId, seat: &mut Seat<'_>) {
-        self.with(conn, seat, |connection, desk| connection.closed(desk));
+        self.with(conn, seat, Connection::closed);
         self.connections.remove(&conn);
     }
 
@@ -175,7 +175,7 @@ impl Amqp {
     pub fn stop(&mut self, seat: &mut Seat<'_>) {
         let conns: Vec<ConnId> = self.connections.keys().copied().collect();
         for conn in conns {
-            self.with(conn, seat, |connection, desk| connection.stop(desk));
+            self.with(conn, seat, Connection::stop);
         }
     }
 
@@ -287,7 +287,7 @@ impl Amqp {
 
     /// A timer has run out.
     pub fn timer(&mut self, conn: ConnId, seat: &mut Seat<'_>) {
-        self.with(conn, seat, |connection, desk| connection.timer(desk));
+        self.with(conn, seat, Connection::timer);
     }
 }
 

@@ -15,7 +15,7 @@ use super::codec::Properties;
 use super::error::Failure;
 use super::keepers::Keepers;
 use super::operations::{Done, Operation, Running, Step, Who};
-use super::routing::router::{Route, Router};
+use super::routing::router::{Route, Router, Sent};
 use super::topology::Topology;
 use super::topology::Vhost;
 use super::topology::entries::Owner;
@@ -218,7 +218,9 @@ impl Desk<'_> {
         let random = self.out.random();
         let State { topology, router, .. } = &mut *self.state;
         match topology.vhost(vhost) {
-            Some(vhost) => router.route(topology, vhost, exchange, key, more_keys, properties, random),
+            Some(vhost) => {
+                router.route(topology, vhost, Sent { exchange, key, more_keys, properties, random })
+            }
             None => std::sync::Arc::default(),
         }
     }

@@ -32,6 +32,14 @@ metrics! {
             "Bytes that were handed to the kernel for clients.";
         records_out: Counter = Counter::default(), Count, "millstream_fetch_records_total",
             "Records in the answers to fetches: what goes out.";
+        amqp_published: Counter = Counter::default(), Count, "millstream_amqp_published_total",
+            "Messages that AMQP clients have published to an exchange that is there.";
+        amqp_returned: Counter = Counter::default(), Count, "millstream_amqp_returned_total",
+            "Of these, messages that came back for there was no way.";
+        amqp_confirmed: Counter = Counter::default(), Count, "millstream_amqp_confirms_total",
+            "Confirms that were sent, each for one message or several.";
+        amqp_delivered: Counter = Counter::default(), Count, "millstream_amqp_delivered_total",
+            "Messages that were given to AMQP clients.";
         requests: Family<Counter> = Family::new("api", apis()), Count, "millstream_kafka_requests_total",
             "Requests of Kafka's protocol that could be read.";
         errors: Family<Counter> = Family::new("api", apis()), Count, "millstream_kafka_errors_total",

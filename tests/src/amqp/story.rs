@@ -17,7 +17,7 @@ use millstream::amqp::codec::{
     Table,
 };
 use millstream::broker::Broker;
-use millstream::config::ServerConfig;
+use millstream::config::{AmqpConfig, ServerConfig};
 use millstream_engine::config::Config;
 use millstream_engine::io::fault::Faults;
 use millstream_engine::io::random::Random;
@@ -178,11 +178,13 @@ impl<'a> Run<'a> {
             disk_free_min_bytes: 0,
             ..Config::default()
         };
+        // Simulated clients come from all over the world.
+        let amqp = AmqpConfig { guest_is_local: false, ..AmqpConfig::default() };
         Run {
             story,
             world: World::new(story.seed, faults.clone()),
             faults,
-            config: Arc::new(ServerConfig { engine, ..ServerConfig::default() }),
+            config: Arc::new(ServerConfig { engine, amqp, ..ServerConfig::default() }),
             random,
             messages: BTreeMap::new(),
             publishers: Vec::new(),

@@ -17,9 +17,11 @@ use crate::types::Lsn;
 /// Positions are multiples of 8 in a group.
 const POSITION_BITS: u32 = (GROUP_BYTES_MAX / 8).trailing_zeros();
 /// What tells groups of survivors from the journal's.
-const STORED: u64 = 1 << 46;
+const STORED: u64 = 1 << 45;
+/// What tells messages in pieces: the rest of such a locator is the pieces' name.
+const IN_PIECES: u64 = 1 << 63;
 
-const _: () = assert!(GROUP_BYTES_MAX.is_power_of_two() && POSITION_BITS + 47 <= 64);
+const _: () = assert!(GROUP_BYTES_MAX.is_power_of_two() && POSITION_BITS + 46 < 64);
 
 /// Names a group. Those of the journal are in its order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -35,6 +37,16 @@ impl GroupKey {
     pub fn locator(self, position: usize) -> Locator {
         Locator(self.0 << POSITION_BITS | position as u64 / 8)
     }
+}
+
+/// The locator of a message in pieces of that name.
+pub fn locator_of_pieces(name: u64) -> Locator {
+    Locator(name | IN_PIECES)
+}
+
+/// The name of the pieces that a message is in, if it is.
+pub fn pieces_of(locator: Locator) -> Option<u64> {
+    (locator.0 & IN_PIECES != 0).then_some(locator.0 & !IN_PIECES)
 }
 
 fn position_of(locator: Locator) -> usize {
@@ -78,6 +90,16 @@ pub enum Bytes<'a> {
     Cold(Site),
 }
 
+/// A message in pieces.
+pub struct Large {
+    /// Queues that want it, and whoever is putting it together.
+    pub wanted: u32,
+    /// Where each piece is, and its length.
+    pub pieces: Vec<(Locator, u32)>,
+    pub header_bytes: usize,
+    pub priority: u8,
+}
+
 /// A message's bytes.
 pub struct Read {
     pub priority: u8,
@@ -97,6 +119,8 @@ pub struct Groups {
     cached_bytes: usize,
     /// What is wanted in each file of survivors: messages, and bytes.
     stores: BTreeMap<u64, (u64, u64)>,
+    /// Messages in pieces, by name.
+    large: BTreeMap<u64, Large>,
 }
 
 impl Groups {
@@ -147,8 +171,27 @@ impl Groups {
         key
     }
 
+    /// Makes a message in pieces known; each piece is wanted on its behalf.
+    pub fn add_large(&mut self, name: u64, large: Large) {
+        self.large.insert(name, large);
+    }
+
+    /// A message in pieces.
+    pub fn large(&self, name: u64) -> Option<&Large> {
+        self.large.get(&name)
+    }
+
+    /// The same, to be changed.
+    pub fn large_mut(&mut self, name: u64) -> Option<&mut Large> {
+        self.large.get_mut(&name)
+    }
+
     /// One more wants the message.
     pub fn want(&mut self, locator: Locator, bytes: u64) {
+        if let Some(name) = pieces_of(locator) {
+            self.large.get_mut(&name).expect("a message that is wanted is known").wanted += 1;
+            return;
+        }
         let group = self.groups.get_mut(&GroupKey::of(locator)).expect("a group with a message is known");
         group.wanted += 1;
         group.wanted_bytes += bytes;
@@ -160,6 +203,17 @@ impl Groups {
 
     /// One less wants the message.
     pub fn release(&mut self, locator: Locator, bytes: u64) {
+        if let Some(name) = pieces_of(locator) {
+            let large = self.large.get_mut(&name).expect("a message that is wanted is known");
+            large.wanted -= 1;
+            if large.wanted == 0 {
+                let large = self.large.remove(&name).expect("it was just there");
+                for (piece, len) in large.pieces {
+                    self.release(piece, u64::from(len));
+                }
+            }
+            return;
+        }
         let key = GroupKey::of(locator);
         let group = self.groups.get_mut(&key).expect("a group with a message is known");
         group.wanted -= 1;
@@ -253,6 +307,12 @@ impl Groups {
         journal
             .filter(move |(_, group)| group.site.is_some_and(|site| site.first_lsn <= lsn))
             .map(|(key, group)| (*key, group.wanted_bytes))
+    }
+
+    /// A piece in a group whose bytes are here.
+    pub fn read_piece(bytes: &Slice, locator: Locator) -> Option<Slice> {
+        let (_, payload) = record_at(bytes, position_of(locator))?;
+        Some(bytes.slice(payload))
     }
 
     /// A message in a group whose bytes are here.

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::groups::{Bytes, GroupKey, Groups, Read};
+use super::groups::{Bytes, GroupKey, Groups, Read, pieces_of};
 use super::{Desk, Index, Name, Queues, token};
+use crate::buffer::Block;
 use crate::error::Refusal;
 use crate::queue::{self, Keeper, LeaveReason, Locator, Token};
 use crate::shard::message::{CancelReason, Consume, ConsumerId, DeadLetter, Delivery};
@@ -54,6 +55,14 @@ impl Single {
             Single::Leaving { size, .. } => *size,
         })
     }
+}
+
+/// A message in pieces being put together.
+pub struct Download {
+    name: u64,
+    block: Block,
+    /// The piece that comes next.
+    next: usize,
 }
 
 /// See the module.
@@ -311,6 +320,9 @@ impl Queues {
 
     /// A message, if it can be had now; asks for it if not.
     fn fetch(&mut self, locator: Locator) -> Option<Read> {
+        if let Some(name) = pieces_of(locator) {
+            return self.fetch_large(name);
+        }
         let key = GroupKey::of(locator);
         match self.groups.bytes(key).expect("a group with a message that is wanted is known") {
             Bytes::Here(bytes) => {
@@ -323,6 +335,44 @@ impl Queues {
                 None
             }
         }
+    }
+
+    /// The same of a message in pieces: they are copied together, as they can be had. One message at a time.
+    fn fetch_large(&mut self, name: u64) -> Option<Read> {
+        let large = self.groups.large(name).expect("a message that is wanted is known");
+        let (header_bytes, priority) = (large.header_bytes, large.priority);
+        let total = large.pieces.iter().map(|(_, len)| *len as usize).sum();
+        match &self.download {
+            Some(download) if download.name == name => {}
+            Some(download) if self.groups.large(download.name).is_some() => return None,
+            _ => {
+                let block = self.reading.block(total)?;
+                self.download = Some(Download { name, block, next: 0 });
+            }
+        }
+        while let Some(download) = &mut self.download
+            && let Some((piece, len)) = self.groups.large(name)?.pieces.get(download.next).copied()
+        {
+            let key = GroupKey::of(piece);
+            match self.groups.bytes(key).expect("a group with a piece that is wanted is known") {
+                _ if len == 0 => {} // The message's own record.
+                Bytes::Here(bytes) => {
+                    let bytes = Groups::read_piece(bytes, piece);
+                    download
+                        .block
+                        .push(&bytes.expect("a group that was checked holds the piece that we put there"));
+                }
+                Bytes::Open => return None,
+                Bytes::Cold(site) => {
+                    self.reading.want(key, site);
+                    return None;
+                }
+            }
+            download.next += 1;
+        }
+        let bytes = self.download.take()?.block.freeze();
+        let header = bytes.slice(0..header_bytes);
+        Some(Read { priority, header, body: bytes.slice(header_bytes..bytes.len()) })
     }
 
     /// Gives out what can be had.

@@ -17,16 +17,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use groups::GroupKey;
 use groups::Groups;
-use lines::Lines;
+use lines::{Download, Lines};
 use moves::Moves;
 pub use moves::{Arrived, Inbound};
 use pending::Pending;
-use publish::Job;
+use publish::{Job, Upload};
 use reading::Reading;
 use survivors::Survivors;
 
 use super::message::{ConsumerId, Settlement};
-use super::metadata::{self, Metadata};
+use super::metadata::Metadata;
 use super::request::{Reply, Request};
 use super::{Output, Requester};
 use crate::buffer::Pool;
@@ -105,6 +105,9 @@ pub struct Queues {
     reading: Reading,
     survivors: Survivors,
     backlog: VecDeque<Job>,
+    upload: Option<Upload>,
+    /// The message in pieces that is being put together.
+    download: Option<Download>,
     moves: Moves,
     /// Who is to be answered when this record is durable.
     waits: VecDeque<(Lsn, Output)>,
@@ -135,6 +138,8 @@ impl Queues {
             reading: Reading::new(read),
             survivors: Survivors::new(directory, staging),
             backlog: VecDeque::new(),
+            upload: None,
+            download: None,
             moves: Moves::default(),
             waits: VecDeque::new(),
             hurried: Vec::new(),
@@ -213,16 +218,8 @@ impl Queues {
 
     /// Makes the queues that are new here, configures those that changed, and takes those away that are gone.
     pub fn apply(&mut self, desk: &mut Desk<'_>, before: &Metadata, metadata: &Metadata) {
-        let changed = metadata.changed_since(before.epoch);
-        let mut ids: Vec<QueueId> = match changed {
-            Some(changed) => changed
-                .filter_map(|changed| match changed {
-                    metadata::Changed::Queue(id, _) => Some(*id),
-                    _ => None,
-                })
-                .collect(),
-            None => self.by_id.keys().chain(metadata.queues.iter().map(|(id, _)| id)).copied().collect(),
-        };
+        assert_eq!(metadata.epoch.0, before.epoch.0 + 1, "every shard applies every epoch");
+        let mut ids: Vec<QueueId> = metadata.changed_queues().collect();
         ids.sort_unstable();
         ids.dedup();
         for id in ids {

@@ -178,6 +178,7 @@ impl Queues {
     /// Every other shard has the message: it leaves its place, and arrives at those of this shard, by one record.
     pub(super) fn move_here(&mut self, desk: &mut Desk<'_>, who: Requester, moved: Move) -> Result<(), Job> {
         if desk.shut.is_some() {
+            self.drop_upload();
             self.stay(desk, who, &moved);
             return Ok(());
         }
@@ -231,6 +232,7 @@ impl Queues {
     /// Takes a message in, unless it is here already.
     pub(super) fn let_in(&mut self, desk: &mut Desk<'_>, inbound: Inbound) -> Result<(), Job> {
         if desk.shut.is_some() {
+            self.drop_upload();
             desk.outputs.push_back(inbound.answer(false));
             return Ok(());
         }

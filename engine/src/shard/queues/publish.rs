@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 
+use super::groups::{Large, locator_of_pieces};
 use super::moves::Inbound;
 use super::{Desk, Index, Queues};
 use crate::error::Refusal;
 use crate::format::journal::PAYLOAD_BYTES_MAX;
-use crate::format::message::{MessageRecord, TARGET_BYTES, Target};
+use crate::format::message::{MessageRecord, PIECE_BYTES, Pieces, TARGET_BYTES, Target, piece};
 use crate::journal::Claim;
-use crate::limits::{MESSAGE_HEADER_BYTES_MAX, QUEUES_PER_PUBLISH_MAX};
+use crate::limits::{MESSAGE_BYTES_MAX, MESSAGE_HEADER_BYTES_MAX, QUEUES_PER_PUBLISH_MAX};
 use crate::queue::{Admission, Incoming};
 use crate::shard::message::{Message, Move, Outcome, Publish};
 use crate::shard::request::Reply;
@@ -17,6 +18,16 @@ use crate::types::{Lsn, QueueId};
 
 /// The largest header and body that fit one record, whatever queues it is for.
 const BYTES_MAX: usize = PAYLOAD_BYTES_MAX - (QUEUES_PER_PUBLISH_MAX + 1) * TARGET_BYTES;
+
+/// What stands in the record of a message in pieces, in the place of header and body.
+const PIECES_BYTES: usize = 16;
+
+/// A message that is being journalled in pieces: that of the first job that waits.
+pub struct Upload {
+    pieces: Pieces,
+    /// Bytes that are journalled.
+    done: usize,
+}
 
 /// Something that waits for room in the journal.
 pub enum Job {
@@ -113,16 +124,21 @@ impl Queues {
             Some((Outcome { refused }, Lsn::ZERO))
         };
         if let Some(refusal) = &desk.shut {
+            self.drop_upload();
             return refuse(refusal.clone());
         }
-        if message.bytes() > BYTES_MAX || message.header.len() > MESSAGE_HEADER_BYTES_MAX {
-            return refuse(Refusal::MessageTooLarge { limit: BYTES_MAX });
+        if message.bytes() > MESSAGE_BYTES_MAX || message.header.len() > MESSAGE_HEADER_BYTES_MAX {
+            return refuse(Refusal::MessageTooLarge { limit: MESSAGE_BYTES_MAX });
         }
         if queues.len() > QUEUES_PER_PUBLISH_MAX {
             return refuse(Refusal::Busy);
         }
-        if desk.busy || !desk.journal.fits((queues.len() + 1) * TARGET_BYTES + message.bytes(), Claim::Client)
-        {
+        if desk.busy {
+            return None;
+        }
+        let large = if message.bytes() > BYTES_MAX { Some(self.upload(desk, message)?) } else { None };
+        let own = if large.is_some() { PIECES_BYTES } else { message.bytes() };
+        if !desk.journal.fits((queues.len() + 1) * TARGET_BYTES + own, Claim::Client) {
             return None;
         }
         let mut outcome = Outcome::default();
@@ -142,7 +158,10 @@ impl Queues {
                 }
             }
         }
-        let lsn = if takers.is_empty() { Lsn::ZERO } else { self.take(desk, message, &takers, source) };
+        let lsn =
+            if takers.is_empty() { Lsn::ZERO } else { self.take(desk, message, &takers, source, large) };
+        // It was wanted by us until queues want it.
+        self.drop_upload();
         Some((outcome, lsn))
     }
 
@@ -152,6 +171,7 @@ impl Queues {
         message: &Message,
         takers: &[(Index, bool)],
         source: Option<Target>,
+        pieces: Option<Pieces>,
     ) -> Lsn {
         let mut targets = Vec::with_capacity(takers.len());
         for (index, _) in takers {
@@ -168,15 +188,27 @@ impl Queues {
             persistent: message.persistent,
             priority: message.priority,
             header_bytes: message.header.len(),
+            pieces,
         };
         let size = message.bytes();
         let position = desk.journal.next_position();
         let prefix = record.prefix();
-        let pieces = [&prefix[..], &message.header[..]].into_iter();
-        let pieces = pieces.chain(message.body.iter().map(|piece| &piece[..]));
-        let placed = desk.journal.append_pieces(&record.header(size - message.header.len()), pieces);
+        let header = record.header(size - message.header.len());
         let mut durable = Lsn::ZERO;
-        let locator = self.groups.place(position, takers.len() as u32, size as u64);
+        let (placed, locator) = if let Some(pieces) = pieces {
+            let placed = desk.journal.append(&header, &[prefix, record.pieces_bytes()].concat());
+            let locator = locator_of_pieces(pieces.name);
+            takers.iter().for_each(|_| self.groups.want(locator, 0));
+            // The record itself has to outlive its file as long as the message does.
+            let index = self.groups.place(position, 1, 0);
+            self.groups.large_mut(pieces.name).expect("just put together").pieces.push((index, 0));
+            (placed, locator)
+        } else {
+            let parts = [&prefix[..], &message.header[..]].into_iter();
+            let parts = parts.chain(message.body.iter().map(|piece| &piece[..]));
+            let placed = desk.journal.append_pieces(&header, parts);
+            (placed, self.groups.place(position, takers.len() as u32, size as u64))
+        };
         for ((index, refused), target) in takers.iter().zip(&record.targets) {
             let entry = self.entry(*index);
             let persistent = message.persistent && entry.durable;
@@ -201,5 +233,71 @@ impl Queues {
             }
         }
         durable
+    }
+
+    /// Lets go of what was journalled in pieces: queues want it by now, or nobody does.
+    pub(super) fn drop_upload(&mut self) {
+        if let Some(upload) = self.upload.take() {
+            self.groups.release(locator_of_pieces(upload.pieces.name), 0);
+        }
+    }
+
+    /// Journals a message in pieces, as many as there is room for; `None` if there are more.
+    fn upload(&mut self, desk: &mut Desk<'_>, message: &Message) -> Option<Pieces> {
+        let total = message.bytes();
+        loop {
+            let (name, done) = match &self.upload {
+                Some(upload) if upload.done == total => return Some(upload.pieces),
+                Some(upload) => (upload.pieces.name, upload.done),
+                None => (desk.journal.last_lsn().next().0, 0),
+            };
+            let len = (total - done).min(PIECE_BYTES);
+            if !desk.journal.fits(len, Claim::Client) {
+                return None;
+            }
+            let position = desk.journal.next_position();
+            let header = piece(name, (done / PIECE_BYTES) as u64, len);
+            desk.journal.append_pieces(&header, stretch(message, done, len));
+            let locator = self.groups.place(position, 1, len as u64);
+            if self.upload.is_none() {
+                let (header_bytes, priority) = (message.header.len(), message.priority);
+                self.groups.add_large(name, Large { wanted: 1, pieces: Vec::new(), header_bytes, priority });
+                self.upload = Some(Upload { pieces: Pieces { name, bytes: total as u64 }, done: 0 });
+            }
+            let large = self.groups.large_mut(name).expect("it was put there with its first piece");
+            large.pieces.push((locator, len as u32));
+            self.upload.as_mut().expect("it was just there").done += len;
+        }
+    }
+}
+
+/// So many bytes of a message's header and body, from this one on.
+fn stretch(message: &Message, from: usize, len: usize) -> impl Iterator<Item = &[u8]> {
+    let all = std::iter::once(&message.header).chain(&message.body);
+    let (mut skip, mut left) = (from, len);
+    all.filter_map(move |slice| {
+        let start = skip.min(slice.len());
+        skip -= start;
+        let end = (start + left).min(slice.len());
+        left -= end - start;
+        (end > start).then(|| &slice[start..end])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_of_a_message_goes_over_its_pieces() {
+        let body = vec![b"cd".to_vec().into(), Vec::new().into(), b"efg".to_vec().into()];
+        let header = b"ab".to_vec().into();
+        let message = Message { header, body, persistent: true, priority: 0, expires_at: None };
+        for from in 0..=7 {
+            for len in 0..=7 - from {
+                let bytes: Vec<u8> = stretch(&message, from, len).flatten().copied().collect();
+                assert_eq!(bytes, b"abcdefg"[from..from + len], "{from} {len}");
+            }
+        }
     }
 }

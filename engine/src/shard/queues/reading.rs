@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::Queues;
 use super::groups::{GroupKey, Site};
-use crate::buffer::Pool;
+use crate::buffer::{Block, Pool};
 use crate::error::IoError;
 use crate::format::journal::check;
 use crate::io::{DiskDone, Io, Token};
@@ -31,6 +31,11 @@ impl Reading {
         if self.sites.insert(key, site).is_none() {
             self.wanted.push_back(key);
         }
+    }
+
+    /// Memory for a message that is put together.
+    pub fn block(&self, len: usize) -> Option<Block> {
+        self.pool.block(len)
     }
 
     /// Whether something is being read.

@@ -10,7 +10,7 @@
 //! | Q4 | a message in a record after `C` whose number it has given | a copy that was carried: Q1 or Q2 |
 //! | Q5 | settlements, failures, leavings, marks after `C` | they hold, in whatever order they come: numbers are never reused |
 //! | Q6 | the same up to `C` | the checkpoint counts them already |
-//! | Q7 | a record of a queue that the metadata does not know | skipped if the queue was transient or its deletion is known, else **damage** |
+//! | Q7 | a record of a queue that the metadata does not know | skipped if the queue was transient or its deletion is known, or if another queue of the message is known; else **damage** |
 //! | Q8 | at the end, a message that the checkpoint says was not settled, that nothing after it settles, and that is nowhere | **damage** |
 //!
 //! A message that came from a queue of another shard is remembered by its place there, unless a later record says that it
@@ -20,7 +20,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::groups::{GroupKey, Groups, Site};
+use super::groups::{GroupKey, Groups, Large, Site, locator_of_pieces, pieces_of};
 use super::pending::reason_of;
 use super::survivors::{Store, file_name, file_number};
 use super::{Mark, Queues};
@@ -100,6 +100,12 @@ pub struct Rebuild<'a> {
     next_store: u64,
     next_store_lsn: u64,
     directory: String,
+    /// Pieces of messages, by name and number: where, and how long.
+    pieces: BTreeMap<(u64, u64), (Locator, u32)>,
+    /// Messages in pieces, by name: where the message's own record is, and what it says.
+    large: BTreeMap<u64, (Locator, MessageRecord)>,
+    /// Whether there was anything of a queue whose deletion is known.
+    met_deleted: bool,
     arrived: BTreeSet<(QueueId, Seq)>,
     forgotten: Vec<(QueueId, u64, u64)>,
 }
@@ -120,8 +126,12 @@ impl<'a> Rebuild<'a> {
         for (id, _) in metadata.queues.iter().filter(|(id, _)| own(id)) {
             queues.insert(*id, Building::default());
         }
+        let mut met_deleted = false;
         for state in state.queues {
-            let Some(building) = queues.get_mut(&state.id) else { continue };
+            let Some(building) = queues.get_mut(&state.id) else {
+                met_deleted = true;
+                continue;
+            };
             for next in &state.next {
                 building.next.insert(rank_of(*next), next.0);
             }
@@ -145,6 +155,9 @@ impl<'a> Rebuild<'a> {
             next_store: 1,
             next_store_lsn: 1,
             directory,
+            pieces: BTreeMap::new(),
+            large: BTreeMap::new(),
+            met_deleted,
             arrived: state.arrived.into_iter().collect(),
             forgotten: Vec::new(),
         };
@@ -209,8 +222,13 @@ impl<'a> Rebuild<'a> {
 
     /// A message in a file of survivors.
     fn stored(&mut self, record: &RecordHeader, payload: &[u8], from: Locator) -> Result<(), String> {
+        if record.kind == RecordKind::Piece {
+            self.pieces.insert((record.aux, record.segment.0), (from, record.len as u32));
+            return Ok(());
+        }
         let message = decode(record, payload)?;
-        let size = message_size(record, &message);
+        let size = message.bytes(record);
+        let from = self.locator(&message, from);
         for target in &message.targets {
             if let Some(building) = self.queues.get_mut(&target.queue)
                 && building.state.is_live(target.seq)
@@ -221,9 +239,20 @@ impl<'a> Rebuild<'a> {
         Ok(())
     }
 
+    /// How a message's bytes are found, whose record is here.
+    fn locator(&mut self, message: &MessageRecord, from: Locator) -> Locator {
+        let Some(pieces) = message.pieces else { return from };
+        self.large.insert(pieces.name, (from, message.clone()));
+        locator_of_pieces(pieces.name)
+    }
+
     /// The queue of a record of the journal; `None` if it is to be skipped.
     fn queue(&mut self, id: QueueId) -> Result<Option<&mut Building>, String> {
-        if id.is_transient() || self.metadata.deleted_queues.contains(&id) {
+        if id.is_transient() {
+            return Ok(None);
+        }
+        if self.metadata.deleted_queues.contains(&id) {
+            self.met_deleted = true;
             return Ok(None);
         }
         match self.queues.get_mut(&id) {
@@ -234,6 +263,11 @@ impl<'a> Rebuild<'a> {
         }
     }
 
+    /// Whether anything was met of a queue whose deletion is known.
+    pub fn met_deleted(&self) -> bool {
+        self.met_deleted
+    }
+
     /// Takes a record of the journal.
     pub fn record(
         &mut self,
@@ -242,7 +276,7 @@ impl<'a> Rebuild<'a> {
         payload: &Slice,
         place: &Replayed,
     ) -> Result<(), String> {
-        if record.kind == RecordKind::Message {
+        if matches!(record.kind, RecordKind::Message | RecordKind::Piece) {
             return self.message(lsn, record, payload, place);
         }
         let is_new = lsn > self.lsn;
@@ -288,8 +322,6 @@ impl<'a> Rebuild<'a> {
         payload: &Slice,
         place: &Replayed,
     ) -> Result<(), String> {
-        let message = decode(record, payload)?;
-        let size = message_size(record, &message);
         let key = match self.last {
             Some((first, key)) if first == place.group.first_lsn => key,
             _ => {
@@ -300,9 +332,24 @@ impl<'a> Rebuild<'a> {
         };
         self.last = Some((place.group.first_lsn, key));
         let from = key.locator(place.payload - RECORD_HEADER_BYTES);
+        if record.kind == RecordKind::Piece {
+            self.pieces.insert((record.aux, record.segment.0), (from, record.len as u32));
+            return Ok(());
+        }
+        let message = decode(record, payload)?;
+        let size = message.bytes(record);
+        let from = self.locator(&message, from);
         let is_new = lsn > self.lsn;
+        // A message that one queue has still wanted may have been carried with the places of others that were forgotten.
+        let known = |target: &Target| target.queue.is_transient() || self.queues.contains_key(&target.queue);
+        let any_known = message.targets.iter().any(known);
         for target in &message.targets {
-            let Some(queue) = self.queue(target.queue)? else { continue };
+            let queue = match self.queue(target.queue) {
+                Ok(queue) => queue,
+                Err(_) if any_known => None,
+                Err(unknown) => return Err(unknown),
+            };
+            let Some(queue) = queue else { continue };
             let was_given = queue.was_given(target.seq);
             queue.given(target.seq);
             let counts = if is_new && !was_given { true } else { queue.state.is_live(target.seq) };
@@ -345,6 +392,9 @@ impl<'a> Rebuild<'a> {
                     failures: u16::try_from(failures).unwrap_or(u16::MAX),
                     leaving: building.leaving.get(seq).copied(),
                 });
+                if let Some(name) = pieces_of(found.locator) {
+                    self.put_together(&mut queues.groups, name)?;
+                }
                 queues.groups.want(found.locator, u64::from(found.size));
             }
             for next in building.next.values() {
@@ -368,6 +418,31 @@ impl<'a> Rebuild<'a> {
         Ok(queues)
     }
 
+    /// Makes a message in pieces known, all of whose pieces must be there.
+    fn put_together(&self, groups: &mut Groups, name: u64) -> Result<(), Fatal> {
+        if groups.large(name).is_some() {
+            return Ok(());
+        }
+        let (index, message) = &self.large[&name];
+        let count = message.pieces.map_or(0, |pieces| pieces.count());
+        let pieces: Option<Vec<_>> =
+            (0..count).map(|number| self.pieces.get(&(name, number)).copied()).collect();
+        let Some(mut pieces) = pieces else {
+            return Err(Fatal::Corrupt {
+                file: self.directory.clone(),
+                position: 0,
+                what: format!("a piece of the message that starts at record {name} is nowhere"),
+            });
+        };
+        pieces.push((*index, 0));
+        for (piece, len) in &pieces {
+            groups.want(*piece, u64::from(*len));
+        }
+        let (header_bytes, priority) = (message.header_bytes, message.priority);
+        groups.add_large(name, Large { wanted: 0, pieces, header_bytes, priority });
+        Ok(())
+    }
+
     /// Q8.
     fn check_complete(&self, id: QueueId, building: &Building) -> Result<(), Fatal> {
         for (chunk, mask) in &building.state.live {
@@ -388,10 +463,6 @@ impl<'a> Rebuild<'a> {
 
 fn decode(record: &RecordHeader, payload: &[u8]) -> Result<MessageRecord, String> {
     MessageRecord::decode(record, payload).ok_or_else(|| "a message contradicts itself".to_owned())
-}
-
-fn message_size(record: &RecordHeader, message: &MessageRecord) -> u32 {
-    (record.len - message.prefix_bytes()) as u32
 }
 
 fn found(locator: Locator, size: u32, target: &Target) -> Found {

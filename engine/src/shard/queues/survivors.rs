@@ -34,12 +34,14 @@ pub struct Store {
     pub bytes: u64,
 }
 
-/// A message that has been written elsewhere: where it was, where it is, its size, and its places in queues.
+/// A message that has been written elsewhere: where it was, where it is, its size, and its places in queues; or a record of a
+/// message in pieces, and the name of those.
 struct Moved {
     from: Locator,
     position: usize,
     size: u32,
     places: Vec<(QueueId, Seq)>,
+    pieces: Option<u64>,
 }
 
 /// What a round is at.
@@ -246,12 +248,25 @@ impl Queues {
     /// The records of a group that some queue wants, and wants from there.
     fn wanted(&mut self, key: GroupKey, bytes: &Slice) -> Vec<(RecordHeader, Range<usize>, Moved)> {
         let mut wanted = Vec::new();
-        let messages: Vec<_> =
-            records(bytes).filter(|(record, _)| record.kind == RecordKind::Message).collect();
-        for (record, payload) in messages {
-            let message = MessageRecord::decode(&record, &bytes[payload.clone()]);
-            let Some(message) = message else { continue };
+        for (record, payload) in records(bytes) {
             let from = key.locator(payload.start - RECORD_HEADER_BYTES);
+            let message = match record.kind {
+                RecordKind::Message => MessageRecord::decode(&record, &bytes[payload.clone()]),
+                RecordKind::Piece => None,
+                _ => continue,
+            };
+            let name = match &message {
+                Some(message) => message.pieces.map(|pieces| pieces.name),
+                None => Some(record.aux),
+            };
+            if let Some(large) = name.and_then(|name| self.groups.large(name))
+                && let Some((_, size)) = large.pieces.iter().find(|(piece, _)| *piece == from)
+            {
+                let moved = Moved { from, position: 0, size: *size, places: Vec::new(), pieces: name };
+                let (record, payload) = without_source(&record, payload.clone());
+                wanted.push((record, payload, moved));
+            }
+            let Some(message) = message.filter(|message| message.pieces.is_none()) else { continue };
             let mut places = Vec::new();
             let mut size = 0;
             for target in &message.targets {
@@ -266,7 +281,7 @@ impl Queues {
             if !places.is_empty() {
                 // Whether it may come in once more is in the checkpoint.
                 let (record, payload) = without_source(&record, payload);
-                wanted.push((record, payload, Moved { from, position: 0, size, places }));
+                wanted.push((record, payload, Moved { from, position: 0, size, places, pieces: None }));
             }
         }
         wanted
@@ -333,6 +348,15 @@ impl Queues {
 
     /// A message is somewhere else from now on, for those of its queues that still want it from where it was.
     fn move_places(&mut self, moved: &Moved, to: Locator) {
+        if let Some(name) = moved.pieces {
+            let Some(large) = self.groups.large_mut(name) else { return };
+            if let Some((piece, _)) = large.pieces.iter_mut().find(|(piece, _)| *piece == moved.from) {
+                *piece = to;
+                self.groups.want(to, u64::from(moved.size));
+                self.groups.release(moved.from, u64::from(moved.size));
+            }
+            return;
+        }
         for (queue, seq) in &moved.places {
             let Some(index) = self.find(*queue) else { continue };
             let here = self.stored(index, *seq).is_some_and(|stored| stored.locator == moved.from);

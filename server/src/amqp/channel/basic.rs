@@ -221,6 +221,7 @@ impl Channel {
     ) {
         let channel = self.who.channel;
         let Some(keeper) = self.keeper(index) else { return };
+        desk.metrics.amqp_delivered.add(1);
         keeper.given(delivery.seq, 0);
         let is_told_count = keeper.is_told_count;
         let tag = if keeper.no_ack {

@@ -29,7 +29,7 @@ impl Channel {
                 }
                 link.method(channel, ChannelFlowOk { active: true });
             }
-            Method::ChannelFlowOk(_) => {}
+            Method::ChannelFlowOk(_) | Method::BasicCancelOk(_) => {}
             Method::AccessRequest(_) => link.method(channel, AccessRequestOk { ticket: 1 }),
             Method::ExchangeDeclare(method) => return self.declare_exchange(method, link, desk),
             Method::ExchangeDelete(method) => return self.delete_exchange(method, link, desk),
@@ -52,7 +52,6 @@ impl Channel {
             }
             Method::BasicConsume(method) => return self.consume(method, link, desk),
             Method::BasicCancel(method) => return self.cancel(method, link, desk),
-            Method::BasicCancelOk(_) => {}
             Method::BasicPublish(method) => return self.begin_publish(method),
             Method::BasicGet(method) => return self.get(method, link, desk),
             Method::BasicAck(method) => return self.ack(method, desk),

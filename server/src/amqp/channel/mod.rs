@@ -169,6 +169,7 @@ impl Channel {
             self.held.push_back((index, delivery));
             return;
         }
+        desk.metrics.amqp_delivered.add(1);
         self.write_delivery(index, delivery, link);
     }
 
@@ -322,6 +323,7 @@ impl Channel {
         let channel = self.who.channel;
         if let Mode::Confirm(confirms) = &mut self.mode {
             while let Some(Confirm { tag, multiple, refused }) = confirms.next_confirm() {
+                desk.metrics.amqp_confirmed.add(1);
                 if refused {
                     // The last flag means nothing here; it is as RabbitMQ has it.
                     link.method(channel, BasicNack { delivery_tag: tag, multiple, requeue: true });
@@ -334,6 +336,7 @@ impl Channel {
             && (self.prefetch_all == 0 || self.unacked.len() < usize::from(self.prefetch_all))
             && let Some((index, delivery)) = self.held.pop_front()
         {
+            desk.metrics.amqp_delivered.add(1);
             self.write_delivery(index, delivery, link);
         }
         if self.hungry && !link.is_congested() {

@@ -240,9 +240,11 @@ impl Channel {
     ) -> Result<(), Failure> {
         let (exchange, key) = (arrived.publish.exchange.0, arrived.publish.routing_key.0);
         let (more, has_bcc) = more_keys(properties)?;
+        desk.metrics.amqp_published.add(1);
         let route = desk.route(&link.vhost, exchange, key, &more, properties);
-        let replied = exchange.is_empty() && self.reply(key, arrived, link, desk);
+        let replied = exchange.is_empty() && reply(key, arrived, link, desk);
         if route.is_empty() && !replied && arrived.publish.mandatory {
+            desk.metrics.amqp_returned.add(1);
             self.return_message(arrived, link);
         }
         let shards = route.shards.len();
@@ -319,24 +321,24 @@ impl Channel {
         link.method(self.who.channel, method);
         link.content(self.who.channel, arrived.properties, arrived.body);
     }
+}
 
-    /// Passes an answer on, if the key is the address of somebody who waits for one.
-    fn reply(&mut self, key: &[u8], arrived: Arrived<'_>, link: &mut Link, desk: &mut Desk<'_>) -> bool {
-        let Some(to) = reply_to::read_address(key) else { return false };
-        let mut header = Vec::new();
-        message::write(&mut header, b"", key, arrived.properties);
-        let told = crate::amqp::state::Told::Reply {
-            who: to.who,
-            secret: to.secret,
-            header: Slice::from(header),
-            body: arrived.body.iter().map(|piece| Slice::from(piece.to_vec())).collect(),
-        };
-        if to.shard.0 >= desk.out.metadata().shards {
-            return false;
-        }
-        desk.tell(to.shard, told, Some(link.id));
-        true
+/// Passes an answer on, if the key is the address of somebody who waits for one.
+fn reply(key: &[u8], arrived: Arrived<'_>, link: &Link, desk: &mut Desk<'_>) -> bool {
+    let Some(to) = reply_to::read_address(key) else { return false };
+    let mut header = Vec::new();
+    message::write(&mut header, b"", key, arrived.properties);
+    let told = crate::amqp::state::Told::Reply {
+        who: to.who,
+        secret: to.secret,
+        header: Slice::from(header),
+        body: arrived.body.iter().map(|piece| Slice::from(piece.to_vec())).collect(),
+    };
+    if to.shard.0 >= desk.out.metadata().shards {
+        return false;
     }
+    desk.tell(to.shard, told, Some(link.id));
+    true
 }
 
 fn message_bytes(arrived: Arrived<'_>) -> usize {

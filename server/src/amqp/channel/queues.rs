@@ -34,6 +34,25 @@ fn check_named(arguments: Table<'_>, name: &[u8], link: &Link, desk: &Desk<'_>) 
     }
 }
 
+/// Whether the user may bind these.
+fn check_binding(binding: &Binding, link: &Link, desk: &Desk<'_>) -> Result<(), Failure> {
+    let what = match &binding.destination {
+        Destination::Queue(_) => "queue",
+        Destination::Exchange(name) => {
+            not_the_default(name)?;
+            "exchange"
+        }
+    };
+    not_the_default(&binding.source)?;
+    link.check(desk, Access::Write, what, binding.destination.name())?;
+    link.check(desk, Access::Read, "exchange", &binding.source)?;
+    let source = desk.vhost(&link.vhost).and_then(|vhost| vhost.exchange(&binding.source));
+    if source.is_some_and(|exchange| exchange.kind == ExchangeKind::Topic) {
+        link.check_topic(desk, Access::Read, &binding.source, &binding.routing_key)?;
+    }
+    Ok(())
+}
+
 impl Channel {
     pub(super) fn declare_exchange(
         &mut self,
@@ -74,24 +93,6 @@ impl Channel {
         self.begin(operation, After::ExchangeDeleted, method.no_wait, (40, 20), link, desk)
     }
 
-    fn check_binding(&self, binding: &Binding, link: &Link, desk: &Desk<'_>) -> Result<(), Failure> {
-        let what = match &binding.destination {
-            Destination::Queue(_) => "queue",
-            Destination::Exchange(name) => {
-                not_the_default(name)?;
-                "exchange"
-            }
-        };
-        not_the_default(&binding.source)?;
-        link.check(desk, Access::Write, what, binding.destination.name())?;
-        link.check(desk, Access::Read, "exchange", &binding.source)?;
-        let source = desk.vhost(&link.vhost).and_then(|vhost| vhost.exchange(&binding.source));
-        if source.is_some_and(|exchange| exchange.kind == ExchangeKind::Topic) {
-            link.check_topic(desk, Access::Read, &binding.source, &binding.routing_key)?;
-        }
-        Ok(())
-    }
-
     pub(super) fn bind_exchange(
         &mut self,
         method: ExchangeBind<'_>,
@@ -104,7 +105,7 @@ impl Channel {
             routing_key: method.routing_key.0.to_vec(),
             arguments: method.arguments.raw().to_vec(),
         };
-        self.check_binding(&binding, link, desk)?;
+        check_binding(&binding, link, desk)?;
         let operation = Operation::Bind(Bind { binding });
         self.begin(operation, After::ExchangeBound, method.no_wait, (40, 30), link, desk)
     }
@@ -121,7 +122,7 @@ impl Channel {
             routing_key: method.routing_key.0.to_vec(),
             arguments: method.arguments.raw().to_vec(),
         };
-        self.check_binding(&binding, link, desk)?;
+        check_binding(&binding, link, desk)?;
         let operation = Operation::Unbind(Unbind { binding });
         self.begin(operation, After::ExchangeUnbound, method.no_wait, (40, 40), link, desk)
     }
@@ -185,7 +186,7 @@ impl Channel {
     ) -> Result<(), Failure> {
         let binding =
             self.queue_binding(method.queue.0, method.exchange.0, method.routing_key.0, method.arguments)?;
-        self.check_binding(&binding, link, desk)?;
+        check_binding(&binding, link, desk)?;
         let operation = Operation::Bind(Bind { binding });
         self.begin(operation, After::QueueBound, method.no_wait, (50, 20), link, desk)
     }
@@ -198,7 +199,7 @@ impl Channel {
     ) -> Result<(), Failure> {
         let binding =
             self.queue_binding(method.queue.0, method.exchange.0, method.routing_key.0, method.arguments)?;
-        self.check_binding(&binding, link, desk)?;
+        check_binding(&binding, link, desk)?;
         let operation = Operation::Unbind(Unbind { binding });
         self.begin(operation, After::QueueUnbound, false, (50, 50), link, desk)
     }

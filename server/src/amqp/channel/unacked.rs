@@ -44,7 +44,6 @@ impl Default for Unacked {
 
 impl Unacked {
     /// How many are not settled.
-    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> usize {
         self.len
     }

@@ -387,7 +387,7 @@ impl Connection {
         }
         // An operation does not take long: what comes meanwhile waits, unless it is much.
         let is_reading =
-            !self.is_overrun() && !(self.is_stalled() && self.frames.held_bytes() >= AMQP_STALLED_BYTES_MAX);
+            !(self.is_overrun() || self.is_stalled() && self.frames.held_bytes() >= AMQP_STALLED_BYTES_MAX);
         if is_reading != self.is_reading {
             self.is_reading = is_reading;
             // Its silence counts from when it can be heard again.

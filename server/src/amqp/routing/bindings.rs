@@ -224,9 +224,9 @@ impl Bindings {
             Index::Hash { weights, .. } => {
                 let left = weights.get(target).copied().unwrap_or(0);
                 match left.saturating_sub(weight(&binding.routing_key).unwrap_or(1)) {
-                    0 => weights.remove(target),
-                    left => weights.insert(target.clone(), left),
-                };
+                    0 => drop(weights.remove(target)),
+                    left => drop(weights.insert(target.clone(), left)),
+                }
             }
         }
     }
@@ -254,7 +254,9 @@ impl Bindings {
                         place = place.saturating_sub(**weight);
                         here
                     });
-                    chosen.into_iter().for_each(|(target, _)| found(target));
+                    if let Some((target, _)) = chosen {
+                        found(target);
+                    }
                 }
             }
             Index::Random(targets) => {

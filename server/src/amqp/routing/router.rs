@@ -86,6 +86,21 @@ pub fn walk(
     by_key_alone
 }
 
+/// What a message says of where it is to go.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent<'a> {
+    /// The exchange that it is published to.
+    pub exchange: &'a [u8],
+    /// Its key.
+    pub key: &'a [u8],
+    /// The keys in its headers.
+    pub more_keys: &'a [&'a [u8]],
+    /// Its properties.
+    pub properties: &'a Properties<'a>,
+    /// A number that nobody can foretell.
+    pub random: u64,
+}
+
 /// A route that was found, and when: it holds no longer than the topology stays as it was.
 #[derive(Debug)]
 struct Found {
@@ -104,16 +119,8 @@ pub struct Router {
 
 impl Router {
     /// The way of a message from an exchange that exists, by its key and those in its headers.
-    pub fn route(
-        &mut self,
-        topology: &Topology,
-        vhost: &Vhost,
-        exchange: &[u8],
-        key: &[u8],
-        more_keys: &[&[u8]],
-        properties: &Properties<'_>,
-        random: u64,
-    ) -> Arc<Route> {
+    pub fn route(&mut self, topology: &Topology, vhost: &Vhost, sent: Sent<'_>) -> Arc<Route> {
+        let Sent { exchange, key, more_keys, properties, random } = sent;
         if self.found.is_empty() {
             self.found.resize_with(AMQP_ROUTES_CACHED, || None);
         }
