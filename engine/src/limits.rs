@@ -191,8 +191,6 @@ pub const SETTINGS_PER_TOPIC_MAX: usize = 64;
 pub const SETTING_BYTES_MAX: usize = 32_767;
 /// Ids for idempotent producers that are written down as used at a time. A start skips what is left of them.
 pub const PRODUCER_IDS_PER_RECORD: u64 = 1_000;
-/// Messages that a full queue looks at, to make room for one more.
-pub const QUEUE_WORK_PER_ADMISSION: usize = 64;
 /// Slots that partitions are placed on. A multiple of every sensible number of shards, so that they stay even.
 pub const SLOTS: u32 = 5040;
 /// Bytes that the metadata log is written in advance with. When they are used up it is folded into the snapshot.

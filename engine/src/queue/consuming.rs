@@ -52,7 +52,7 @@ impl Queue {
     /// Gives the first message to a keeper or, if there is none, to somebody who does not acknowledge.
     pub fn get(&mut self, keeper: Option<Keeper>, now: WallMs, out: &mut Vec<Output>) -> Option<Delivery> {
         self.touch(now);
-        let spot = self.first_unexpired(now, &mut Budget(usize::MAX), out);
+        let spot = self.first_unexpired(now, &mut Budget::unlimited(), out);
         let delivery = spot.map(|spot| self.give(spot, keeper, now));
         if let (Some(spot), None) = (spot, keeper) {
             self.settle_in(spot.slot, spot.bit(), State::Ready, Cause::Delivered, out);
@@ -69,7 +69,7 @@ impl Queue {
         self.expired = false;
     }
 
-    fn tell_if_activated(&self, before: Option<Keeper>, out: &mut Vec<Output>) {
+    pub(super) fn tell_if_activated(&self, before: Option<Keeper>, out: &mut Vec<Output>) {
         let active = self.keepers.active();
         if let Some(keeper) = active.filter(|_| active != before) {
             let slot = self.keepers.get(keeper).expect("who is active is there");
@@ -84,8 +84,8 @@ impl Queue {
     /// Delivers to those whose turn it is, as long as there is work in the budget.
     pub(super) fn dispatch(&mut self, now: WallMs, budget: &mut Budget, out: &mut Vec<Output>) {
         while let Some((keeper, token, no_ack)) = self.keepers.next()
-            && budget.take()
             && let Some(spot) = self.first_unexpired(now, budget, out)
+            && budget.take()
         {
             let delivery = self.give(spot, (!no_ack).then_some(keeper), now);
             self.keepers.serve(delivery.size);

@@ -409,7 +409,7 @@ fn one_consumer_at_a_time_is_active_and_the_best_and_oldest_follows() {
     assert_eq!(rig.out, [Output::Activated(Token(3))]);
     rig.settle(first, 0, 1, REQUEUE);
     assert_eq!(rig.deliveries(), [(3, 0), (3, 1)]);
-    rig.queue.configure(QueueSettings::default(), rig.now);
+    rig.queue.configure(QueueSettings::default(), rig.now, &mut rig.out);
     rig.publish_many(4);
     let turns: Vec<_> = rig.deliveries().iter().map(|(token, _)| *token).collect();
     assert_eq!(turns, [3, 4, 3, 4]);

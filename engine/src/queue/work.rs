@@ -12,6 +12,11 @@ use crate::types::Seq;
 pub(super) struct Budget(pub usize);
 
 impl Budget {
+    /// As many as there are.
+    pub fn unlimited() -> Budget {
+        Budget(usize::MAX)
+    }
+
     /// Takes one, if there is one left.
     pub fn take(&mut self) -> bool {
         let left = self.0 > 0;
@@ -41,9 +46,11 @@ impl Queue {
 
     /// Other settings hold from now on. What they change for messages that are here is done by [`Queue::run`]; but a message
     /// expires when it was to expire when it came.
-    pub fn configure(&mut self, settings: QueueSettings, now: WallMs) {
+    pub fn configure(&mut self, settings: QueueSettings, now: WallMs, out: &mut Vec<Output>) {
+        let active = self.keepers.active();
         self.keepers.set_single_active(settings.single_active_consumer);
         self.settings = settings;
+        self.tell_if_activated(active, out);
         // Looking at what is kept finds out by when to look again.
         self.timeout_at = now;
     }

@@ -233,7 +233,7 @@ impl Queues {
                 }
                 (Some(queue), Some(index)) if *self.entry(index).machine.settings() != queue.settings => {
                     let (settings, wall) = (queue.settings.clone(), desk.wall);
-                    self.with(desk, index, |machine, _| machine.configure(settings, wall));
+                    self.with(desk, index, |machine, out| machine.configure(settings, wall, out));
                 }
                 _ => {}
             }
