@@ -7,8 +7,10 @@ mod operation;
 
 use std::collections::BTreeMap;
 
-use millstream_engine::config::QueueSettings;
-use millstream_engine::queue::{Admission, Consume, Incoming, Keeper, Locator, Output, Queue, Stored, Token};
+use millstream_engine::config::{Overflow, QueueSettings};
+use millstream_engine::queue::{
+    Admission, Consume, Incoming, Keeper, Locator, Output, PageId, Queue, Stored, Token,
+};
 use millstream_engine::time::WallMs;
 use millstream_engine::types::Seq;
 
@@ -34,6 +36,8 @@ struct Pair {
     keepers: Vec<(Token, Keeper)>,
     tokens: u64,
     locators: u64,
+    /// What of the queue is elsewhere.
+    pages: BTreeMap<PageId, Vec<u8>>,
 }
 
 impl Pair {
@@ -41,18 +45,29 @@ impl Pair {
         // Close to where half of a clock's bits begin again.
         let now = WallMs((1 << 40) - 500);
         Pair {
-            queue: Queue::new(settings.clone(), now),
+            queue: new_queue(settings.clone(), now),
             model: Model::new(settings, now),
             now,
             keepers: Vec::new(),
             tokens: 0,
             locators: 0,
+            pages: BTreeMap::new(),
         }
     }
 
     fn carry_out(&mut self, operation: Operation) {
         let now = self.now;
         let (mut out, mut expected) = (Vec::new(), Vec::new());
+        // These answer at once, and differently when a page is elsewhere.
+        let waits_for_no_page = match &operation {
+            Operation::Publish { .. } => self.queue.settings().overflow != Overflow::DropHead,
+            operation => {
+                matches!(operation, Operation::Get { .. } | Operation::Relocate { .. } | Operation::Restart)
+            }
+        };
+        if waits_for_no_page {
+            self.page_in_all();
+        }
         match operation {
             Operation::Publish { messages, priority, size, persistent, ttl_ms } => {
                 for _ in 0..messages {
@@ -98,7 +113,7 @@ impl Pair {
                 }
             }
             Operation::Run { most } => {
-                while self.queue.run(now, most, &mut out) {}
+                while self.queue.run(now, most, &mut out) || self.page_in(&mut out) {}
                 self.model.run(now, &mut expected);
             }
             Operation::Wait { ms } => self.now.0 += ms,
@@ -127,8 +142,17 @@ impl Pair {
                 let (seq, locator) = (self.model.live(which), self.locator());
                 assert_eq!(self.queue.relocate(seq, locator), self.model.relocate(seq, locator));
             }
+            Operation::PageOut { most } => {
+                for _ in 0..most {
+                    let mut bytes = Vec::new();
+                    let stays = |locator: Locator| locator.0 % 128 > 0;
+                    let Some(page) = self.queue.page_out(stays, &mut bytes) else { break };
+                    assert!(self.pages.insert(page, bytes).is_none(), "the page is paged out");
+                }
+            }
             Operation::Restart => self.restart(),
         }
+        self.page_in(&mut out);
         for output in &out {
             if let Output::Released(token) = output {
                 self.keepers.retain(|(other, _)| other != token);
@@ -167,10 +191,29 @@ impl Pair {
         (count > 0).then(|| self.keepers[which % count])
     }
 
+    /// Brings back the pages that are asked for, and says whether there were any.
+    fn page_in(&mut self, out: &mut Vec<Output>) -> bool {
+        let mut asked = false;
+        out.retain(|output| {
+            let Output::PageIn(page) = output else { return true };
+            let bytes = self.pages.remove(page).expect("a page is asked for that is elsewhere, once");
+            self.queue.page_in(*page, &bytes).expect("the page is sound");
+            asked = true;
+            false
+        });
+        asked
+    }
+
+    fn page_in_all(&mut self) {
+        for (page, bytes) in std::mem::take(&mut self.pages) {
+            self.queue.page_in(page, &bytes).expect("the page is sound");
+        }
+    }
+
     /// As after a crash: what was to be kept over a restart is there, and nobody consumes.
     fn restart(&mut self) {
         let settings = self.queue.settings().clone();
-        let mut queue = Queue::new(settings, self.now);
+        let mut queue = new_queue(settings, self.now);
         for message in self.queue.stored(Seq(0)).filter(|message| message.persistent) {
             assert!(queue.recover(message));
         }
@@ -184,6 +227,7 @@ impl Pair {
 
     fn compare(&self) {
         assert_eq!(self.queue.stats(), self.model.stats());
+        assert!(self.queue.persistent().eq(self.model.persistent()));
         let (deadline, needed) = (self.queue.next_deadline(), self.model.next_deadline());
         assert!(
             needed.is_none_or(|needed| deadline.is_some_and(|deadline| deadline <= needed.max(self.now))),
@@ -193,6 +237,7 @@ impl Pair {
 
     /// Everything that is known of each message is the same, and when all are gone, nothing is left to be done.
     fn finish(&mut self) {
+        self.page_in_all();
         let stored: Vec<Stored> = self.queue.stored(Seq(0)).collect();
         assert_eq!(stored, self.model.stored());
         assert_eq!(self.queue.consumers(), self.model.consumers());
@@ -200,6 +245,13 @@ impl Pair {
         let deadline = self.queue.next_deadline();
         assert!(deadline.is_none_or(|at| at > self.now), "it is {:?} and {deadline:?} is to come", self.now);
     }
+}
+
+/// A queue with pages so small that there are some.
+fn new_queue(settings: QueueSettings, now: WallMs) -> Queue {
+    let mut queue = Queue::new(settings, now);
+    queue.page_by(2, 2);
+    queue
 }
 
 /// The same is to be done: deliveries and what concerns consumers in the same order, and so what concerns any one message.
@@ -231,6 +283,7 @@ fn seq_of(output: &Output) -> Option<Seq> {
         Output::TimedOut(_)
         | Output::Released(_)
         | Output::Activated(_)
+        | Output::PageIn(_)
         | Output::Unused
         | Output::Expired => None,
     }

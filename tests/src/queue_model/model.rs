@@ -134,6 +134,15 @@ impl Model {
         self.messages.iter().map(stored).collect()
     }
 
+    /// Of each 64 numbers, which messages are kept over a restart.
+    pub fn persistent(&self) -> Vec<(Seq, u64)> {
+        let mut masks = BTreeMap::new();
+        for seq in self.seqs(|message| message.persistent) {
+            *masks.entry(Seq(seq.0 / 64 * 64)).or_default() |= 1 << (seq.0 % 64);
+        }
+        masks.into_iter().collect()
+    }
+
     /// When something will happen if nobody does anything.
     pub fn next_deadline(&self) -> Option<WallMs> {
         let expiries = self.ready().filter_map(|(_, message)| message.expires_at);

@@ -21,6 +21,7 @@ pub enum Operation {
     Touch,
     Configure(QueueSettings),
     Relocate { which: usize },
+    PageOut { most: usize },
     Restart,
 }
 
@@ -121,7 +122,10 @@ impl<'a> Script<'a> {
                 _ => Operation::Stayed { which: self.number() },
             },
             29 => Operation::Configure(self.settings()),
-            30 => Operation::Relocate { which: self.number() },
+            30 => match self.below(2) {
+                0 => Operation::Relocate { which: self.number() },
+                _ => Operation::PageOut { most: self.below(8).into() },
+            },
             _ => Operation::Restart,
         })
     }
