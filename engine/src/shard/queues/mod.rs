@@ -313,6 +313,7 @@ impl Queues {
                 queue::Output::Released(token) => self.lines.released(token),
                 queue::Output::Expired => desk.outputs.push_back(Output::QueueExpired(id)),
                 queue::Output::Activated(_) | queue::Output::Unused => {}
+                queue::Output::PageIn(_) => unreachable!("nobody pages anything out yet"),
             }
         }
     }
