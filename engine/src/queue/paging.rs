@@ -49,9 +49,10 @@ pub(super) struct Pages {
     /// Chunks in a page, and chunks that stay because they are delivered first.
     size: usize,
     ahead: usize,
-    pages: BTreeMap<ChunkNo, Page>,
-    /// Those to be asked for.
+    elsewhere: BTreeMap<ChunkNo, Page>,
+    /// Those to be asked for, and how many have been wanted and are not back.
     wanted: Vec<ChunkNo>,
+    awaited: usize,
     /// Where to look for the next page to put elsewhere.
     cursor: Option<ChunkNo>,
 }
@@ -59,29 +60,30 @@ pub(super) struct Pages {
 impl Default for Pages {
     fn default() -> Pages {
         let (size, ahead) = (PAGE_CHUNKS, PAGE_CHUNKS_AHEAD);
-        Pages { size, ahead, pages: BTreeMap::new(), wanted: Vec::new(), cursor: None }
+        Pages { size, ahead, elsewhere: BTreeMap::new(), wanted: Vec::new(), awaited: 0, cursor: None }
     }
 }
 
 impl Pages {
-    /// Whether one was asked for that is not back.
+    /// Whether one is wanted that is not back.
     pub fn are_awaited(&self) -> bool {
-        self.pages.values().any(|page| page.wanted)
+        self.awaited > 0
     }
 
     /// Wants a page back.
     pub fn want(&mut self, first: ChunkNo) {
         let page =
-            self.pages.get_mut(&first).expect("a chunk that is listed is in the directory or paged out");
+            self.elsewhere.get_mut(&first).expect("a chunk that is listed is in the directory or paged out");
         if !page.wanted {
             page.wanted = true;
+            self.awaited += 1;
             self.wanted.push(first);
         }
     }
 
     /// Gives all messages of a page another state.
     pub fn shift(&mut self, first: ChunkNo, to: State) {
-        self.pages.get_mut(&first).expect("a page that is listed is paged out").state = to;
+        self.elsewhere.get_mut(&first).expect("a page that is listed is paged out").state = to;
     }
 }
 
@@ -112,7 +114,7 @@ impl Queue {
 
     /// Asks for the pages that are wanted, or will be soon.
     pub(super) fn ask_for_pages(&mut self, out: &mut Vec<Output>) {
-        if !self.index.pages.pages.is_empty() {
+        if !self.index.pages.elsewhere.is_empty() {
             self.index.look_ahead();
             out.extend(self.index.pages.wanted.drain(..).map(|first| Output::PageIn(PageId(first.0))));
         }
@@ -165,14 +167,14 @@ impl Index {
             self.deadlines.insert((page.earliest, first));
         }
         self.lists[State::Ready as usize].insert(first);
-        self.pages.pages.insert(first, page);
+        self.pages.elsewhere.insert(first, page);
         encode(&chunks, bytes);
         Some(PageId(first.0))
     }
 
     fn page_in(&mut self, page: PageId, bytes: &[u8]) -> Result<(), Damage> {
         let first = ChunkNo(page.0);
-        let Some(page) = self.pages.pages.get(&first) else {
+        let Some(page) = self.pages.elsewhere.get(&first) else {
             return Err(Damage { position: 0, what: "the page is not paged out" });
         };
         let chunks = decode(bytes)?;
@@ -184,11 +186,14 @@ impl Index {
         {
             return Err(Damage { position: 0, what: "the page is another one" });
         }
-        self.deadlines.remove(&(page.earliest, first));
-        self.lists[page.state as usize].remove(&first);
-        let state = page.state;
-        self.pages.pages.remove(&first);
-        self.pages.wanted.retain(|wanted| *wanted != first);
+        let (state, earliest, wanted) = (page.state, page.earliest, page.wanted);
+        self.pages.elsewhere.remove(&first);
+        if wanted {
+            self.pages.awaited -= 1;
+            self.pages.wanted.retain(|wanted| *wanted != first);
+        }
+        self.deadlines.remove(&(earliest, first));
+        self.lists[state as usize].remove(&first);
         for mut chunk in chunks {
             chunk.masks.swap(State::Ready as usize, state as usize);
             self.put_in(chunk, state);
@@ -199,14 +204,14 @@ impl Index {
     /// Wants the pages that will be needed before long.
     fn look_ahead(&mut self) {
         for no in self.lists[State::Ready as usize].iter().take(self.pages.ahead.div_ceil(2)) {
-            if self.pages.pages.contains_key(no) {
+            if self.pages.elsewhere.contains_key(no) {
                 self.pages.want(*no);
             }
         }
     }
 
     fn persistent_masks(&self) -> impl Iterator<Item = (Seq, u64)> {
-        let outlines = self.pages.pages.values().flat_map(|page| &page.outlines);
+        let outlines = self.pages.elsewhere.values().flat_map(|page| &page.outlines);
         let mut paged = outlines.map(|outline| (outline.no, outline.persistent)).peekable();
         let chunks = self.chunks_from(ChunkNo(0));
         let mut here = chunks.map(|chunk| (chunk.no, chunk.persistent & chunk.live())).peekable();
@@ -251,6 +256,7 @@ fn encode(chunks: &[Box<Chunk>], bytes: &mut Vec<u8>) {
     bytes[start..start + CRC_BYTES].copy_from_slice(&crc.to_le_bytes());
 }
 
+#[expect(clippy::vec_box, reason = "the index takes the boxes as they are")]
 fn decode(bytes: &[u8]) -> Result<Vec<Box<Chunk>>, Damage> {
     let mut rest = bytes;
     let cut = Damage { position: bytes.len() as u64, what: "the page is cut short" };
