@@ -11,7 +11,7 @@ use crate::amqp::codec::{
     BasicAck, BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicNack, BasicReject,
     QueueDeclareOk, Short, Value,
 };
-use crate::amqp::error::{Failure, Text};
+use crate::amqp::error::{Failure, Text, queue_in};
 use crate::amqp::link::Link;
 use crate::amqp::message::Stored;
 use crate::amqp::names::random_name;
@@ -56,11 +56,13 @@ impl Channel {
         let (queue, shard) = Channel::find_queue(&name, link, desk)?;
         let priority = match method.arguments.get(b"x-priority") {
             None => 0,
-            Some(value) => {
-                value.integer().and_then(|priority| i32::try_from(priority).ok()).ok_or_else(|| {
-                    Failure::precondition(format!("invalid arg 'x-priority' for consumer '{}'", Text(&tag)))
-                })?
-            }
+            Some(value) => i32::try_from(value.integer().ok_or_else(|| {
+                let (queue, kind) = (queue_in(&name, &link.vhost), value.type_name());
+                Failure::precondition(format!(
+                    "invalid arg 'x-priority' for {queue}: \"expected integer, got {kind}\""
+                ))
+            })?)
+            .unwrap_or(i32::MAX),
         };
         let timeout_ms = method.arguments.get(b"x-consumer-timeout").and_then(Value::integer);
         let (prefetch, prefetch_all) = (self.prefetch, self.prefetch_all);
