@@ -117,6 +117,7 @@ pub struct Groups {
     /// Groups whose bytes were read back, in that order.
     cached: VecDeque<GroupKey>,
     cached_bytes: usize,
+    cached_bytes_max: usize,
     /// What is wanted in each file of survivors: messages, and bytes.
     stores: BTreeMap<u64, (u64, u64)>,
     /// Messages in pieces, by name.
@@ -124,6 +125,11 @@ pub struct Groups {
 }
 
 impl Groups {
+    /// Says that groups are read back into a pool of so many bytes: most of it is for others than who want them now.
+    pub fn share(&mut self, read_bytes: usize) {
+        self.cached_bytes_max = QUEUE_GROUPS_CACHED_BYTES.min(read_bytes / 4);
+    }
+
     /// The locator of a record at this position of the open group, in which so many queues have a message.
     pub fn place(&mut self, position: usize, queues: u32, bytes: u64) -> Locator {
         let key = *self.open.get_or_insert_with(|| {
@@ -275,11 +281,11 @@ impl Groups {
     /// A group's bytes were read back. The oldest that were go.
     pub fn read_back(&mut self, key: GroupKey, bytes: Slice) {
         let Some(group) = self.groups.get_mut(&key).filter(|group| group.bytes.is_none()) else { return };
-        self.cached_bytes += bytes.len();
+        self.cached_bytes += bytes.pinned();
         group.bytes = Some(bytes);
         group.cached = true;
         self.cached.push_back(key);
-        while self.cached_bytes > QUEUE_GROUPS_CACHED_BYTES && self.cached.len() > 1 {
+        while self.cached_bytes > self.cached_bytes_max && self.cached.len() > 1 {
             let Some(oldest) = self.cached.pop_front() else { return };
             self.forget_bytes(oldest);
         }
@@ -290,7 +296,7 @@ impl Groups {
         let Some(group) = self.groups.get_mut(&key) else { return };
         let bytes = group.bytes.take();
         if std::mem::take(&mut group.cached) {
-            self.cached_bytes -= bytes.map_or(0, |bytes| bytes.len());
+            self.cached_bytes -= bytes.map_or(0, |bytes| bytes.pinned());
             self.cached.retain(|cached| *cached != key);
         }
     }

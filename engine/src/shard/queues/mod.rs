@@ -32,7 +32,7 @@ use super::{Output, Pools, Requester};
 use crate::error::Refusal;
 use crate::io::Io;
 use crate::journal::{Journal, Submitted};
-use crate::limits::{LEAVING_TOLD_MAX, MARK_AHEAD, QUEUE_WORK_PER_TURN};
+use crate::limits::{LEAVING_TOLD_MAX, MARK_AHEAD, QUEUE_WORK_PER_TURN, QUEUES_PER_REQUEST_MAX};
 use crate::queue::{self, Queue, Stored, Token};
 use crate::time::{Nanos, WallMs};
 use crate::types::{Lsn, QueueId, Seq, ShardId};
@@ -395,6 +395,7 @@ impl Queues {
         queues: &[QueueId],
         touch: bool,
     ) -> Vec<(QueueId, queue::QueueStats)> {
+        assert!(queues.len() <= QUEUES_PER_REQUEST_MAX, "the host asks about so many at a time");
         let known: Vec<_> = queues.iter().filter_map(|id| Some((*id, self.find(*id)?))).collect();
         let stats = |(id, index)| {
             let machine = &mut self.entry(index).machine;

@@ -372,6 +372,7 @@ impl<'a> Rebuild<'a> {
     pub fn finish(mut self, now: WallMs, pools: &Pools, journal_bytes: u64) -> Result<Queues, Fatal> {
         let mut queues = Queues::new(self.directory.clone(), pools, journal_bytes);
         queues.groups = std::mem::take(&mut self.groups);
+        queues.groups.share(pools.read.usage().limit);
         for (id, mut building) in std::mem::take(&mut self.queues) {
             building.order_settled();
             self.check_complete(id, &building)?;
