@@ -315,7 +315,7 @@ impl Queues {
         let Some(index) = self.find(queue) else { return false };
         let entry = self.entry(index);
         let mark = entry.marks.get(usize::from(queue::rank_of(seq)));
-        !entry.durable || mark.is_some_and(|mark| seq.0 < mark.durable)
+        !entry.is_durable() || mark.is_some_and(|mark| seq.0 < mark.durable)
     }
 
     /// A message, if it can be had now; asks for it if not.

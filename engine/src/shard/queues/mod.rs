@@ -57,7 +57,6 @@ struct Mark {
 /// One queue.
 struct Entry {
     id: QueueId,
-    durable: bool,
     machine: Queue,
     touched: bool,
     deadline: Option<WallMs>,
@@ -67,6 +66,12 @@ struct Entry {
     told: usize,
     /// Whether there may be leaving messages that it was not asked about.
     leaving: bool,
+}
+
+impl Entry {
+    fn is_durable(&self) -> bool {
+        !self.id.is_transient()
+    }
 }
 
 /// What the queues may use of their shard for a moment.
@@ -181,17 +186,8 @@ impl Queues {
 
     fn insert(&mut self, id: QueueId, machine: Queue, marks: Vec<Mark>) -> Index {
         let leaving = machine.stats().leaving > 0;
-        let entry = Entry {
-            id,
-            durable: !id.is_transient(),
-            machine,
-            touched: false,
-            deadline: None,
-            closed: false,
-            marks,
-            told: 0,
-            leaving,
-        };
+        let entry =
+            Entry { id, machine, touched: false, deadline: None, closed: false, marks, told: 0, leaving };
         let index = self.vacant.pop().unwrap_or(Index(self.entries.len() as u32));
         if index.0 as usize == self.entries.len() {
             self.entries.push(Some(entry));
@@ -273,7 +269,7 @@ impl Queues {
     fn carry_out(&mut self, desk: &mut Desk<'_>, index: Index, wants: &mut Vec<queue::Output>) {
         let (id, durable) = {
             let entry = self.entry(index);
-            (entry.id, entry.durable)
+            (entry.id, entry.is_durable())
         };
         for want in wants.drain(..) {
             match want {
@@ -316,7 +312,7 @@ impl Queues {
     /// Has it recorded that messages up to this one may be delivered, some of them ahead.
     fn mark(&mut self, desk: &Desk<'_>, index: Index, seq: Seq) {
         let entry = self.entry(index);
-        if !entry.durable {
+        if !entry.is_durable() {
             return;
         }
         let rank = queue::rank_of(seq);

@@ -194,12 +194,12 @@ impl Queues {
                     self.survivors.moving = None;
                     return Ok(true);
                 }
-                if !moving.built.is_empty() {
-                    self.write_group(io, journal);
-                } else {
+                if moving.built.is_empty() {
                     let store = self.survivors.stores.get(&moving.store.expect("something was written"));
                     moving.step = Step::Flushing;
                     io.flush(token(), store.expect("it is open").file);
+                } else {
+                    self.write_group(io, journal);
                 }
                 continue;
             };
@@ -414,7 +414,7 @@ impl Queues {
 
     fn state_of(&mut self, index: Index) -> Option<QueueState> {
         let entry = self.entry(index);
-        if !entry.durable {
+        if !entry.is_durable() {
             return None;
         }
         let mut state = QueueState { id: entry.id, ..QueueState::default() };
