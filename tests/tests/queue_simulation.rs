@@ -12,7 +12,7 @@ use millstream_engine::io::sim::{Crash, Survivors, World};
 use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox};
 use millstream_engine::shard::change::{Edit, MetadataChange, NewQueue};
 use millstream_engine::shard::message::{
-    Consume, ConsumerId, Credit, Delivery, Move, Publish, Settlement, Verdict,
+    Consume, ConsumerId, Credit, Delivery, Move, Publish, QueueStats, Settlement, Verdict,
 };
 use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
@@ -25,6 +25,9 @@ const QUEUES: usize = 4;
 const LOOK: Nanos = Nanos::from_micros(300);
 /// A settlement that is older than this is durable: what it may wait, a slow commit, and a shard that is held up.
 const SETTLED_FOR_GOOD: Nanos = Nanos::from_millis(300);
+
+/// When nothing has been delivered for so long, nothing is left.
+const QUIET: Nanos = Nanos::from_millis(4_000);
 
 /// What is known of one message, wherever it is.
 #[derive(Clone, Default, Debug)]
@@ -51,12 +54,15 @@ struct Model {
     draining: bool,
     deliveries: u64,
     letters: u64,
+    /// How queues stood when somebody last asked.
+    stats: BTreeMap<QueueId, QueueStats>,
 }
 
 enum Asked {
     Queues,
     Publish(Vec<u32>),
     Settled(u32),
+    Stats,
     Else,
 }
 
@@ -126,6 +132,10 @@ impl Host {
         }
         if !self.consuming {
             self.consume(out);
+        }
+        if self.random.chance(0.01) {
+            let queues = self.model.borrow().queues.clone();
+            self.ask(out, self.shard, Request::QueueStats { queues, touch: false }, Asked::Stats);
         }
         let under_way = self.asked.values().filter(|asked| matches!(asked, Asked::Publish(_))).count();
         if !self.model.borrow().draining && under_way < 4 && self.random.chance(0.5) {
@@ -198,6 +208,7 @@ impl App for Host {
                             model.messages[number as usize].confirmed = outcome.refused.is_empty();
                         }
                     }
+                    (Asked::Stats, Reply::QueueStats(stats)) => model.stats.extend(stats),
                     (Asked::Settled(number), Reply::Done) => model.messages[number as usize].ended = true,
                     (Asked::Else, Reply::Done | Reply::Consuming { .. } | Reply::Refused(_)) => {}
                     (_, reply) => model.violations.push(format!("a strange answer: {reply:?}")),
@@ -330,17 +341,23 @@ fn run(seed: u64) -> (u64, u64) {
     model.borrow_mut().draining = true;
     let before = model.borrow().messages.clone();
     let mut node = start(&world, &model, seed, 99);
-    let mut quiet = 0;
-    while quiet < 3_000 {
-        let deliveries = model.borrow().deliveries;
+    let mut last = (0, world.now());
+    while last.1 + QUIET > world.now() {
         node.step();
-        quiet = if model.borrow().deliveries == deliveries { quiet + 1 } else { 0 };
+        let deliveries = model.borrow().deliveries;
+        if deliveries != last.0 {
+            last = (deliveries, world.now());
+        }
     }
     check(&model, seed, 99);
     let model = model.borrow();
     for (number, (before, after)) in before.iter().zip(&model.messages).enumerate() {
         let may_be_gone = before.ended || before.may_be_gone || !before.confirmed;
-        assert!(may_be_gone || after.ended, "seed {seed}: {number} was confirmed, and is gone: {before:?}");
+        let stats = &model.stats;
+        assert!(
+            may_be_gone || after.ended,
+            "seed {seed}: {number} was confirmed, and is gone: {before:?}, {after:?}, {stats:?}"
+        );
     }
     (model.deliveries, model.letters)
 }

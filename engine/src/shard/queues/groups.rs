@@ -10,7 +10,7 @@ use crate::format::journal::record_at;
 use crate::format::message::split;
 use crate::io::FileId;
 use crate::journal::Submitted;
-use crate::limits::{GROUP_BYTES_MAX, QUEUE_GROUPS_CACHED_BYTES, SPARSE_FILE_BYTES_MAX};
+use crate::limits::{GROUP_BYTES_MAX, QUEUE_GROUPS_CACHED_BYTES};
 use crate::queue::Locator;
 use crate::types::Lsn;
 
@@ -35,7 +35,7 @@ impl GroupKey {
 
     /// A record of this group.
     pub fn locator(self, position: usize) -> Locator {
-        Locator(self.0 << POSITION_BITS | position as u64 / 8)
+        Locator((self.0 << POSITION_BITS) | (position as u64 / 8))
     }
 }
 
@@ -110,13 +110,14 @@ pub struct Read {
 /// See the module.
 #[derive(Default)]
 pub struct Groups {
-    groups: BTreeMap<GroupKey, Group>,
+    known: BTreeMap<GroupKey, Group>,
     next: u64,
     next_stored: u64,
     open: Option<GroupKey>,
     /// Groups whose bytes were read back, in that order.
     cached: VecDeque<GroupKey>,
     cached_bytes: usize,
+    cached_bytes_max: usize,
     /// What is wanted in each file of survivors: messages, and bytes.
     stores: BTreeMap<u64, (u64, u64)>,
     /// Messages in pieces, by name.
@@ -124,6 +125,11 @@ pub struct Groups {
 }
 
 impl Groups {
+    /// Says that groups are read back into a pool of so many bytes: most of it is for others than who want them now.
+    pub fn share(&mut self, read_bytes: usize) {
+        self.cached_bytes_max = QUEUE_GROUPS_CACHED_BYTES.min(read_bytes / 4);
+    }
+
     /// The locator of a record at this position of the open group, in which so many queues have a message.
     pub fn place(&mut self, position: usize, queues: u32, bytes: u64) -> Locator {
         let key = *self.open.get_or_insert_with(|| {
@@ -138,7 +144,7 @@ impl Groups {
             bytes: None,
             cached: false,
         };
-        let group = self.groups.entry(key).or_insert_with(fresh);
+        let group = self.known.entry(key).or_insert_with(fresh);
         group.wanted += queues;
         group.wanted_bytes += bytes * u64::from(queues);
         key.locator(position)
@@ -147,7 +153,7 @@ impl Groups {
     /// The open group is on its way to the disk. Gives its name, if there is anything of queues in it.
     pub fn submitted(&mut self, submitted: &Submitted) -> Option<GroupKey> {
         let key = self.open.take()?;
-        let group = self.groups.get_mut(&key).expect("the open group is known");
+        let group = self.known.get_mut(&key).expect("the open group is known");
         group.site = Some(Site {
             file: submitted.file,
             at: submitted.at,
@@ -167,7 +173,7 @@ impl Groups {
         let key = GroupKey(*counter | if site.store > 0 { STORED } else { 0 });
         let group =
             Group { site: Some(site), last_lsn, wanted: 0, wanted_bytes: 0, bytes: None, cached: false };
-        self.groups.insert(key, group);
+        self.known.insert(key, group);
         key
     }
 
@@ -192,7 +198,7 @@ impl Groups {
             self.large.get_mut(&name).expect("a message that is wanted is known").wanted += 1;
             return;
         }
-        let group = self.groups.get_mut(&GroupKey::of(locator)).expect("a group with a message is known");
+        let group = self.known.get_mut(&GroupKey::of(locator)).expect("a group with a message is known");
         group.wanted += 1;
         group.wanted_bytes += bytes;
         if let Some(site) = group.site.filter(|site| site.store > 0) {
@@ -215,7 +221,7 @@ impl Groups {
             return;
         }
         let key = GroupKey::of(locator);
-        let group = self.groups.get_mut(&key).expect("a group with a message is known");
+        let group = self.known.get_mut(&key).expect("a group with a message is known");
         group.wanted -= 1;
         group.wanted_bytes -= bytes;
         if let Some(site) = group.site.filter(|site| site.store > 0) {
@@ -230,18 +236,18 @@ impl Groups {
 
     /// Forgets a group that nobody wants; says whether it is still known.
     pub fn drop_unwanted(&mut self, key: GroupKey) -> bool {
-        let Some(group) = self.groups.get(&key) else { return false };
+        let Some(group) = self.known.get(&key) else { return false };
         if group.wanted > 0 || group.site.is_none() {
             return true;
         }
         self.forget_bytes(key);
-        self.groups.remove(&key);
+        self.known.remove(&key);
         false
     }
 
     /// Forgets all groups that nobody wants.
     pub fn drop_all_unwanted(&mut self) {
-        for key in self.groups.keys().copied().collect::<Vec<_>>() {
+        for key in self.known.keys().copied().collect::<Vec<_>>() {
             self.drop_unwanted(key);
         }
     }
@@ -252,19 +258,19 @@ impl Groups {
     }
 
     /// Whether somebody wants something in this file of survivors, but so little that it had better be elsewhere.
-    pub fn is_store_sparse(&self, store: u64) -> bool {
-        self.stores.get(&store).is_some_and(|(_, bytes)| *bytes <= SPARSE_FILE_BYTES_MAX)
+    pub fn is_store_sparse(&self, store: u64, bytes_max: u64) -> bool {
+        self.stores.get(&store).is_some_and(|(_, bytes)| *bytes <= bytes_max)
     }
 
     /// The groups of a file of survivors.
     pub fn groups_of_store(&self, store: u64) -> impl Iterator<Item = GroupKey> {
-        let all = self.groups.range(GroupKey(STORED)..);
+        let all = self.known.range(GroupKey(STORED)..);
         all.filter(move |(_, group)| group.site.is_some_and(|site| site.store == store)).map(|(key, _)| *key)
     }
 
     /// A group's bytes.
     pub fn bytes(&self, key: GroupKey) -> Option<Bytes<'_>> {
-        let group = self.groups.get(&key)?;
+        let group = self.known.get(&key)?;
         Some(match (&group.bytes, group.site) {
             (Some(bytes), _) => Bytes::Here(bytes),
             (None, Some(site)) => Bytes::Cold(site),
@@ -274,12 +280,12 @@ impl Groups {
 
     /// A group's bytes were read back. The oldest that were go.
     pub fn read_back(&mut self, key: GroupKey, bytes: Slice) {
-        let Some(group) = self.groups.get_mut(&key).filter(|group| group.bytes.is_none()) else { return };
-        self.cached_bytes += bytes.len();
+        let Some(group) = self.known.get_mut(&key).filter(|group| group.bytes.is_none()) else { return };
+        self.cached_bytes += bytes.pinned();
         group.bytes = Some(bytes);
         group.cached = true;
         self.cached.push_back(key);
-        while self.cached_bytes > QUEUE_GROUPS_CACHED_BYTES && self.cached.len() > 1 {
+        while self.cached_bytes > self.cached_bytes_max && self.cached.len() > 1 {
             let Some(oldest) = self.cached.pop_front() else { return };
             self.forget_bytes(oldest);
         }
@@ -287,23 +293,23 @@ impl Groups {
 
     /// Lets go of a group's bytes in memory: its file has them.
     pub fn forget_bytes(&mut self, key: GroupKey) {
-        let Some(group) = self.groups.get_mut(&key) else { return };
+        let Some(group) = self.known.get_mut(&key) else { return };
         let bytes = group.bytes.take();
         if std::mem::take(&mut group.cached) {
-            self.cached_bytes -= bytes.map_or(0, |bytes| bytes.len());
+            self.cached_bytes -= bytes.map_or(0, |bytes| bytes.pinned());
             self.cached.retain(|cached| *cached != key);
         }
     }
 
     /// The first record of the journal that a message which is wanted is in, or may be behind.
     pub fn needed(&self) -> Option<Lsn> {
-        let (_, group) = self.groups.range(..GroupKey(STORED)).next()?;
+        let (_, group) = self.known.range(..GroupKey(STORED)).next()?;
         group.site.map(|site| site.first_lsn)
     }
 
     /// The journal's groups up to this record, and the bytes that are wanted of each.
     pub fn up_to(&self, lsn: Lsn) -> impl Iterator<Item = (GroupKey, u64)> {
-        let journal = self.groups.range(..GroupKey(STORED));
+        let journal = self.known.range(..GroupKey(STORED));
         journal
             .filter(move |(_, group)| group.site.is_some_and(|site| site.first_lsn <= lsn))
             .map(|(key, group)| (*key, group.wanted_bytes))

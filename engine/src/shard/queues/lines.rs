@@ -315,7 +315,7 @@ impl Queues {
         let Some(index) = self.find(queue) else { return false };
         let entry = self.entry(index);
         let mark = entry.marks.get(usize::from(queue::rank_of(seq)));
-        !entry.durable || mark.is_some_and(|mark| seq.0 < mark.durable)
+        !entry.is_durable() || mark.is_some_and(|mark| seq.0 < mark.durable)
     }
 
     /// A message, if it can be had now; asks for it if not.
@@ -414,7 +414,8 @@ impl Queues {
     fn deliver_single(&mut self, desk: &mut Desk<'_>, single: Single) {
         let may_go = match &single {
             Single::Got { queue, delivery, .. } => self.may_go(*queue, delivery.seq),
-            Single::Leaving { .. } => true,
+            // Its number is a name for it elsewhere: it must not be another message's after a crash.
+            Single::Leaving { queue, seq, .. } => self.may_go(*queue, *seq),
         };
         let Some(read) = may_go.then(|| self.fetch(single.locator())).flatten() else {
             return self.lines.singles.push(single);

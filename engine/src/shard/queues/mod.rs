@@ -28,12 +28,11 @@ use survivors::Survivors;
 use super::message::{ConsumerId, Settlement};
 use super::metadata::Metadata;
 use super::request::{Reply, Request};
-use super::{Output, Requester};
-use crate::buffer::Pool;
+use super::{Output, Pools, Requester};
 use crate::error::Refusal;
 use crate::io::Io;
 use crate::journal::{Journal, Submitted};
-use crate::limits::{LEAVING_TOLD_MAX, MARK_AHEAD, QUEUE_WORK_PER_TURN};
+use crate::limits::{LEAVING_TOLD_MAX, MARK_AHEAD, QUEUE_WORK_PER_TURN, QUEUES_PER_REQUEST_MAX};
 use crate::queue::{self, Queue, Stored, Token};
 use crate::time::{Nanos, WallMs};
 use crate::types::{Lsn, QueueId, Seq, ShardId};
@@ -58,7 +57,6 @@ struct Mark {
 /// One queue.
 struct Entry {
     id: QueueId,
-    durable: bool,
     machine: Queue,
     touched: bool,
     deadline: Option<WallMs>,
@@ -68,6 +66,12 @@ struct Entry {
     told: usize,
     /// Whether there may be leaving messages that it was not asked about.
     leaving: bool,
+}
+
+impl Entry {
+    fn is_durable(&self) -> bool {
+        !self.id.is_transient()
+    }
 }
 
 /// What the queues may use of their shard for a moment.
@@ -125,9 +129,8 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// No queues. Survivors go to files in `directory`; cold groups are read into blocks of `read`, survivors staged in
-    /// those of `staging`.
-    pub fn new(directory: String, read: Pool, staging: Pool) -> Queues {
+    /// No queues. Survivors go to files in `directory`; the journal may grow to so many bytes.
+    pub fn new(directory: String, pools: &Pools, journal_bytes: u64) -> Queues {
         Queues {
             by_id: BTreeMap::new(),
             entries: Vec::new(),
@@ -135,8 +138,8 @@ impl Queues {
             groups: Groups::default(),
             lines: Lines::default(),
             pending: Pending::default(),
-            reading: Reading::new(read),
-            survivors: Survivors::new(directory, staging),
+            reading: Reading::new(pools.read.clone()),
+            survivors: Survivors::new(directory, pools.staging.clone(), journal_bytes),
             backlog: VecDeque::new(),
             upload: None,
             download: None,
@@ -183,17 +186,8 @@ impl Queues {
 
     fn insert(&mut self, id: QueueId, machine: Queue, marks: Vec<Mark>) -> Index {
         let leaving = machine.stats().leaving > 0;
-        let entry = Entry {
-            id,
-            durable: !id.is_transient(),
-            machine,
-            touched: false,
-            deadline: None,
-            closed: false,
-            marks,
-            told: 0,
-            leaving,
-        };
+        let entry =
+            Entry { id, machine, touched: false, deadline: None, closed: false, marks, told: 0, leaving };
         let index = self.vacant.pop().unwrap_or(Index(self.entries.len() as u32));
         if index.0 as usize == self.entries.len() {
             self.entries.push(Some(entry));
@@ -275,7 +269,7 @@ impl Queues {
     fn carry_out(&mut self, desk: &mut Desk<'_>, index: Index, wants: &mut Vec<queue::Output>) {
         let (id, durable) = {
             let entry = self.entry(index);
-            (entry.id, entry.durable)
+            (entry.id, entry.is_durable())
         };
         for want in wants.drain(..) {
             match want {
@@ -303,6 +297,7 @@ impl Queues {
                     self.leaving.insert(index);
                 }
                 queue::Output::Leave { seq, locator, size, reason, persistent } => {
+                    self.mark(desk, index, seq);
                     self.groups.want(locator, u64::from(size));
                     self.lines.push_leaving(id, seq, locator, size, reason, persistent);
                 }
@@ -318,7 +313,7 @@ impl Queues {
     /// Has it recorded that messages up to this one may be delivered, some of them ahead.
     fn mark(&mut self, desk: &Desk<'_>, index: Index, seq: Seq) {
         let entry = self.entry(index);
-        if !entry.durable {
+        if !entry.is_durable() {
             return;
         }
         let rank = queue::rank_of(seq);
@@ -397,6 +392,7 @@ impl Queues {
         queues: &[QueueId],
         touch: bool,
     ) -> Vec<(QueueId, queue::QueueStats)> {
+        assert!(queues.len() <= QUEUES_PER_REQUEST_MAX, "the host asks about so many at a time");
         let known: Vec<_> = queues.iter().filter_map(|id| Some((*id, self.find(*id)?))).collect();
         let stats = |(id, index)| {
             let machine = &mut self.entry(index).machine;

@@ -55,7 +55,7 @@ pub struct Arrived {
 /// A message that other shards are getting.
 struct Outbound {
     who: Requester,
-    moved: Move,
+    moved: Box<Move>,
     /// Shards that have not answered.
     missing: usize,
     failed: bool,
@@ -103,6 +103,7 @@ impl Moves {
 impl Queues {
     /// Sends a leaving message where the host says.
     pub(super) fn start_move(&mut self, desk: &mut Desk<'_>, who: Requester, moved: Move) {
+        let moved = Box::new(moved);
         let known = self.find(moved.queue).and_then(|index| self.stored(index, moved.seq));
         if known.is_none_or(|stored| stored.leaving.is_none()) {
             return desk.refuse(who, Refusal::UnknownQueue);
@@ -176,7 +177,12 @@ impl Queues {
     }
 
     /// Every other shard has the message: it leaves its place, and arrives at those of this shard, by one record.
-    pub(super) fn move_here(&mut self, desk: &mut Desk<'_>, who: Requester, moved: Move) -> Result<(), Job> {
+    pub(super) fn move_here(
+        &mut self,
+        desk: &mut Desk<'_>,
+        who: Requester,
+        moved: Box<Move>,
+    ) -> Result<(), Job> {
         if desk.shut.is_some() {
             self.drop_upload();
             self.stay(desk, who, &moved);
@@ -226,11 +232,11 @@ impl Queues {
 
     /// A message comes in from a queue of another shard.
     pub fn inbound(&mut self, desk: &mut Desk<'_>, inbound: Inbound) {
-        self.enqueue(desk, Job::Inbound(inbound));
+        self.enqueue(desk, Job::Inbound(Box::new(inbound)));
     }
 
     /// Takes a message in, unless it is here already.
-    pub(super) fn let_in(&mut self, desk: &mut Desk<'_>, inbound: Inbound) -> Result<(), Job> {
+    pub(super) fn let_in(&mut self, desk: &mut Desk<'_>, inbound: Box<Inbound>) -> Result<(), Job> {
         if desk.shut.is_some() {
             self.drop_upload();
             desk.outputs.push_back(inbound.answer(false));

@@ -34,9 +34,9 @@ pub enum Job {
     /// A request to publish.
     Publish(Publishing),
     /// A message that leaves a queue of this shard for others of it.
-    Move(Requester, Move),
+    Move(Requester, Box<Move>),
     /// A message that has left a queue of another shard.
-    Inbound(Inbound),
+    Inbound(Box<Inbound>),
 }
 
 /// A request to publish, as far as it has come.
@@ -198,7 +198,9 @@ impl Queues {
         let (placed, locator) = if let Some(pieces) = pieces {
             let placed = desk.journal.append(&header, &[prefix, record.pieces_bytes()].concat());
             let locator = locator_of_pieces(pieces.name);
-            takers.iter().for_each(|_| self.groups.want(locator, 0));
+            for _ in takers {
+                self.groups.want(locator, 0);
+            }
             // The record itself has to outlive its file as long as the message does.
             let index = self.groups.place(position, 1, 0);
             self.groups.large_mut(pieces.name).expect("just put together").pieces.push((index, 0));
@@ -211,7 +213,7 @@ impl Queues {
         };
         for ((index, refused), target) in takers.iter().zip(&record.targets) {
             let entry = self.entry(*index);
-            let persistent = message.persistent && entry.durable;
+            let persistent = message.persistent && entry.is_durable();
             let incoming = Incoming {
                 locator,
                 size: size as u32,
