@@ -155,12 +155,12 @@ pub const QUEUE_READS_IN_FLIGHT: usize = 4;
 /// Bytes of groups that were read back and are kept for what else is wanted of them.
 pub const QUEUE_GROUPS_CACHED_BYTES: usize = 16 << 20;
 /// Messages still wanted in the journal files to be recycled are carried forward up to so many bytes; more are moved to
-/// files of their own.
+/// files of their own. A file in which a quarter of that is wanted is given up, and they are carried.
 pub const CARRIED_MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// And up to this part of the journal.
+pub const CARRIED_JOURNAL_SHARE: u64 = 16;
 /// A file for messages that outlive their place in the journal is not written on past this.
 pub const MESSAGE_FILE_BYTES: u64 = 64 << 20;
-/// A file in which so few bytes are wanted is given up, and they are carried.
-pub const SPARSE_FILE_BYTES_MAX: u64 = 256 << 10;
 /// Queues that one request may ask about.
 pub const QUEUES_PER_REQUEST_MAX: usize = 1_000;
 /// Leaving messages of one shard that its host is asked about at a time; the others wait in their queues.

@@ -103,8 +103,10 @@ impl MessageRecord {
     /// The record's header, for a message with a body of this size.
     pub fn header(&self, body_bytes: usize) -> RecordHeader {
         let (owner, more) = self.targets.split_first().expect("a message has a queue");
-        let flags =
-            if self.persistent { PERSISTENT } else { 0 } | if self.source.is_some() { MOVED } else { 0 };
+        let flag = |set: bool, flag| if set { flag } else { 0 };
+        let flags = flag(self.persistent, PERSISTENT)
+            | flag(self.source.is_some(), MOVED)
+            | flag(self.pieces.is_some(), IN_PIECES);
         RecordHeader {
             kind: RecordKind::Message,
             partition: PartitionId {

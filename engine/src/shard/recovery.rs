@@ -112,7 +112,7 @@ impl<I: Io> Shard<I> {
         let met_deleted = rebuild.met_deleted() || queues.met_deleted();
         let departures = Departures::new(met_deleted, metadata.epoch, recovered.last_lsn);
         let logs = rebuild.finish(&mut disk)?;
-        let queues = queues.finish(now, pools.read.clone(), pools.staging.clone())?;
+        let queues = queues.finish(now, &pools, journal_bytes)?;
         let report =
             Report { journal_bytes: recovered.bytes, last_lsn: recovered.last_lsn, logs: logs.len() };
 

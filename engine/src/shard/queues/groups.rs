@@ -10,7 +10,7 @@ use crate::format::journal::record_at;
 use crate::format::message::split;
 use crate::io::FileId;
 use crate::journal::Submitted;
-use crate::limits::{GROUP_BYTES_MAX, QUEUE_GROUPS_CACHED_BYTES, SPARSE_FILE_BYTES_MAX};
+use crate::limits::{GROUP_BYTES_MAX, QUEUE_GROUPS_CACHED_BYTES};
 use crate::queue::Locator;
 use crate::types::Lsn;
 
@@ -252,8 +252,8 @@ impl Groups {
     }
 
     /// Whether somebody wants something in this file of survivors, but so little that it had better be elsewhere.
-    pub fn is_store_sparse(&self, store: u64) -> bool {
-        self.stores.get(&store).is_some_and(|(_, bytes)| *bytes <= SPARSE_FILE_BYTES_MAX)
+    pub fn is_store_sparse(&self, store: u64, bytes_max: u64) -> bool {
+        self.stores.get(&store).is_some_and(|(_, bytes)| *bytes <= bytes_max)
     }
 
     /// The groups of a file of survivors.

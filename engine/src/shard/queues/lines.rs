@@ -414,7 +414,8 @@ impl Queues {
     fn deliver_single(&mut self, desk: &mut Desk<'_>, single: Single) {
         let may_go = match &single {
             Single::Got { queue, delivery, .. } => self.may_go(*queue, delivery.seq),
-            Single::Leaving { .. } => true,
+            // Its number is a name for it elsewhere: it must not be another message's after a crash.
+            Single::Leaving { queue, seq, .. } => self.may_go(*queue, *seq),
         };
         let Some(read) = may_go.then(|| self.fetch(single.locator())).flatten() else {
             return self.lines.singles.push(single);

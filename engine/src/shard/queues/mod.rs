@@ -28,8 +28,7 @@ use survivors::Survivors;
 use super::message::{ConsumerId, Settlement};
 use super::metadata::Metadata;
 use super::request::{Reply, Request};
-use super::{Output, Requester};
-use crate::buffer::Pool;
+use super::{Output, Pools, Requester};
 use crate::error::Refusal;
 use crate::io::Io;
 use crate::journal::{Journal, Submitted};
@@ -125,9 +124,8 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// No queues. Survivors go to files in `directory`; cold groups are read into blocks of `read`, survivors staged in
-    /// those of `staging`.
-    pub fn new(directory: String, read: Pool, staging: Pool) -> Queues {
+    /// No queues. Survivors go to files in `directory`; the journal may grow to so many bytes.
+    pub fn new(directory: String, pools: &Pools, journal_bytes: u64) -> Queues {
         Queues {
             by_id: BTreeMap::new(),
             entries: Vec::new(),
@@ -135,8 +133,8 @@ impl Queues {
             groups: Groups::default(),
             lines: Lines::default(),
             pending: Pending::default(),
-            reading: Reading::new(read),
-            survivors: Survivors::new(directory, staging),
+            reading: Reading::new(pools.read.clone()),
+            survivors: Survivors::new(directory, pools.staging.clone(), journal_bytes),
             backlog: VecDeque::new(),
             upload: None,
             download: None,
@@ -303,6 +301,7 @@ impl Queues {
                     self.leaving.insert(index);
                 }
                 queue::Output::Leave { seq, locator, size, reason, persistent } => {
+                    self.mark(desk, index, seq);
                     self.groups.want(locator, u64::from(size));
                     self.lines.push_leaving(id, seq, locator, size, reason, persistent);
                 }

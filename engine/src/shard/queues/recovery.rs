@@ -24,7 +24,7 @@ use super::groups::{GroupKey, Groups, Large, Site, locator_of_pieces, pieces_of}
 use super::pending::reason_of;
 use super::survivors::{Store, file_name, file_number};
 use super::{Mark, Queues};
-use crate::buffer::{Pool, Slice};
+use crate::buffer::Slice;
 use crate::error::Fatal;
 use crate::format::checkpoint::{QueueState, QueuesState};
 use crate::format::journal::{RECORD_HEADER_BYTES, RecordHeader, RecordKind, check, records};
@@ -32,6 +32,7 @@ use crate::format::message::{MessageRecord, Target, decode_pairs, queue_of};
 use crate::io::{Blocking, Io, OpenMode};
 use crate::journal::Replayed;
 use crate::queue::{LeaveReason, Locator, Queue, Stored, rank_of};
+use crate::shard::Pools;
 use crate::shard::metadata::Metadata;
 use crate::time::WallMs;
 use crate::types::{Lsn, QueueId, Seq, ShardId};
@@ -368,8 +369,8 @@ impl<'a> Rebuild<'a> {
     }
 
     /// The queues, as they were.
-    pub fn finish(mut self, now: WallMs, read: Pool, staging: Pool) -> Result<Queues, Fatal> {
-        let mut queues = Queues::new(self.directory.clone(), read, staging);
+    pub fn finish(mut self, now: WallMs, pools: &Pools, journal_bytes: u64) -> Result<Queues, Fatal> {
+        let mut queues = Queues::new(self.directory.clone(), pools, journal_bytes);
         queues.groups = std::mem::take(&mut self.groups);
         for (id, mut building) in std::mem::take(&mut self.queues) {
             building.order_settled();
@@ -397,7 +398,8 @@ impl<'a> Rebuild<'a> {
                 }
                 queues.groups.want(found.locator, u64::from(found.size));
             }
-            for next in building.next.values() {
+            // Numbers below a mark may have been seen outside, also of messages that the crash has swallowed.
+            for next in building.next.values().chain(building.marks.values()).filter(|next| **next > 0) {
                 machine.recover_next(Seq(*next));
             }
             let ranks = building.marks.keys().last().map_or(0, |rank| usize::from(*rank) + 1);

@@ -21,7 +21,8 @@ use crate::format::message::{MessageRecord, without_source};
 use crate::io::{DiskDone, FileId, Io, OpenMode, Token};
 use crate::journal::{self, Claim, Journal};
 use crate::limits::{
-    BLOCK_BYTES, CARRIED_MESSAGE_BYTES_MAX, GROUP_BYTES_MAX, MESSAGE_FILE_BYTES, SEGMENT_WRITE_BYTES,
+    BLOCK_BYTES, CARRIED_JOURNAL_SHARE, CARRIED_MESSAGE_BYTES_MAX, GROUP_BYTES_MAX, MESSAGE_FILE_BYTES,
+    SEGMENT_WRITE_BYTES,
 };
 use crate::queue::{Locator, Stored};
 use crate::shard::tokens;
@@ -74,6 +75,8 @@ struct Moving {
 pub struct Survivors {
     directory: String,
     staging: Pool,
+    /// Bytes that are carried at most.
+    carry_bytes_max: u64,
     stores: BTreeMap<u64, Store>,
     /// The file that is written to, if it has room.
     current: Option<u64>,
@@ -101,10 +104,11 @@ pub fn file_number(name: &str) -> Option<u64> {
 }
 
 impl Survivors {
-    pub fn new(directory: String, staging: Pool) -> Survivors {
+    pub fn new(directory: String, staging: Pool, journal_bytes: u64) -> Survivors {
         Survivors {
             directory,
             staging,
+            carry_bytes_max: CARRIED_MESSAGE_BYTES_MAX.min(journal_bytes / CARRIED_JOURNAL_SHARE),
             stores: BTreeMap::new(),
             current: None,
             next: 1,
@@ -442,11 +446,12 @@ impl<I: Io> journal::Survivors<I> for Queues {
         let bytes: u64 = wanted.iter().map(|(_, bytes)| bytes).sum();
         let keys: VecDeque<GroupKey> = wanted.into_iter().map(|(key, _)| key).collect();
         // A file in which hardly anything is wanted goes, too.
+        let sparse_bytes = self.survivors.carry_bytes_max / 4;
         let stores = self.survivors.stores.keys().filter(|number| self.survivors.current != Some(**number));
         let sparse: Vec<u64> =
-            stores.filter(|number| self.groups.is_store_sparse(**number)).copied().collect();
+            stores.filter(|number| self.groups.is_store_sparse(**number, sparse_bytes)).copied().collect();
         self.survivors.carrying.extend(sparse.iter().flat_map(|number| self.groups.groups_of_store(*number)));
-        if bytes <= CARRIED_MESSAGE_BYTES_MAX {
+        if bytes <= self.survivors.carry_bytes_max {
             self.survivors.carrying.extend(keys);
             return;
         }
