@@ -3,10 +3,11 @@
 use std::fs::{read_dir, read_to_string};
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::load::footprint::Processes;
 use crate::measure::Problem;
 use crate::raw;
 
@@ -68,6 +69,24 @@ pub fn field(file: &str, name: &str) -> Option<String> {
     })
 }
 
+/// Processor time that the whole machine has spent running, the kernel's threads included: to the nanosecond where the
+/// root control group tells it, in ticks where not.
+pub fn run_time() -> Result<Duration, Problem> {
+    if let Ok(usage) = read_to_string("/sys/fs/cgroup/cpuacct/cpuacct.usage") {
+        return Ok(Duration::from_nanos(usage.trim().parse()?));
+    }
+    let ticks = busy_ticks(&read_to_string("/proc/stat")?).ok_or("/proc/stat is not understood")?;
+    Ok(Duration::from_secs_f64(ticks / TICKS_PER_SECOND))
+}
+
+/// The fields of the first line of `/proc/stat`, without `idle`, `iowait` and what guests and other guests took.
+fn busy_ticks(stat: &str) -> Option<f64> {
+    let fields: Vec<f64> =
+        stat.lines().next()?.split_whitespace().skip(1).map(str::parse).collect::<Result<_, _>>().ok()?;
+    let [user, nice, system, _, _, irq, softirq, ..] = fields[..] else { return None };
+    Some(user + nice + system + irq + softirq)
+}
+
 /// Type and device of the file system that holds `dir`.
 fn mount_of(dir: &Path) -> Option<(String, String)> {
     let dir = dir.canonicalize().ok()?;
@@ -105,6 +124,8 @@ pub fn commit() -> String {
 /// How much of the machine other processes took while something was measured. Figures from a busy machine are worth
 /// little: the run says so.
 pub struct Others {
+    /// Processes that are measured, and so are no others.
+    measured: Processes,
     started: Instant,
     ticks: f64,
 }
@@ -115,22 +136,30 @@ const TICKS_PER_SECOND: f64 = 100.0;
 impl Others {
     /// Starts to look.
     pub fn start() -> Others {
-        Others { started: Instant::now(), ticks: others_ticks().unwrap_or_default() }
+        Others::besides(&Processes::default())
+    }
+
+    /// The same, besides processes that are measured and are not this one's children.
+    pub fn besides(measured: &Processes) -> Others {
+        let ticks = others_ticks(measured).unwrap_or_default();
+        Others { measured: measured.clone(), started: Instant::now(), ticks }
     }
 
     /// The share of all processors' time that other processes spent outside the kernel since then.
     pub fn share(&self) -> f64 {
-        let ticks = others_ticks().unwrap_or_default() - self.ticks;
+        let ticks = others_ticks(&self.measured).unwrap_or_default() - self.ticks;
         let seconds = self.started.elapsed().as_secs_f64() * raw::cpus().len() as f64;
         (ticks / TICKS_PER_SECOND / seconds).clamp(0.0, 1.0)
     }
 }
 
-/// User time of all processes but this one and its children.
-fn others_ticks() -> Option<f64> {
+/// User time of all processes but this one, its children, and those that are measured.
+fn others_ticks(measured: &Processes) -> Option<f64> {
     let all = read_to_string("/proc/stat").ok()?;
-    let own = read_to_string("/proc/self/stat").ok()?;
-    Some(user_ticks(&all)? - own_user_ticks(&own)?)
+    let of = |stat: &str| own_user_ticks(&read_to_string(stat).ok()?);
+    let measured: f64 =
+        measured.ids().iter().filter_map(|process| of(&format!("/proc/{process}/stat"))).sum();
+    Some(user_ticks(&all)? - of("/proc/self/stat")? - measured)
 }
 
 /// Fields `user` and `nice` of the first line of `/proc/stat`.
@@ -155,6 +184,16 @@ mod tests {
         let found = |dir| mount_in(mounts, Path::new(dir)).map(|(kind, _)| kind);
         assert_eq!(found("/data/x").as_deref(), Some("xfs"));
         assert_eq!(found("/database").as_deref(), Some("ext4"));
+    }
+
+    #[test]
+    fn a_machine_that_waits_is_not_busy() {
+        assert_eq!(busy_ticks("cpu  1 2 4 1000 2000 8 16 4000 0 0\ncpu0 1"), Some(31.0));
+        assert_eq!(busy_ticks("cpu  1 2"), None);
+        let before = run_time().unwrap();
+        let started = Instant::now();
+        while started.elapsed() < Duration::from_millis(30) {}
+        assert!(run_time().unwrap() > before);
     }
 
     #[test]

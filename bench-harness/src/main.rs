@@ -1,13 +1,22 @@
 //! `millbench`: measures Millstream beside the machine's limits and its peers.
 
+mod compare;
+mod doc;
 mod engine;
 mod kafka;
 mod limits;
+mod load;
+mod log;
 mod machine;
 mod measure;
+mod null;
+mod peers;
+mod queue;
 mod raw;
+mod regress;
 mod report;
 mod results;
+mod runtime;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +48,20 @@ enum Command {
     Engine(engine::Engine),
     /// The broker through its Kafka socket beside the embedded engine
     Kafka(kafka::Kafka),
+    /// Loads any broker that speaks Kafka's protocol: throughput, latency, and what the broker uses
+    Log(log::Log),
+    /// Loads any broker that speaks AMQP 0-9-1: throughput, latency, and what the broker uses
+    Queue(queue::Queue),
+    /// Apache Kafka, Millstream and the client's limit under the same loads, in one report
+    Compare(compare::Compare),
+    /// Two commits of Millstream under the same loads, in turns: is one of them faster?
+    Regress(regress::Regress),
+    /// The engine's reactor, glommio and plain epoll under the same echo and append loads
+    Runtime(runtime::Runtimes),
+    /// An endpoint that parses, answers at once and stores nothing: the client's limit
+    Null(null::Null),
+    #[command(hide = true)]
+    Echo(runtime::echo::Echo),
     #[command(hide = true)]
     Hold(engine::hold::Hold),
     #[command(hide = true)]
@@ -51,6 +74,22 @@ impl Cli {
             Command::Limits(limits) => self.keep(&limits.run()?),
             Command::Engine(engine) => engine.run()?.map_or(Ok(()), |run| self.keep(&run)),
             Command::Kafka(kafka) => kafka.run()?.map_or(Ok(()), |run| self.keep(&run)),
+            Command::Log(log) => {
+                raw::note_interrupts();
+                self.keep(&log.run()?)
+            }
+            Command::Queue(queue) => {
+                raw::note_interrupts();
+                self.keep(&queue.run()?)
+            }
+            Command::Compare(compare) => compare.run()?.map_or(Ok(()), |run| run.append_to(&self.results)),
+            Command::Regress(regress) => self.keep(&regress.run()?),
+            Command::Null(null) => null.run(),
+            Command::Runtime(runtimes) => {
+                raw::note_interrupts();
+                self.keep(&runtimes.run()?)
+            }
+            Command::Echo(echo) => echo.run(),
             Command::Hold(hold) => hold.run(),
             Command::Broker(broker) => broker.run(),
         }

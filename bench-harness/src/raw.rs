@@ -6,13 +6,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::net::TcpStream;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::ptr::{NonNull, null, null_mut};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::{Entry, Flags};
@@ -109,6 +110,78 @@ pub fn raise_descriptors() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// Whether somebody asked the harness to stop.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_interrupt(_: libc::c_int) {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Has the first Ctrl-C, or request to end, be noted instead of ending the process; the second one ends it.
+pub fn note_interrupts() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: a sigaction is integers and pointers, for which zero is a value.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = note_interrupt as extern "C" fn(libc::c_int) as usize;
+        action.sa_flags = libc::SA_RESETHAND;
+        // SAFETY: the handler only stores to an atomic; `action` is valid for reads.
+        let done = unsafe { libc::sigaction(signal, &raw const action, null_mut()) };
+        assert!(done == 0, "the signals exist and may be caught");
+    }
+}
+
+/// Whether it was: whatever runs long looks at this, and ends early.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// How often whoever waits looks at it.
+pub const LOOK: Duration = Duration::from_millis(20);
+
+/// What a process can be told.
+#[derive(Clone, Copy)]
+pub enum Signal {
+    /// End in good order.
+    End,
+    /// End at once.
+    Kill,
+    /// Stand still.
+    Pause,
+    /// Go on.
+    Resume,
+}
+
+/// Tells a process; one that has ended already is an error.
+pub fn signal(process: u32, signal: Signal) -> io::Result<()> {
+    let signal = match signal {
+        Signal::End => libc::SIGTERM,
+        Signal::Kill => libc::SIGKILL,
+        Signal::Pause => libc::SIGSTOP,
+        Signal::Resume => libc::SIGCONT,
+    };
+    // SAFETY: no memory is passed.
+    check(i64::from(unsafe { libc::kill(process as libc::pid_t, signal) })).map(drop)
+}
+
+/// Has a child be killed when this process ends, however it ends, and keeps Ctrl-C at the terminal from it.
+pub fn die_with_parent(command: &mut Command) -> &mut Command {
+    let parent = std::process::id();
+    command.process_group(0);
+    // SAFETY: between fork and exec only calls that are allowed there are made: prctl and getppid.
+    unsafe {
+        command.pre_exec(move || {
+            check(i64::from(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL)))?;
+            if libc::getppid() as u32 == parent { Ok(()) } else { Err(ErrorKind::BrokenPipe.into()) }
+        })
+    }
+}
+
+/// Has the system write what waits in the page cache, and waits until that is done.
+pub fn sync() {
+    // SAFETY: no memory is passed.
+    unsafe { libc::sync() };
+}
+
 /// Says which of many connections have something to read.
 pub struct Readable {
     epoll: OwnedFd,
@@ -126,7 +199,7 @@ impl Readable {
     }
 
     /// Of this one too, under a number. It is forgotten when it is closed.
-    pub fn add(&mut self, connection: &TcpStream, number: usize) -> io::Result<()> {
+    pub fn add(&mut self, connection: &impl AsRawFd, number: usize) -> io::Result<()> {
         let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: number as u64 };
         let (epoll, fd) = (self.epoll.as_raw_fd(), connection.as_raw_fd());
         // SAFETY: `event` is valid for reads.

@@ -191,8 +191,12 @@ pub const SETTINGS_PER_TOPIC_MAX: usize = 64;
 pub const SETTING_BYTES_MAX: usize = 32_767;
 /// Ids for idempotent producers that are written down as used at a time. A start skips what is left of them.
 pub const PRODUCER_IDS_PER_RECORD: u64 = 1_000;
-/// Messages that a full queue looks at, to make room for one more.
-pub const QUEUE_WORK_PER_ADMISSION: usize = 64;
+/// Chunks of a queue's index, of 64 messages each, that are paged out and in together.
+pub const PAGE_CHUNKS: usize = 64;
+/// Chunks with ready messages that stay: those that are delivered first. Half as far ahead, pages are asked for.
+pub const PAGE_CHUNKS_AHEAD: usize = 128;
+/// Chunks that are looked at for ones that can be paged out, at a time.
+pub const PAGE_CHUNKS_LOOKED_AT: usize = 4096;
 /// Slots that partitions are placed on. A multiple of every sensible number of shards, so that they stay even.
 pub const SLOTS: u32 = 5040;
 /// Bytes that the metadata log is written in advance with. When they are used up it is folded into the snapshot.
@@ -219,6 +223,7 @@ const _: () = assert!(
     "cold reads leave room for the commit's flush"
 );
 const _: () = assert!(LOOSE_BYTES < JOURNAL_SLAB_BYTES, "a slow send may not keep a slab of the journal");
+const _: () = assert!(PAGE_CHUNKS <= u16::MAX as usize && PAGE_CHUNKS <= PAGE_CHUNKS_LOOKED_AT);
 const _: () = assert!(JOURNAL_FILES_MIN >= 2, "one file fills while the other is recycled");
 const _: () = assert!(MAILBOX_SLOTS.is_power_of_two() && MAILBOX_SLOTS_MIN.is_power_of_two(), "rings mask");
 const _: () = assert!(

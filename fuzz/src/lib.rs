@@ -17,6 +17,7 @@ pub mod manifest;
 pub mod metadata;
 pub mod partition;
 pub mod producer;
+pub mod queue;
 pub mod record_batch;
 pub mod segment_recovery;
 pub mod sum;
@@ -43,6 +44,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "checkpoint", run: checkpoint::run },
     Target { name: "journal_recovery", run: journal_recovery::run },
     Target { name: "segment_recovery", run: segment_recovery::run },
+    Target { name: "queue", run: queue::run },
     Target { name: "kafka_frame", run: kafka_frame::run },
     Target { name: "kafka_request", run: kafka_request::run },
     Target { name: "amqp_frame", run: amqp_frame::run },

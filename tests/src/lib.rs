@@ -5,6 +5,7 @@ pub mod crash;
 pub mod golden_data;
 pub mod image;
 pub mod kafka;
+pub mod queue_model;
 pub mod queues;
 pub mod replay;
 pub mod scheduler;

@@ -164,7 +164,10 @@ fn a_salvage_knows_gaps_of_compaction_from_what_is_lost() {
     let (sound, said) = saved(&world);
     let held: u64 = batches(COMPACTED).iter().map(|batch| held_offsets(batch)).sum::<u64>()
         - held_offsets(&kept[kept.len() - 1]);
-    let next = BatchHeader::parse(batches(COMPACTED).last().unwrap()).unwrap().next_offset().0;
+    let next = {
+        let last = batches(COMPACTED).pop().expect("there are some");
+        BatchHeader::parse(&last).expect("it was parsed before").next_offset().0
+    };
     assert_eq!((sound.lost, sound.empty), (0, next - held), "{said}");
     assert!(said.contains("hold nothing"), "{said}");
     // A batch that is damaged is lost, and what is between its neighbours cannot be told.

@@ -1,6 +1,6 @@
 //! An embedded node: the one place where the harness starts the engine.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use millstream_engine::config::Config;
@@ -15,9 +15,12 @@ use crate::measure::Problem;
 pub struct Spec {
     /// The engine's settings.
     pub config: Config,
-    /// Listen on a free port of the loopback address and give its connections to the shards.
-    pub listen: bool,
+    /// Listen there and give the connections to the shards.
+    pub listen: Option<SocketAddr>,
 }
+
+/// A free port of the loopback address.
+pub const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Makes a shard's app, on that shard's thread.
 pub type MakeApp = Box<dyn Fn(ShardId) -> Box<dyn App> + Send + Sync>;
@@ -29,7 +32,7 @@ impl Node {
     /// Starts a node on `dir`, which may hold an earlier node's data. The harness's threads are not pinned when they
     /// call this, so that the shards see all processors.
     pub fn start(spec: Spec, dir: &Path, make_app: MakeApp) -> Result<Node, Problem> {
-        let listen = spec.listen.then(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).into_iter().collect();
+        let listen = spec.listen.into_iter().collect();
         let options = NodeOptions { config: spec.config, data: dir.to_owned(), listen };
         Ok(Node(node::start(options, make_app)?))
     }

@@ -1,11 +1,11 @@
 //! `millbench kafka`: the broker through its socket beside the embedded engine, in the same run: what the protocol costs.
 
 mod case;
-mod client;
+pub mod client;
 mod join;
 mod rows;
 pub mod server;
-mod wire;
+pub mod wire;
 
 use std::cell::Cell;
 use std::path::PathBuf;

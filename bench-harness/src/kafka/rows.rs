@@ -13,7 +13,7 @@ use super::server::Server;
 use super::wire;
 use crate::engine::case::{Batch, CPU_PER_GB, CPU_PER_OPERATION, LoadCase, RATE, SinkCase};
 use crate::engine::load::{Pace, Serve, Until};
-use crate::engine::node::Spec;
+use crate::engine::node::{ANY_PORT, Spec};
 use crate::engine::{Bench, Benchmark, fill};
 use crate::measure::{Case, Measured, Of, Problem};
 use crate::raw;
@@ -145,7 +145,7 @@ fn produce(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
 fn fetch(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
     let batch = batch();
     let stored = batch.stored();
-    let (host, server) = (bench.host(Spec { listen: true, ..Spec::default() })?, server(bench)?);
+    let (host, server) = (bench.host(Spec { listen: Some(ANY_PORT), ..Spec::default() })?, server(bench)?);
     host.create("t", 1, TopicConfig::default())?;
     let load = batch.append("t", 1, Pace::Closed(32), Until::Bytes(TAIL_BYTES));
     host.run(vec![(ShardId(0), vec![load])])?;

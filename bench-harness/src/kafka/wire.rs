@@ -29,40 +29,47 @@ const SUBSCRIPTION: [u8; 32] = [0; 32];
 const ASSIGNMENT: [u8; 32] = [0; 32];
 
 /// A request that is being written.
-struct Writer(Vec<u8>);
+pub struct Writer(pub Vec<u8>);
 
 impl Writer {
-    fn i16(&mut self, value: i16) -> &mut Writer {
+    /// A 16-bit integer.
+    pub fn i16(&mut self, value: i16) -> &mut Writer {
         self.0.extend(value.to_be_bytes());
         self
     }
 
-    fn i32(&mut self, value: i32) -> &mut Writer {
+    /// A 32-bit integer.
+    pub fn i32(&mut self, value: i32) -> &mut Writer {
         self.0.extend(value.to_be_bytes());
         self
     }
 
-    fn i64(&mut self, value: i64) -> &mut Writer {
+    /// A 64-bit integer.
+    pub fn i64(&mut self, value: i64) -> &mut Writer {
         self.0.extend(value.to_be_bytes());
         self
     }
 
-    fn i8(&mut self, value: i8) -> &mut Writer {
+    /// An 8-bit integer.
+    pub fn i8(&mut self, value: i8) -> &mut Writer {
         self.0.extend(value.to_be_bytes());
         self
     }
 
-    fn string(&mut self, text: &str) -> &mut Writer {
+    /// A string.
+    pub fn string(&mut self, text: &str) -> &mut Writer {
         self.i16(text.len() as i16);
         self.0.extend(text.as_bytes());
         self
     }
 
-    fn null_string(&mut self) -> &mut Writer {
+    /// No string.
+    pub fn null_string(&mut self) -> &mut Writer {
         self.i16(-1)
     }
 
-    fn bytes(&mut self, bytes: &[u8]) -> &mut Writer {
+    /// Bytes behind their length.
+    pub fn bytes(&mut self, bytes: &[u8]) -> &mut Writer {
         self.i32(bytes.len() as i32);
         self.0.extend(bytes);
         self
@@ -70,7 +77,7 @@ impl Writer {
 }
 
 /// A whole frame.
-fn frame(key: i16, version: i16, body: impl FnOnce(&mut Writer)) -> Vec<u8> {
+pub fn frame(key: i16, version: i16, body: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut writer = Writer(vec![0; 4]);
     writer.i16(key).i16(version).i32(0).string("millbench");
     body(&mut writer);
@@ -160,7 +167,8 @@ impl<'a> Answer<'a> {
         Ok(answer)
     }
 
-    fn take(&mut self, len: usize) -> Result<&'a [u8], Problem> {
+    /// So many bytes.
+    pub fn take(&mut self, len: usize) -> Result<&'a [u8], Problem> {
         let (taken, rest) = self.0.split_at_checked(len).ok_or("an answer ends too early")?;
         self.0 = rest;
         Ok(taken)
@@ -170,22 +178,29 @@ impl<'a> Answer<'a> {
         Ok(self.take(N)?.try_into()?)
     }
 
-    fn i16(&mut self) -> Result<i16, Problem> {
+    /// A 16-bit integer.
+    pub fn i16(&mut self) -> Result<i16, Problem> {
         Ok(i16::from_be_bytes(self.array()?))
     }
 
-    fn i32(&mut self) -> Result<i32, Problem> {
+    /// A 32-bit integer.
+    pub fn i32(&mut self) -> Result<i32, Problem> {
         Ok(i32::from_be_bytes(self.array()?))
     }
 
+    /// A 64-bit integer.
+    pub fn i64(&mut self) -> Result<i64, Problem> {
+        Ok(i64::from_be_bytes(self.array()?))
+    }
+
     /// A string, or nothing if it is null.
-    fn string(&mut self) -> Result<&'a str, Problem> {
+    pub fn string(&mut self) -> Result<&'a str, Problem> {
         let len = self.i16()?.max(0);
         Ok(std::str::from_utf8(self.take(len as usize)?)?)
     }
 
-    /// The length of the bytes that follow.
-    fn len(&mut self) -> Result<usize, Problem> {
+    /// The length of the bytes that follow; null counts as none.
+    pub fn len(&mut self) -> Result<usize, Problem> {
         Ok(self.i32()?.max(0) as usize)
     }
 }

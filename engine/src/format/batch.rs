@@ -401,9 +401,14 @@ impl BatchBuilder {
         self
     }
 
+    /// Bytes that the batch has so far.
+    pub fn size(&self) -> usize {
+        HEADER_BYTES + self.records.len()
+    }
+
     /// The batch. May be called again after more has been pushed.
     pub fn build(&self) -> Vec<u8> {
-        let size = HEADER_BYTES + self.records.len();
+        let size = self.size();
         assert!(size <= BATCH_BYTES_MAX, "a batch has a largest size");
         let raw = Raw {
             base_offset: I64::new(0),

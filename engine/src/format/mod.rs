@@ -18,4 +18,4 @@ pub mod queue_state;
 pub mod record;
 pub mod settings;
 pub mod sum;
-mod take;
+pub(crate) mod take;

@@ -49,10 +49,11 @@ impl Queue {
         self.release(keeper, out);
     }
 
-    /// Gives the first message to a keeper or, if there is none, to somebody who does not acknowledge.
+    /// Gives the first message to a keeper or, if there is none, to somebody who does not acknowledge. `None`, though there are
+    /// ready messages: the first is paged out, and can be had when its page is back.
     pub fn get(&mut self, keeper: Option<Keeper>, now: WallMs, out: &mut Vec<Output>) -> Option<Delivery> {
         self.touch(now);
-        let spot = self.first_unexpired(now, &mut Budget(usize::MAX), out);
+        let spot = self.first_unexpired(now, &mut Budget::unlimited(), out);
         let delivery = spot.map(|spot| self.give(spot, keeper, now));
         if let (Some(spot), None) = (spot, keeper) {
             self.settle_in(spot.slot, spot.bit(), State::Ready, Cause::Delivered, out);
@@ -60,6 +61,7 @@ impl Queue {
         if let Some(keeper) = keeper {
             self.release(keeper, out);
         }
+        self.ask_for_pages(out);
         delivery
     }
 
@@ -69,7 +71,7 @@ impl Queue {
         self.expired = false;
     }
 
-    fn tell_if_activated(&self, before: Option<Keeper>, out: &mut Vec<Output>) {
+    pub(super) fn tell_if_activated(&self, before: Option<Keeper>, out: &mut Vec<Output>) {
         let active = self.keepers.active();
         if let Some(keeper) = active.filter(|_| active != before) {
             let slot = self.keepers.get(keeper).expect("who is active is there");
@@ -81,12 +83,15 @@ impl Queue {
         out.extend(self.keepers.release(keeper).map(Output::Released));
     }
 
-    /// Delivers to those whose turn it is, as long as there is work in the budget.
-    pub(super) fn dispatch(&mut self, now: WallMs, budget: &mut Budget, out: &mut Vec<Output>) {
-        while let Some((keeper, token, no_ack)) = self.keepers.next()
-            && budget.take()
-            && let Some(spot) = self.first_unexpired(now, budget, out)
-        {
+    /// Delivers to those whose turn it is, as long as there is work in the budget. `false`: it has to wait for a page.
+    pub(super) fn dispatch(&mut self, now: WallMs, budget: &mut Budget, out: &mut Vec<Output>) -> bool {
+        while let Some((keeper, token, no_ack)) = self.keepers.next() {
+            let Some(spot) = self.first_unexpired(now, budget, out) else {
+                return budget.0 == 0 || self.index.amount(State::Ready).messages == 0;
+            };
+            if !budget.take() {
+                break;
+            }
             let delivery = self.give(spot, (!no_ack).then_some(keeper), now);
             self.keepers.serve(delivery.size);
             out.push(Output::Deliver(token, delivery));
@@ -94,6 +99,7 @@ impl Queue {
                 self.settle_in(spot.slot, spot.bit(), State::Ready, Cause::Delivered, out);
             }
         }
+        true
     }
 
     /// The first message, after those that have expired.

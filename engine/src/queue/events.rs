@@ -16,6 +16,10 @@ pub struct Token(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Keeper(pub u32);
 
+/// A page of the index that is elsewhere. The name of one that has come back may be given again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PageId(pub u64);
+
 /// A message to be taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming {
@@ -189,6 +193,8 @@ pub enum Output {
     Released(Token),
     /// The consumer is the one that is given messages from now on, of several that want some.
     Activated(Token),
+    /// A page is needed, in the order of these: [`super::Queue::page_in`]. Until then its messages wait.
+    PageIn(PageId),
     /// The last consumer has gone.
     Unused,
     /// Nobody has used the queue for as long as it may be unused: it is to be deleted.

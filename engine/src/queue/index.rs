@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::chunk::{Chunk, ChunkNo, Entry, NEVER, Places, STATES, State, mask_of, place_of};
+use super::paging::Pages;
 use crate::time::WallMs;
 use crate::types::Seq;
 
@@ -20,6 +21,9 @@ const COUNT_BITS: u32 = 56;
 /// A chunk's place in the slab.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Slot(u32);
+
+/// Unused slots are not worth the work of giving their memory back while there are no more.
+const SLAB_SLOTS_KEPT: usize = 256;
 
 /// A slot that no chunk has.
 const NO_SLOT: Slot = Slot(u32::MAX);
@@ -58,9 +62,10 @@ pub(super) struct Index {
     slab: Vec<Option<Box<Chunk>>>,
     vacant: Vec<u32>,
     spare: Option<Box<Chunk>>,
-    directory: BTreeMap<ChunkNo, Slot>,
-    lists: [BTreeSet<ChunkNo>; STATES],
-    deadlines: BTreeSet<(WallMs, ChunkNo)>,
+    pub(super) directory: BTreeMap<ChunkNo, Slot>,
+    pub(super) lists: [BTreeSet<ChunkNo>; STATES],
+    pub(super) deadlines: BTreeSet<(WallMs, ChunkNo)>,
+    pub(super) pages: Pages,
     /// Per rank, the number that comes next.
     next: Vec<Seq>,
     /// What was found last: by number, by state, at a rank's end.
@@ -85,6 +90,7 @@ impl Index {
             directory: BTreeMap::new(),
             lists: Default::default(),
             deadlines: BTreeSet::new(),
+            pages: Pages::default(),
             next: Vec::new(),
             found: NO_SLOT,
             first: [NO_SLOT; STATES],
@@ -135,7 +141,8 @@ impl Index {
         matches!(self.slab.get(slot.0 as usize), Some(Some(chunk)) if chunk.no == no)
     }
 
-    fn find(&mut self, no: ChunkNo) -> Option<Slot> {
+    /// The slot of a chunk, if it is there.
+    pub fn find(&mut self, no: ChunkNo) -> Option<Slot> {
         if !self.holds(self.found, no) {
             self.found = *self.directory.get(&no)?;
         }
@@ -159,13 +166,19 @@ impl Index {
         self.directory.range(from..).map(|(_, slot)| self.chunk(*slot))
     }
 
-    /// The first chunk from this one on that has messages in a state.
+    /// The first chunk from this one on that has messages in a state. If it is paged out, none, and it will be asked for.
     pub fn chunk_from(&mut self, state: State, from: ChunkNo) -> Option<Slot> {
         loop {
             let no = *self.lists[state as usize].range(from..).next()?;
             let slot = match self.first[state as usize] {
                 slot if self.holds(slot, no) => slot,
-                _ => *self.directory.get(&no).expect("a chunk that is listed is there"),
+                _ => match self.directory.get(&no) {
+                    Some(slot) => *slot,
+                    None => {
+                        self.pages.want(no);
+                        return None;
+                    }
+                },
             };
             self.first[state as usize] = slot;
             let chunk = self.chunk_mut(slot);
@@ -230,6 +243,11 @@ impl Index {
             }
             None => Chunk::new(no),
         };
+        self.found = self.insert(chunk);
+        self.found
+    }
+
+    fn insert(&mut self, chunk: Box<Chunk>) -> Slot {
         let slot = match self.vacant.pop() {
             Some(slot) => Slot(slot),
             None => {
@@ -237,9 +255,8 @@ impl Index {
                 Slot((self.slab.len() - 1) as u32)
             }
         };
+        self.directory.insert(chunk.no, slot);
         self.slab[slot.0 as usize] = Some(chunk);
-        self.directory.insert(no, slot);
-        self.found = slot;
         slot
     }
 
@@ -247,6 +264,26 @@ impl Index {
     pub fn shift(&mut self, slot: Slot, bits: u64, from: State, to: State) {
         let size = self.leave(slot, bits, from);
         self.enter(slot, bits, size, to);
+    }
+
+    /// Moves all messages of a state to another.
+    pub fn shift_all(&mut self, from: State, to: State) {
+        for no in std::mem::take(&mut self.lists[from as usize]) {
+            let Some(slot) = self.find(no) else {
+                self.pages.shift(no, to);
+                self.lists[to as usize].insert(no);
+                continue;
+            };
+            let chunk = self.chunk_mut(slot);
+            chunk.listed &= !(1 << from as u8);
+            let bits = std::mem::take(&mut chunk.masks[from as usize]);
+            chunk.masks[to as usize] |= bits;
+            self.list(slot, to);
+        }
+        let moved = std::mem::take(&mut self.amounts[from as usize]);
+        let amount = &mut self.amounts[to as usize];
+        amount.messages += moved.messages;
+        amount.bytes += moved.bytes;
     }
 
     /// Puts a message back among those that are ready.
@@ -278,43 +315,79 @@ impl Index {
     fn enter(&mut self, slot: Slot, bits: u64, size: u64, to: State) {
         let chunk = self.slab[slot.0 as usize].as_deref_mut().expect("the slot was given out");
         chunk.masks[to as usize] |= bits;
-        if chunk.listed & 1 << to as u8 == 0 {
-            chunk.listed |= 1 << to as u8;
-            self.lists[to as usize].insert(chunk.no);
-        }
+        self.list(slot, to);
         let amount = &mut self.amounts[to as usize];
         amount.messages += u64::from(bits.count_ones());
         amount.bytes += size;
     }
 
+    fn list(&mut self, slot: Slot, state: State) {
+        let chunk = self.slab[slot.0 as usize].as_deref_mut().expect("the slot was given out");
+        if chunk.listed & 1 << state as u8 == 0 {
+            chunk.listed |= 1 << state as u8;
+            self.lists[state as usize].insert(chunk.no);
+        }
+    }
+
+    /// Whether no more messages will come into a chunk.
+    pub fn is_closed(&self, no: ChunkNo) -> bool {
+        ChunkNo::of(self.next(rank_of(no.seq(0)))) != no
+    }
+
     /// Lets go of a chunk whose messages are all settled, unless more will come into it.
     fn drop_if_done(&mut self, slot: Slot) {
         let chunk = self.chunk(slot);
-        let no = chunk.no;
-        if chunk.live() != 0 || ChunkNo::of(self.next(rank_of(no.seq(0)))) == no {
-            return;
+        if chunk.live() == 0 && self.is_closed(chunk.no) {
+            self.spare = Some(self.take_out(slot));
+            if self.slab.len() > SLAB_SLOTS_KEPT && self.slab.len() > 4 * self.directory.len() {
+                self.compact();
+            }
         }
+    }
+
+    /// Takes a chunk out of the slab, the directory and all lists.
+    pub fn take_out(&mut self, slot: Slot) -> Box<Chunk> {
         let mut chunk = self.slab[slot.0 as usize].take().expect("the slot was given out");
         for (state, list) in self.lists.iter_mut().enumerate() {
             if chunk.listed & 1 << state != 0 {
-                list.remove(&no);
+                list.remove(&chunk.no);
             }
         }
         chunk.listed = 0;
         if chunk.earliest != NEVER {
-            self.deadlines.remove(&(chunk.earliest, no));
+            self.deadlines.remove(&(chunk.earliest, chunk.no));
         }
-        self.directory.remove(&no);
+        self.directory.remove(&chunk.no);
         self.vacant.push(slot.0);
-        self.spare = Some(chunk);
+        chunk
+    }
+
+    /// Puts a chunk in that was taken out, and whose messages are all in this state.
+    pub fn put_in(&mut self, chunk: Box<Chunk>, state: State) {
+        let (no, earliest) = (chunk.no, chunk.earliest);
+        let slot = self.insert(chunk);
+        self.list(slot, state);
+        if state == State::Ready && earliest != NEVER {
+            self.deadlines.insert((earliest, no));
+        }
+    }
+
+    /// Gives back the memory of slots that are not used.
+    fn compact(&mut self) {
+        let mut slab = Vec::with_capacity(self.directory.len());
+        for slot in self.directory.values_mut() {
+            slab.push(self.slab[slot.0 as usize].take());
+            *slot = Slot((slab.len() - 1) as u32);
+        }
+        self.slab = slab;
+        self.vacant = Vec::new();
     }
 
     /// Settles all messages with numbers from `first` to `last`, whatever their states.
     pub fn settle_all(&mut self, first: Seq, last: Seq) {
         let mut from = ChunkNo::of(first);
-        while let Some((&no, &slot)) =
-            self.directory.range(from..).next().filter(|(no, _)| **no <= ChunkNo::of(last))
-        {
+        let end = ChunkNo::of(last);
+        while let Some((&no, &slot)) = self.directory.range(from..).next().filter(|(no, _)| **no <= end) {
             from = no.next();
             for state in State::ALL {
                 // The last of these may have let go of the chunk, and then there is nothing left.
@@ -333,8 +406,18 @@ impl Index {
 
     /// The chunk whose first message may expire first, if that is not after `now`.
     pub fn due(&mut self, now: WallMs) -> Option<Slot> {
-        let (at, no) = *self.deadlines.first()?;
-        if at > now { None } else { self.find(no) }
+        loop {
+            let (at, no) = *self.deadlines.first()?;
+            if at > now {
+                return None;
+            }
+            if let Some(slot) = self.find(no) {
+                return Some(slot);
+            }
+            // It is looked at again when it is back.
+            self.pages.want(no);
+            self.deadlines.pop_first();
+        }
     }
 
     /// Sets a chunk's deadline to when its first ready message does expire, these not counted.

@@ -88,12 +88,19 @@ impl Keepers {
         (0..).zip(&self.slots).filter_map(|(keeper, slot)| Some((keeper, slot.as_ref()?)))
     }
 
+    /// The consumers, in the order in which they came.
+    fn by_age(&self) -> Vec<u32> {
+        let consumers =
+            self.iter().filter_map(|(keeper, slot)| Some((slot.consumer.as_ref()?.number, keeper)));
+        let mut consumers: Vec<_> = consumers.collect();
+        consumers.sort_unstable();
+        consumers.into_iter().map(|(_, keeper)| keeper).collect()
+    }
+
     /// The tokens of all consumers, in the order in which they came.
     pub fn tokens(&self) -> Vec<Token> {
-        let mut consumers: Vec<_> =
-            self.iter().filter_map(|(_, slot)| Some((slot.consumer.as_ref()?.number, slot.token))).collect();
-        consumers.sort_unstable_by_key(|(number, _)| *number);
-        consumers.into_iter().map(|(_, token)| token).collect()
+        let token = |keeper| self.get(Keeper(keeper)).map(|slot| slot.token);
+        self.by_age().into_iter().filter_map(token).collect()
     }
 
     /// A keeper, if there is one of that name.
@@ -218,8 +225,7 @@ impl Keepers {
         }
         self.single_active = single_active;
         self.active = None;
-        let consumers: Vec<_> =
-            self.iter().filter(|(_, slot)| slot.consumer.is_some()).map(|(keeper, _)| keeper).collect();
+        let consumers = self.by_age();
         for &keeper in &consumers {
             self.step_out(keeper);
         }

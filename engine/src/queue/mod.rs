@@ -22,7 +22,8 @@
 //!    So a batch of messages is there when the first consumer is looked for, and a message that may not wait at all
 //!    meets every consumer that could take it.
 //! 3. [`Queue::next_deadline`]: call `run` again by then, whatever happens.
-//! 4. [`Queue::tell_leaving`] when the host can take dead letters; [`Queue::left`] when one has gone where it belongs.
+//! 4. [`Queue::page_out`] when memory is short, and [`Queue::page_in`] when a page is asked for.
+//! 5. [`Queue::tell_leaving`] when the host can take dead letters; [`Queue::left`] when one has gone where it belongs.
 //!
 //! **What holds.** A message is in one state. Numbers are given once. Among consumers of one priority the messages go round;
 //! each message goes out in the order of its number, which for messages of equal priority is the order of publishing. Nothing
@@ -34,6 +35,7 @@ mod consuming;
 mod events;
 mod index;
 mod keepers;
+mod paging;
 mod recovery;
 mod settling;
 mod state;
@@ -44,7 +46,7 @@ mod tests;
 
 pub use events::{
     Admission, Cause, Consume, ConsumeError, Credit, Delivery, Incoming, Keeper, LeaveReason, Locator,
-    Output, QueueStats, Stored, Token, Verdict,
+    Output, PageId, QueueStats, Stored, Token, Verdict,
 };
 pub use index::rank_of;
 pub use state::Queue;

@@ -7,7 +7,7 @@ use super::{LeaveReason, Locator, Stored};
 use crate::types::Seq;
 
 impl Queue {
-    /// The messages that are not settled, in the order of their numbers, from this one on.
+    /// The messages that are not settled, in the order of their numbers, from this one on; without those that are paged out.
     pub fn stored(&self, from: Seq) -> impl Iterator<Item = Stored> {
         self.index
             .chunks_from(ChunkNo::of(from))
@@ -35,7 +35,7 @@ impl Queue {
         self.index.nexts()
     }
 
-    /// A message's bytes are somewhere else from now on. `false`: it is settled.
+    /// A message's bytes are somewhere else from now on. `false`: it is settled, or paged out.
     pub fn relocate(&mut self, seq: Seq, locator: Locator) -> bool {
         let spot = self.index.locate_live(seq);
         if let Some(spot) = spot {

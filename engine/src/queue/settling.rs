@@ -1,5 +1,7 @@
 //! Messages coming back, leaving, and being settled.
 
+use std::cmp::Ordering;
+
 use super::chunk::{ChunkNo, Places, State, mask_of};
 use super::index::{Slot, Spot};
 use super::state::Queue;
@@ -20,28 +22,32 @@ impl Queue {
         if self.keepers.get(keeper).is_none_or(|slot| slot.kept == 0) {
             return 0;
         }
-        let mut settled = 0;
-        let mut from = ChunkNo::of(first);
-        while let Some(slot) = self.index.chunk_from(State::Kept, from) {
+        let (mut settled, mut from, to) = (0, ChunkNo::of(first), ChunkNo::of(last));
+        while let Some(slot) = self.kept_from(from, to) {
             let chunk = self.index.chunk(slot);
-            let no = chunk.no;
-            if no > ChunkNo::of(last) {
-                break;
-            }
             let mut bits = 0;
-            for place in Places(chunk.mask(State::Kept) & mask_of(no, first, last)) {
+            for place in Places(chunk.mask(State::Kept) & mask_of(chunk.no, first, last)) {
                 bits |= u64::from(chunk.kept(place).keeper == keeper.0) << place;
             }
             settled += bits.count_ones();
+            from = chunk.no.next();
             self.judge(slot, bits, verdict, out);
-            if no == ChunkNo::of(last) {
-                break;
-            }
-            from = no.next();
         }
         self.keepers.unkeep(keeper, settled);
         self.release(keeper, out);
         settled
+    }
+
+    /// The first chunk from one to another with messages that somebody keeps.
+    fn kept_from(&mut self, from: ChunkNo, to: ChunkNo) -> Option<Slot> {
+        match from.cmp(&to) {
+            Ordering::Less => {
+                self.index.chunk_from(State::Kept, from).filter(|slot| self.index.chunk(*slot).no <= to)
+            }
+            // Most settle one message, or a few of one chunk.
+            Ordering::Equal => self.index.find(to),
+            Ordering::Greater => None,
+        }
     }
 
     fn judge(&mut self, slot: Slot, bits: u64, verdict: Verdict, out: &mut Vec<Output>) {
@@ -135,12 +141,7 @@ impl Queue {
     /// Removes all messages that wait for a consumer; says how many. They are settled by [`Queue::run`].
     pub fn purge(&mut self) -> u64 {
         let messages = self.index.amount(State::Ready).messages;
-        let mut from = ChunkNo(0);
-        while let Some(slot) = self.index.chunk_from(State::Ready, from) {
-            let chunk = self.index.chunk(slot);
-            from = chunk.no.next();
-            self.index.shift(slot, chunk.mask(State::Ready), State::Ready, State::Purged);
-        }
+        self.index.shift_all(State::Ready, State::Purged);
         messages
     }
 

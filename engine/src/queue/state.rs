@@ -6,7 +6,6 @@ use super::keepers::Keepers;
 use super::work::Budget;
 use super::{Admission, Incoming, LeaveReason, Output, QueueStats, Token};
 use crate::config::{Overflow, QueueSettings};
-use crate::limits::QUEUE_WORK_PER_ADMISSION;
 use crate::time::WallMs;
 use crate::types::Seq;
 
@@ -81,13 +80,14 @@ impl Queue {
 
     // Messages in.
 
-    /// Whether a message of this size is taken now. If there is no room, what can be delivered at once is, to make some.
+    /// Whether a message of this size is taken now. If there is no room, what can be delivered is, and what has
+    /// expired goes, to make some: both would have happened by now, had [`Queue::run`] been called for each message.
     pub fn admit(&mut self, size: u32, now: WallMs, out: &mut Vec<Output>) -> Admission {
         if self.settings.overflow == Overflow::DropHead || self.has_room(size) {
             return Admission::Take;
         }
-        self.dispatch(now, &mut Budget(QUEUE_WORK_PER_ADMISSION), out);
-        self.expire(now, &mut Budget(QUEUE_WORK_PER_ADMISSION), out);
+        self.dispatch(now, &mut Budget::unlimited(), out);
+        self.expire(now, &mut Budget::unlimited(), out);
         if self.has_room(size) {
             Admission::Take
         } else if self.settings.overflow == Overflow::RejectPublishDeadLetter && self.settings.dead_letter {

@@ -409,7 +409,7 @@ fn one_consumer_at_a_time_is_active_and_the_best_and_oldest_follows() {
     assert_eq!(rig.out, [Output::Activated(Token(3))]);
     rig.settle(first, 0, 1, REQUEUE);
     assert_eq!(rig.deliveries(), [(3, 0), (3, 1)]);
-    rig.queue.configure(QueueSettings::default(), rig.now);
+    rig.queue.configure(QueueSettings::default(), rig.now, &mut rig.out);
     rig.publish_many(4);
     let turns: Vec<_> = rig.deliveries().iter().map(|(token, _)| *token).collect();
     assert_eq!(turns, [3, 4, 3, 4]);
@@ -542,4 +542,44 @@ fn what_is_stored_comes_back_as_it_was() {
     let after: Vec<_> = again.stored(Seq(0)).take(2).collect();
     assert_eq!((after[0].seq, after[0].failures, after[0].delivered), (Seq(13), 3, true));
     assert_eq!((after[1].seq, after[1].leaving), (Seq(14), Some(LeaveReason::Expired)));
+}
+
+#[test]
+fn a_page_comes_back_before_it_is_needed_and_only_as_it_was() {
+    let mut rig = Rig::plain();
+    rig.queue.page_by(2, 2);
+    rig.publish_many(64 * 8);
+    let page_out = |rig: &mut Rig| {
+        let mut bytes = Vec::new();
+        rig.queue.page_out(|locator| locator.0 != 64 * 7, &mut bytes).map(|page| (page, bytes))
+    };
+    let (first, bytes) = page_out(&mut rig).expect("there are chunks enough");
+    let (second, _) = page_out(&mut rig).expect("there are chunks enough");
+    assert_eq!([first, second], [PageId(2), PageId(4)]);
+    assert_eq!(page_out(&mut rig), None, "a message's bytes may move");
+    assert_eq!(rig.ready(), 64 * 8);
+    assert_eq!(rig.queue.stored(Seq(0)).count(), 64 * 4);
+    assert_eq!(rig.queue.persistent().map(|(_, mask)| mask.count_ones()).sum::<u32>(), 64 * 8);
+
+    let keeper = rig.consume(1, credit(64));
+    assert_eq!(rig.deliveries().len(), 64);
+    rig.queue.credit(keeper, credit(1));
+    assert!(!rig.run().contains(&Output::PageIn(first)), "a chunk is before it");
+    rig.queue.credit(keeper, credit(100));
+    let out = rig.run();
+    assert_eq!(out.len(), 64, "63 messages, and");
+    assert_eq!(out.last(), Some(&Output::PageIn(first)));
+    assert_eq!(rig.run(), [], "it is asked for once");
+
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        assert!(rig.queue.page_in(first, &damaged).is_err(), "byte {at}");
+        assert!(rig.queue.page_in(first, &bytes[..at]).is_err(), "{at} bytes");
+    }
+    assert!(rig.queue.page_in(second, &bytes).is_err());
+    assert_eq!(rig.queue.page_in(first, &bytes), Ok(()));
+    assert!(rig.queue.page_in(first, &bytes).is_err(), "it is here");
+    let given: Vec<_> = rig.deliveries().iter().map(|(_, seq)| *seq).collect();
+    assert_eq!(given, (128..165).collect::<Vec<_>>());
 }

@@ -12,6 +12,11 @@ use crate::types::Seq;
 pub(super) struct Budget(pub usize);
 
 impl Budget {
+    /// As many as there are.
+    pub fn unlimited() -> Budget {
+        Budget(usize::MAX)
+    }
+
     /// Takes one, if there is one left.
     pub fn take(&mut self) -> bool {
         let left = self.0 > 0;
@@ -21,29 +26,35 @@ impl Budget {
 }
 
 impl Queue {
-    /// Does what is to be done now, for so many messages at most. `true`: there may be more, so call again soon.
+    /// Does what is to be done now, for about so many messages at most. `true`: there may be more, so call again soon.
     pub fn run(&mut self, now: WallMs, most: usize, out: &mut Vec<Output>) -> bool {
         let mut budget = Budget(most);
         self.time_out(now, out);
-        self.dispatch(now, &mut budget, out);
-        self.expire(now, &mut budget, out);
-        self.make_room(&mut budget, out);
+        // What could still be delivered is not to expire, though it has to wait for a page.
+        if self.dispatch(now, &mut budget, out) {
+            self.expire(now, &mut budget, out);
+            self.make_room(&mut budget, out);
+        }
         self.settle_purged(&mut budget, out);
         self.expire_itself(now, out);
+        self.ask_for_pages(out);
         budget.0 == 0
     }
 
-    /// When [`Queue::run`] has something to do if nothing else happens.
+    /// When [`Queue::run`] has something to do if nothing else happens. While a page is awaited, not what may be in it.
     pub fn next_deadline(&self) -> Option<WallMs> {
+        let expiry = self.index.deadline().filter(|_| !self.index.pages.are_awaited());
         let timeout = Some(self.timeout_at).filter(|at| *at != NEVER);
-        [self.index.deadline(), timeout, self.unused_until()].into_iter().flatten().min()
+        [expiry, timeout, self.unused_until()].into_iter().flatten().min()
     }
 
     /// Other settings hold from now on. What they change for messages that are here is done by [`Queue::run`]; but a message
     /// expires when it was to expire when it came.
-    pub fn configure(&mut self, settings: QueueSettings, now: WallMs) {
+    pub fn configure(&mut self, settings: QueueSettings, now: WallMs, out: &mut Vec<Output>) {
+        let active = self.keepers.active();
         self.keepers.set_single_active(settings.single_active_consumer);
         self.settings = settings;
+        self.tell_if_activated(active, out);
         // Looking at what is kept finds out by when to look again.
         self.timeout_at = now;
     }
@@ -88,10 +99,12 @@ impl Queue {
     }
 
     fn settle_purged(&mut self, budget: &mut Budget, out: &mut Vec<Output>) {
-        while let Some(spot) = self.index.first(State::Purged)
-            && budget.take()
+        while budget.0 > 0
+            && let Some(slot) = self.index.chunk_from(State::Purged, ChunkNo(0))
         {
-            self.settle_in(spot.slot, spot.bit(), State::Purged, Cause::Purged, out);
+            let bits = self.index.chunk(slot).mask(State::Purged);
+            budget.0 = budget.0.saturating_sub(bits.count_ones() as usize);
+            self.settle_in(slot, bits, State::Purged, Cause::Purged, out);
         }
     }
 

@@ -316,7 +316,9 @@ impl Controller {
             return;
         }
         let mut next = Draft::new(&self.metadata).metadata;
-        records.iter().for_each(|record| replay(&mut next, record, &self.defaults));
+        for record in &records {
+            replay(&mut next, record, &self.defaults);
+        }
         next.advance(next.epoch, Vec::new());
         let pending = Pending { replies: Vec::new(), records, next: Arc::new(next), frame: (0, 0) };
         self.place(io, token, pending, out);

@@ -613,7 +613,9 @@ impl GroupStory {
                     _ => Crash::Power(Survivors::Some),
                 });
                 (node, address) = self.start(&world, &config, &mut random);
-                members.iter_mut().for_each(|member| member.reconnect(&world, address));
+                for member in &mut members {
+                    member.reconnect(&world, address);
+                }
             }
             for member in &mut members {
                 while let Some(bytes) = member.arrived() {

@@ -31,8 +31,8 @@ pub enum Theme {
     BadReads,
 }
 
-/// Steps in which all scrubs come to a pause.
-const SCRUB_STEPS_MAX: u32 = 20_000;
+/// Steps in which what goes on in the background comes to a pause.
+const BACKGROUND_STEPS_MAX: u32 = 20_000;
 
 /// Every theme.
 pub const THEMES: [Theme; 6] =
@@ -430,10 +430,13 @@ impl<'a> Run<'a> {
         for _ in 0..50 {
             node.step();
         }
-        // The scrub pauses when it has read enough for the second.
-        let reads = |node: &SimNode, shard| node.shard(ShardId(shard)).memory()["read"] > 0;
-        for _ in 0..SCRUB_STEPS_MAX {
-            if (0..node.shards()).any(|shard| reads(node, shard)) {
+        // The scrub pauses when it has read enough for the second, and a round of trimming comes to its end.
+        let works = |node: &SimNode, shard| {
+            let memory = node.shard(ShardId(shard)).memory();
+            memory["read"] + memory["staging"] > 0
+        };
+        for _ in 0..BACKGROUND_STEPS_MAX {
+            if (0..node.shards()).any(|shard| works(node, shard)) {
                 node.step();
             }
         }

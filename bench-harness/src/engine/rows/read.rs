@@ -8,7 +8,7 @@ use super::{Bench, Benchmark};
 use crate::engine::case::{Batch, LONGEST_TURN, LoadCase, SinkCase};
 use crate::engine::host::Host;
 use crate::engine::load::{Load, Pace, Read, Serve, Until};
-use crate::engine::node::Spec;
+use crate::engine::node::{ANY_PORT, Spec};
 use crate::limits::disk::{ColdRead, large_file};
 use crate::limits::net;
 use crate::measure::{Case, Of, Problem};
@@ -35,7 +35,7 @@ const TURN_MS_MAX: f64 = 2.0;
 /// A node whose topic `history` holds [`HISTORY_BYTES`] and whose topic `t` is empty.
 fn with_history(bench: &Bench, listen: bool, map_segments: bool) -> Result<Host, Problem> {
     let config = Config { journal_bytes: JOURNAL_BYTES, map_segments, ..Config::default() };
-    let host = bench.host(Spec { config, listen })?;
+    let host = bench.host(Spec { config, listen: listen.then_some(ANY_PORT) })?;
     let segments = TopicConfig { segment_bytes: SEGMENT_BYTES, ..TopicConfig::default() };
     host.create("history", 1, segments)?;
     host.create("t", 1, TopicConfig::default())?;
@@ -70,7 +70,7 @@ fn into_socket(
 }
 
 pub(super) fn tail(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
-    let host = bench.host(Spec { listen: true, ..Spec::default() })?;
+    let host = bench.host(Spec { listen: Some(ANY_PORT), ..Spec::default() })?;
     host.create("t", 1, TopicConfig::default())?;
     fill(&host, "t", 64 << 20)?;
     into_socket(bench, benchmark, &host, "t", net::from_memory()?)

@@ -228,7 +228,7 @@ impl Queues {
                 }
                 (Some(queue), Some(index)) if *self.entry(index).machine.settings() != queue.settings => {
                     let (settings, wall) = (queue.settings.clone(), desk.wall);
-                    self.with(desk, index, |machine, _| machine.configure(settings, wall));
+                    self.with(desk, index, |machine, out| machine.configure(settings, wall, out));
                 }
                 _ => {}
             }
@@ -309,6 +309,7 @@ impl Queues {
                 queue::Output::Released(token) => self.lines.released(token),
                 queue::Output::Expired => desk.outputs.push_back(Output::QueueExpired(id)),
                 queue::Output::Activated(_) | queue::Output::Unused => {}
+                queue::Output::PageIn(_) => unreachable!("nobody pages anything out yet"),
             }
         }
     }

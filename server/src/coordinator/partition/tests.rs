@@ -341,7 +341,7 @@ fn what_is_committed_of_a_topic_goes_with_it() {
     rig.commit(1, 0, 1, 0);
     rig.land_all();
     rig.metadata = Metadata::default();
-    rig.with(|partition, env, out| partition.forget_topics(env, out));
+    rig.with(Partition::forget_topics);
     assert!(rig.offsets(0).is_empty(), "nobody is told of it even before that is durable");
     rig.land_all();
     rig.metadata = metadata(1);
@@ -354,7 +354,7 @@ fn a_topic_that_is_made_anew_inherits_nothing_of_a_commit_that_was_under_way() {
     let mut rig = Rig::new(Log::default());
     let first = rig.commit(0, 0, 7, 0);
     rig.metadata = metadata(2);
-    rig.with(|partition, env, out| partition.forget_topics(env, out));
+    rig.with(Partition::forget_topics);
     rig.land_all();
     assert_eq!(rig.committed(first), Some(Ok(())));
     assert!(rig.offsets(0).is_empty(), "it was committed for the topic before");
@@ -366,7 +366,7 @@ fn a_topic_that_is_made_anew_inherits_nothing_of_a_commit_that_was_under_way() {
     assert!(after.offsets(0).is_empty());
     // What is committed for the new one stays, whenever the old one's is forgotten.
     rig.commit_of(2, 0, 0, 3, 0);
-    rig.with(|partition, env, out| partition.forget_topics(env, out));
+    rig.with(Partition::forget_topics);
     rig.land_all();
     assert_eq!(rig.offsets(0), BTreeMap::from([(0, 3)]));
     // And what was stored without an incarnation, by Kafka for one, holds for the topic of that name.

@@ -1,0 +1,138 @@
+//! Everything that a comparison came to.
+
+use super::journal::{Entry, PeerFacts};
+use super::plan::Line;
+use crate::load::turn::{self, RECEIVED, SENT, Turn};
+use crate::measure::Spread;
+use crate::peers::Kind;
+
+/// Two halves of the turns whose medians lie further apart than this are not the same figure.
+const STABLE: f64 = 1.10;
+
+/// What a comparison came to.
+pub struct Outcome<'a> {
+    /// The rows.
+    pub lines: Vec<&'a Line>,
+    /// The peers, in the order in which they are shown.
+    pub peers: Vec<Kind>,
+    entries: &'a [Entry],
+}
+
+/// What one peer came to in one row.
+pub struct Cell {
+    /// Its turns.
+    pub turns: Vec<Turn>,
+    /// Why there are not more.
+    pub failure: Option<String>,
+}
+
+impl<'a> Outcome<'a> {
+    /// Of what was measured.
+    pub fn of(lines: Vec<&'a Line>, peers: Vec<Kind>, entries: &'a [Entry]) -> Outcome<'a> {
+        Outcome { lines, peers, entries }
+    }
+
+    /// What is known of a peer, as it was last started.
+    pub fn facts(&self, of: Kind) -> Option<&PeerFacts> {
+        self.entries.iter().rev().find_map(|entry| match entry {
+            Entry::Peer(facts) if facts.peer == of => Some(facts),
+            _ => None,
+        })
+    }
+
+    /// A cell.
+    pub fn cell(&self, of: &str, by: Kind) -> Cell {
+        let mut cell = Cell { turns: Vec::new(), failure: None };
+        let mut not_started = None;
+        for entry in self.entries {
+            match entry {
+                Entry::Turn { line, peer, turn } if line == of && *peer == by => {
+                    cell.turns.push(turn.clone());
+                }
+                Entry::Failed { line: Some(line), peer, why } if line == of && *peer == by => {
+                    cell.failure = Some(why.clone());
+                }
+                Entry::Failed { line: None, peer, why } if *peer == by => not_started = Some(why.clone()),
+                _ => {}
+            }
+        }
+        if cell.turns.is_empty() && cell.failure.is_none() {
+            cell.failure = not_started.or_else(|| Some("not measured".to_owned()));
+        }
+        cell
+    }
+}
+
+impl Cell {
+    /// The median of a figure and how far it lies apart.
+    pub fn figure(&self, name: &str) -> Option<Spread> {
+        Spread::of(&turn::series(&self.turns, name))
+    }
+
+    /// The same of a percentile of a latency, in microseconds: the median over the turns.
+    pub fn percentile(&self, name: &str, percent: f64) -> Option<Spread> {
+        Spread::of(&turn::percentiles(&self.turns, name, percent))
+    }
+
+    /// Records per second: those that were sent, or received if none were.
+    pub fn rate(&self) -> Option<Spread> {
+        self.figure(SENT).or_else(|| self.figure(RECEIVED))
+    }
+
+    /// Whether the two halves of the turns say something different.
+    pub fn is_unstable(&self) -> bool {
+        let rates: Vec<f64> =
+            self.turns.iter().filter_map(|turn| turn.get(SENT).or_else(|| turn.get(RECEIVED))).collect();
+        let (first, second) = rates.split_at(rates.len() / 2);
+        match (Spread::of(first), Spread::of(second)) {
+            (Some(first), Some(second)) => {
+                let (low, high) = (first.median.min(second.median), first.median.max(second.median));
+                high > low * STABLE
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(line: &str, peer: Kind, rate: f64) -> Entry {
+        let mut turn = Turn::default();
+        turn.figure(SENT, rate);
+        Entry::Turn { line: line.to_owned(), peer, turn }
+    }
+
+    #[test]
+    fn a_cell_has_its_turns_and_says_why_there_are_not_more() {
+        let failed = |line: Option<&str>, peer, why: &str| Entry::Failed {
+            line: line.map(str::to_owned),
+            peer,
+            why: why.to_owned(),
+        };
+        let entries = [
+            entry("a", Kind::Kafka, 1.0),
+            entry("b", Kind::Kafka, 2.0),
+            failed(Some("a"), Kind::Kafka, "it died"),
+            failed(None, Kind::Millstream, "no disk"),
+        ];
+        let outcome = Outcome::of(Vec::new(), Vec::new(), &entries);
+        let cell = outcome.cell("a", Kind::Kafka);
+        assert_eq!((cell.turns.len(), cell.failure.as_deref()), (1, Some("it died")));
+        assert_eq!(outcome.cell("b", Kind::Kafka).failure, None);
+        assert_eq!(outcome.cell("a", Kind::Millstream).failure.as_deref(), Some("no disk"));
+        assert_eq!(outcome.cell("a", Kind::Null).failure.as_deref(), Some("not measured"));
+    }
+
+    #[test]
+    fn a_row_whose_halves_differ_is_unstable() {
+        let cell = |rates: &[f64]| {
+            let entries: Vec<Entry> = rates.iter().map(|rate| entry("a", Kind::Null, *rate)).collect();
+            Outcome::of(Vec::new(), Vec::new(), &entries).cell("a", Kind::Null)
+        };
+        assert!(!cell(&[100.0, 50.0, 101.0, 108.0, 60.0, 107.0]).is_unstable());
+        assert!(cell(&[100.0, 101.0, 112.0, 113.0]).is_unstable());
+        assert!(!cell(&[100.0]).is_unstable());
+    }
+}

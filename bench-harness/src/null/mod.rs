@@ -1,0 +1,67 @@
+//! `millbench null`: an endpoint on the engine's own reactor that parses, answers at once, and stores nothing. What a client
+//! cannot do with it, it can do with no broker: the client's limit, and the floor of every latency.
+//!
+//! It speaks Kafka's protocol and AMQP 0-9-1 on the same port: what a client says first tells which.
+//!
+//! It keeps the newest batches of each partition in memory, so that consumers get what producers send, and whoever reads
+//! from the beginning gets as much as was ever sent, if not the same bytes.
+
+mod amqp;
+mod app;
+mod kafka;
+mod store;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use clap::Args;
+use millstream_engine::config::Config;
+
+use crate::engine::node::{Node, Spec};
+use crate::measure::Problem;
+use crate::raw;
+use app::NullApp;
+use store::Store;
+
+/// What `millbench null` is told.
+#[derive(Args)]
+pub struct Null {
+    /// Where to listen; port 0 picks a free one
+    #[arg(long, default_value = "127.0.0.1:9092")]
+    listen: SocketAddr,
+    /// Shards, a thread each [default: one per processor]
+    #[arg(long)]
+    shards: Option<u16>,
+    /// A directory for what the reactor needs; removed at the end
+    #[arg(long, default_value = "results/scratch/null")]
+    dir: PathBuf,
+}
+
+impl Null {
+    /// Serves until it is told to stop.
+    pub fn run(&self) -> Result<(), Problem> {
+        raw::note_interrupts();
+        let shards = self.shards.unwrap_or(raw::cpus().len() as u16);
+        let store = Arc::new(Store::new(shards));
+        let spec = Spec { config: Config { shards, ..Config::default() }, listen: Some(self.listen) };
+        std::fs::create_dir_all(&self.dir)?;
+        let node = Node::start(
+            spec,
+            &self.dir,
+            Box::new(move |_| Box::new(NullApp::new(Arc::clone(&store))) as Box<_>),
+        );
+        let served = node.and_then(serve);
+        std::fs::remove_dir_all(&self.dir)?;
+        served
+    }
+}
+
+fn serve(node: Node) -> Result<(), Problem> {
+    println!("ready kafka={0} amqp={0}", node.address().ok_or("the node does not listen")?);
+    while !raw::interrupted() {
+        thread::sleep(raw::LOOK);
+    }
+    node.stop()
+}

@@ -1,0 +1,80 @@
+//! Millstream itself: the release binary, with its defaults.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::child::Child;
+use super::{Peer, Setup, directory, text};
+use crate::measure::Problem;
+
+/// What differs from the defaults: where it is, and that deleted topics free their space soon, as in every peer.
+const SETTINGS: &str = "log.segment.delete.delay.ms = 1000";
+
+/// Starts it.
+pub fn start(setup: &Setup) -> Result<Peer, Problem> {
+    start_binary(setup, "millstream", &binary(setup)?)
+}
+
+/// Starts a build of it; the name is that of its directory.
+pub fn start_binary(setup: &Setup, name: &str, binary: &Path) -> Result<Peer, Problem> {
+    let dir = directory(setup, name)?;
+    let config = dir.join("millstream.toml");
+    std::fs::write(&config, format!("{SETTINGS}\n"))?;
+    let version = version(binary)?;
+    let mut command = Command::new(binary);
+    command.arg("serve").arg("--config").arg(&config);
+    command.args(["--data", text(&dir.join("data"))?, "--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+    let mut child = Child::start(&mut command, &dir)?;
+    let address = child.until(|child| ready(&child.told()))?;
+    Ok(Peer { version, settings: SETTINGS.to_owned(), address, child, _helper: None })
+}
+
+/// The address in the line that says that it serves.
+pub fn ready<A: std::str::FromStr>(told: &str) -> Option<A> {
+    let line = told.lines().find_map(|line| line.strip_prefix("ready kafka="))?;
+    line.split(' ').next()?.parse().ok()
+}
+
+fn version(binary: &Path) -> Result<String, Problem> {
+    let output = Command::new(binary).arg("--version").output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.split_whitespace().last().unwrap_or("unknown").to_owned())
+}
+
+/// The binary that was named; else the one that was built with this one; else it is built.
+fn binary(setup: &Setup) -> Result<PathBuf, Problem> {
+    if let Some(binary) = &setup.millstream {
+        return Ok(binary.canonicalize().map_err(|error| format!("{}: {error}", binary.display()))?);
+    }
+    let here = std::env::current_exe()?;
+    // Nobody compares with a debug build.
+    let beside =
+        here.with_file_name(if cfg!(debug_assertions) { "../release/millstream" } else { "millstream" });
+    if beside.exists() {
+        return Ok(beside);
+    }
+    eprintln!("building millstream");
+    let built =
+        Command::new("cargo").args(["build", "--release", "--package", "millstream"]).status().map_err(
+            |error| format!("{} is not there, and cargo cannot be started: {error}", beside.display()),
+        )?;
+    let built = if built.success() { here.with_file_name("../release/millstream") } else { PathBuf::new() };
+    built.canonicalize().map_err(|_| {
+        format!("{} is not there and was not built: name the binary with --millstream", beside.display())
+            .into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    #[test]
+    fn the_address_is_found_among_other_lines() {
+        let told = "2026 INFO something\nready kafka=127.0.0.1:4711 http=127.0.0.1:4712\n";
+        assert_eq!(ready::<SocketAddr>(told).unwrap().port(), 4711);
+        assert_eq!(ready::<SocketAddr>("not yet"), None);
+    }
+}

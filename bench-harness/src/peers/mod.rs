@@ -1,0 +1,166 @@
+//! The servers that are compared: got, started and ended by the harness, each with ports, directories and names of its own.
+//! While one is measured the others stand still. All of them are killed when the harness ends, however it ends.
+
+pub mod child;
+mod debian;
+mod kafka;
+mod millstream;
+mod null;
+mod rabbitmq;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::load::footprint::Processes;
+use crate::measure::Problem;
+use child::Child;
+
+/// Who is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Millstream.
+    Millstream,
+    /// Apache Kafka with its defaults, which flush nothing before they acknowledge.
+    Kafka,
+    /// Apache Kafka with a flush before each acknowledgement.
+    KafkaFlush,
+    /// The endpoint that stores nothing.
+    Null,
+    /// RabbitMQ with classic queues.
+    #[value(name = "rabbitmq")]
+    #[serde(rename = "rabbitmq")]
+    RabbitMq,
+    /// RabbitMQ with quorum queues, which flush before they confirm.
+    #[value(name = "rabbitmq-quorum")]
+    #[serde(rename = "rabbitmq-quorum")]
+    RabbitMqQuorum,
+}
+
+/// What a load speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Kafka's.
+    Kafka,
+    /// AMQP 0-9-1.
+    Amqp,
+}
+
+impl Kind {
+    /// How it is called in tables.
+    pub fn title(self) -> &'static str {
+        match self {
+            Kind::Millstream => "Millstream",
+            Kind::Kafka => "Kafka",
+            Kind::KafkaFlush => "Kafka, flush.messages=1",
+            Kind::Null => "null (the client's limit)",
+            Kind::RabbitMq => "RabbitMQ, classic queues",
+            Kind::RabbitMqQuorum => "RabbitMQ, quorum queues",
+        }
+    }
+
+    /// Whether it understands a load.
+    pub fn speaks(self, protocol: Protocol) -> bool {
+        match self {
+            // Millstream does not speak AMQP yet.
+            Kind::Millstream | Kind::Kafka | Kind::KafkaFlush => protocol == Protocol::Kafka,
+            Kind::RabbitMq | Kind::RabbitMqQuorum => protocol == Protocol::Amqp,
+            Kind::Null => true,
+        }
+    }
+
+    /// What an acknowledgement with acks=all, or a confirm of a persistent message, means.
+    pub fn durability(self) -> &'static str {
+        match self {
+            Kind::Millstream | Kind::RabbitMqQuorum => "flushed to the disk",
+            Kind::Kafka => "in the page cache (survives a killed process, not a power cut)",
+            Kind::KafkaFlush => "flushed to the disk, batch by batch",
+            Kind::Null => "nothing is stored",
+            Kind::RabbitMq => "handed to the kernel; flushed later",
+        }
+    }
+}
+
+/// What peers are started with.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Where their data goes; each makes a directory of its own.
+    pub scratch: PathBuf,
+    /// Where what is got from elsewhere is kept.
+    pub cache: PathBuf,
+    /// The binary of Millstream; the one beside this binary if it is not given.
+    pub millstream: Option<PathBuf>,
+    /// The heap of Java peers.
+    pub heap: String,
+}
+
+/// A peer that serves.
+pub struct Peer {
+    /// Its version.
+    pub version: String,
+    /// What it was told, for the report.
+    pub settings: String,
+    /// Where it serves.
+    pub address: SocketAddr,
+    child: Child,
+    /// What must run beside it, and end after it.
+    _helper: Option<Child>,
+}
+
+impl Peer {
+    /// Starts it, and waits until it serves.
+    pub fn start(kind: Kind, setup: &Setup) -> Result<Peer, Problem> {
+        let started = match kind {
+            Kind::Millstream => millstream::start(setup),
+            Kind::Kafka => kafka::start(setup, false),
+            Kind::KafkaFlush => kafka::start(setup, true),
+            Kind::Null => null::start(setup),
+            Kind::RabbitMq | Kind::RabbitMqQuorum => rabbitmq::start(setup, kind),
+        };
+        started.map_err(|problem| format!("{} did not start: {problem}", kind.title()).into())
+    }
+
+    /// Starts a build of Millstream under a name of its own, and waits until it serves.
+    pub fn millstream(setup: &Setup, name: &str, binary: &Path) -> Result<Peer, Problem> {
+        millstream::start_binary(setup, name, binary)
+            .map_err(|problem| format!("{name} did not start: {problem}").into())
+    }
+
+    /// Its processes.
+    pub fn processes(&self) -> Processes {
+        Processes::of(self.child.id())
+    }
+
+    /// Has it stand still.
+    pub fn pause(&self) {
+        self.child.pause();
+    }
+
+    /// Has it go on.
+    pub fn resume(&self) {
+        self.child.resume();
+    }
+
+    /// Why it is over, if it is.
+    pub fn ended(&mut self) -> Option<String> {
+        self.child.ended()
+    }
+}
+
+/// Its own directory, empty.
+fn directory(setup: &Setup, name: &str) -> Result<PathBuf, Problem> {
+    let dir = setup.scratch.join(name);
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir.canonicalize()?)
+}
+
+/// A directory's name, for those who take text.
+fn text(path: &Path) -> Result<&str, Problem> {
+    path.to_str().ok_or_else(|| format!("{} has no name in UTF-8", path.display()).into())
+}
