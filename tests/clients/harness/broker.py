@@ -64,10 +64,11 @@ class Millstream(Process):
     def __init__(self, binary, folder, *arguments):
         super().__init__(folder)
         self.command = [str(pathlib.Path(binary).resolve()), "--data", str(self.folder / "data"), *arguments]
+        self.amqp = None
 
     def start(self):
         """Where clients reach it stays the same over restarts."""
-        self._spawn([*self.command, "--http", "127.0.0.1:0", "--amqp", "127.0.0.1:0", "--kafka", self.address or "127.0.0.1:0"])
+        self._spawn([*self.command, "--http", "127.0.0.1:0", "--amqp", self.amqp or "127.0.0.1:0", "--kafka", self.address or "127.0.0.1:0"])
         for line in self.process.stdout:
             if line.startswith(b"ready kafka="):
                 addresses = dict(part.split("=", 1) for part in line.decode().split()[1:])

@@ -10,6 +10,9 @@ use crate::amqp::error::{Failure, ReplyCode};
 use crate::amqp::frames::Frame;
 use crate::amqp::state::Desk;
 
+/// The class of methods about a connection as a whole.
+const CONNECTION_CLASS: u16 = 10;
+
 /// What is wrong, and with which method.
 type Wrong = (Failure, (u16, u16));
 
@@ -20,7 +23,7 @@ fn wrong(code: ReplyCode, text: impl Into<String>, method: (u16, u16)) -> Wrong 
 /// Reads a method's frame.
 fn read_method(payload: &[u8]) -> Result<Method<'_>, Wrong> {
     let mut reader = Reader::new(payload);
-    let malformed = |method| move |_| wrong(ReplyCode::SyntaxError, "a method is malformed", method);
+    let malformed = |method| move |_| wrong(ReplyCode::FrameError, "a method is malformed", method);
     let class = reader.u16().map_err(malformed((0, 0)))?;
     let id = reader.u16().map_err(malformed((class, 0)))?;
     let method = Method::read(class, id, &mut reader).map_err(malformed((class, id)))?;
@@ -146,8 +149,15 @@ impl Connection {
             // Who is logged in with a password has none that runs out.
             Method::ConnectionUpdateSecret(_) => self.link.method(0, ConnectionUpdateSecretOk {}),
             other => {
-                let text = "a method of a channel came on channel 0, or one that is not expected now";
-                return Err(wrong(ReplyCode::CommandInvalid, text, other.class_and_id()));
+                let (class, id) = other.class_and_id();
+                return Err(match class {
+                    CONNECTION_CLASS => {
+                        wrong(ReplyCode::CommandInvalid, "this method is not expected now", (class, id))
+                    }
+                    _ => {
+                        wrong(ReplyCode::ChannelError, "a method of a channel came on channel 0", (class, id))
+                    }
+                });
             }
         }
         Ok(())
@@ -189,7 +199,7 @@ impl Connection {
         };
         if channel.has_content() {
             let text = "expected content header for class 60, got non content header frame instead";
-            return Err(wrong(ReplyCode::UnexpectedFrame, text, about));
+            return Err(wrong(ReplyCode::UnexpectedFrame, text, (60, 40)));
         }
         let begins_message = matches!(method, Method::BasicPublish(_));
         channel.method(method, &mut self.link, desk).map_err(|failure| (failure, about))?;
