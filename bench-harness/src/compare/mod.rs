@@ -82,6 +82,8 @@ const TURN_BYTES: u64 = 8 << 30;
 /// How long a peer comes to rest before its memory without load is looked at, or after it stood still.
 const REST: Duration = Duration::from_secs(2);
 const RESUME: Duration = Duration::from_millis(200);
+/// How long a peer gets to remove the files of a deleted topic.
+const DELETED: Duration = Duration::from_millis(600);
 /// What a turn takes beside what is measured, about; and what a peer takes to start.
 const TURN_SECONDS: f64 = 1.2;
 const START_SECONDS: f64 = 7.0;
@@ -392,6 +394,10 @@ pub fn give(
         }
     };
     let ended = peer.ended();
+    if matches!(load, Load::Log(_)) && !load.is_paced() {
+        // What was written is deleted now, and not while the peer is measured the next time.
+        sleep(DELETED);
+    }
     peer.pause();
     turn.map_err(|problem| match ended {
         Some(why) => format!("{problem}; {why}").into(),

@@ -8,7 +8,7 @@ use super::{Peer, Setup, directory, text};
 use crate::measure::Problem;
 
 /// What differs from the defaults: where it is, and that deleted topics free their space soon, as in every peer.
-const SETTINGS: &str = "log.segment.delete.delay.ms = 1000";
+const SETTINGS: &str = "log.segment.delete.delay.ms = 200";
 
 /// Starts it.
 pub fn start(setup: &Setup) -> Result<Peer, Problem> {
