@@ -382,7 +382,7 @@ pub fn give(
     raw::sync();
     peer.resume();
     sleep(RESUME);
-    let (address, processes) = (peer.address, peer.processes());
+    let (address, amqp, processes) = (peer.address, peer.amqp(), peer.processes());
     let turn = match load {
         Load::Log(workload) => {
             let target = Target { address, processes: &processes, cpus, settings: &[], records: None };
@@ -390,7 +390,7 @@ pub fn give(
         }
         Load::Queue(workload) => {
             let workload = Queues { quorum_queue, ..workload.clone().checked()? };
-            queue::load(&Broker::at(address), &processes, cpus, &workload, span)
+            queue::load(&Broker::at(amqp), &processes, cpus, &workload, span)
         }
     };
     let ended = peer.ended();

@@ -219,12 +219,8 @@ impl App for NullApp {
                 Ok(delivered) => self.deliver(delivered.0, &delivered.1, out),
                 Err(_) => self.look(out),
             },
-            AppEvent::Started
-            | AppEvent::Slow(_)
-            | AppEvent::Reply(..)
-            | AppEvent::Offloaded(..)
-            | AppEvent::MetadataChanged
-            | AppEvent::Stopping => {}
+            // It asks the engine for nothing, and has nothing to end.
+            _ => {}
         }
     }
 }
