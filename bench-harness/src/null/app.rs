@@ -252,7 +252,7 @@ mod tests {
         fn accept(&mut self, conn: u64) -> ConnId {
             let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
             let conn = ConnId(conn);
-            self.app.step(AppEvent::Accepted { conn, peer: any, local: any }, &mut self.out);
+            self.app.step(AppEvent::Accepted { conn, peer: any, local: any, listener: 0 }, &mut self.out);
             conn
         }
 

@@ -27,12 +27,15 @@ pub fn start_binary(setup: &Setup, name: &str, binary: &Path) -> Result<Peer, Pr
     let version = version(binary)?;
     let mut command = Command::new(binary);
     command.arg("serve").arg("--config").arg(&config);
-    command.args(["--data", text(&dir.join("data"))?, "--kafka", ANY, "--amqp", ANY, "--http", ANY]);
+    command.args(["--data", text(&dir.join("data"))?, "--kafka", ANY, "--http", ANY]);
+    // Builds from before AMQP do not take this.
+    if told(binary, &["serve", "--help"])?.contains("--amqp") {
+        command.args(["--amqp", ANY]);
+    }
     let mut child = Child::start(&mut command, &dir)?;
     let address = child.until(|child| ready(&child.told(), "kafka"))?;
-    // A build that does not speak it yet says nothing of it.
-    let amqp = ready(&child.told(), "amqp").unwrap_or(address);
-    Ok(Peer { version, settings: SETTINGS.to_owned(), address, amqp: Some(amqp), child, _helper: None })
+    let amqp = ready(&child.told(), "amqp");
+    Ok(Peer { version, settings: SETTINGS.to_owned(), address, amqp, child, _helper: None })
 }
 
 /// The address of a protocol in the line that says that a server is ready.
@@ -42,9 +45,16 @@ pub fn ready(told: &str, protocol: &str) -> Option<SocketAddr> {
 }
 
 fn version(binary: &Path) -> Result<String, Problem> {
-    let output = Command::new(binary).arg("--version").output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.split_whitespace().last().unwrap_or("unknown").to_owned())
+    Ok(told(binary, &["--version"])?.split_whitespace().last().unwrap_or("unknown").to_owned())
+}
+
+/// What a binary prints.
+fn told(binary: &Path, arguments: &[&str]) -> Result<String, Problem> {
+    let output = Command::new(binary)
+        .args(arguments)
+        .output()
+        .map_err(|error| format!("{}: {error}", binary.display()))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The binary that was named; else the one that was built with this one; else it is built.
