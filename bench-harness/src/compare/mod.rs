@@ -82,6 +82,8 @@ const TURN_BYTES: u64 = 8 << 30;
 /// How long a peer comes to rest before its memory without load is looked at, or after it stood still.
 const REST: Duration = Duration::from_secs(2);
 const RESUME: Duration = Duration::from_millis(200);
+/// How long a peer gets to remove the files of a deleted topic.
+const DELETED: Duration = Duration::from_millis(600);
 /// What a turn takes beside what is measured, about; and what a peer takes to start.
 const TURN_SECONDS: f64 = 1.2;
 const START_SECONDS: f64 = 7.0;
@@ -380,7 +382,7 @@ pub fn give(
     raw::sync();
     peer.resume();
     sleep(RESUME);
-    let (address, processes) = (peer.address, peer.processes());
+    let (address, amqp, processes) = (peer.address, peer.amqp(), peer.processes());
     let turn = match load {
         Load::Log(workload) => {
             let target = Target { address, processes: &processes, cpus, settings: &[], records: None };
@@ -388,10 +390,14 @@ pub fn give(
         }
         Load::Queue(workload) => {
             let workload = Queues { quorum_queue, ..workload.clone().checked()? };
-            queue::load(&Broker::at(address), &processes, cpus, &workload, span)
+            queue::load(&Broker::at(amqp), &processes, cpus, &workload, span)
         }
     };
     let ended = peer.ended();
+    if matches!(load, Load::Log(_)) && !load.is_paced() {
+        // What was written is deleted now, and not while the peer is measured the next time.
+        sleep(DELETED);
+    }
     peer.pause();
     turn.map_err(|problem| match ended {
         Some(why) => format!("{problem}; {why}").into(),

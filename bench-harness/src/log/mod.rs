@@ -8,7 +8,7 @@ mod topic;
 pub mod wire;
 pub mod workload;
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -104,11 +104,21 @@ fn setting(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-/// The first address that a name has.
+/// How long an address may take to be reached.
+const REACH: Duration = Duration::from_secs(2);
+
+/// The first address of a name at which somebody answers.
 pub fn resolve(server: &str) -> Result<SocketAddr, Problem> {
-    let mut addresses =
+    let addresses =
         server.to_socket_addrs().map_err(|error| format!("{server}: {error}; write HOST:PORT"))?;
-    addresses.next().ok_or_else(|| format!("{server} has no address").into())
+    let mut why = format!("{server} has no address");
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, REACH) {
+            Ok(_) => return Ok(address),
+            Err(error) => why = format!("{server} ({address}): {error}"),
+        }
+    }
+    Err(why.into())
 }
 
 /// Whom a turn loads, and from where.

@@ -85,6 +85,7 @@ impl Ready {
             let Some((since, request)) = sent.pop_front() else { return Ok(count) };
             wire::produced(&mut self.answers.next().await?)?;
             count.acknowledged(&window, since, request.records, request.bytes);
+            glommio::yield_if_needed().await;
         }
     }
 
@@ -162,6 +163,7 @@ impl Shared {
             let due = self.under_way.borrow_mut().pop_front().unwrap_or_default();
             self.count.borrow_mut().acknowledged_due(&self.window, due, self.record_bytes);
             self.changed.notify();
+            glommio::yield_if_needed().await;
         }
     }
 }
@@ -202,6 +204,7 @@ impl Sender {
                     shared.under_way.borrow_mut().push_back(request.due);
                     shared.came.notify();
                 }
+                glommio::yield_if_needed().await;
                 continue;
             }
             let wait_ns = self.next_ns(shared, now, until).saturating_sub(now);

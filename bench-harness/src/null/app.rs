@@ -219,12 +219,8 @@ impl App for NullApp {
                 Ok(delivered) => self.deliver(delivered.0, &delivered.1, out),
                 Err(_) => self.look(out),
             },
-            AppEvent::Started
-            | AppEvent::Slow(_)
-            | AppEvent::Reply(..)
-            | AppEvent::Offloaded(..)
-            | AppEvent::MetadataChanged
-            | AppEvent::Stopping => {}
+            // It asks the engine for nothing, and has nothing to end.
+            _ => {}
         }
     }
 }
@@ -256,7 +252,7 @@ mod tests {
         fn accept(&mut self, conn: u64) -> ConnId {
             let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
             let conn = ConnId(conn);
-            self.app.step(AppEvent::Accepted { conn, peer: any, local: any }, &mut self.out);
+            self.app.step(AppEvent::Accepted { conn, peer: any, local: any, listener: 0 }, &mut self.out);
             conn
         }
 

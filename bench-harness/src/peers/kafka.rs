@@ -30,7 +30,7 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
-log.segment.delete.delay.ms=1000
+log.segment.delete.delay.ms=200
 broker.session.timeout.ms=3600000
 ";
 /// What `kafka-server-start.sh` gives to Java, beside the heap.
@@ -76,11 +76,11 @@ pub fn start(setup: &Setup, flush: bool) -> Result<Peer, Problem> {
     let address = local(port);
     child.until(|_| serves(address).ok())?;
     let mut settings =
-        format!("config/server.properties, heap {}, log.segment.delete.delay.ms=1000", setup.heap);
+        format!("config/server.properties, heap {}, log.segment.delete.delay.ms=200", setup.heap);
     if flush {
         settings += ", log.flush.interval.messages=1";
     }
-    Ok(Peer { version: version().to_owned(), settings, address, child, _helper: None })
+    Ok(Peer { version: version().to_owned(), settings, address, amqp: None, child, _helper: None })
 }
 
 /// Whether it answers.

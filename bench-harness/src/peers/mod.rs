@@ -65,10 +65,9 @@ impl Kind {
     /// Whether it understands a load.
     pub fn speaks(self, protocol: Protocol) -> bool {
         match self {
-            // Millstream does not speak AMQP yet.
-            Kind::Millstream | Kind::Kafka | Kind::KafkaFlush => protocol == Protocol::Kafka,
+            Kind::Kafka | Kind::KafkaFlush => protocol == Protocol::Kafka,
             Kind::RabbitMq | Kind::RabbitMqQuorum => protocol == Protocol::Amqp,
-            Kind::Null => true,
+            Kind::Millstream | Kind::Null => true,
         }
     }
 
@@ -103,8 +102,10 @@ pub struct Peer {
     pub version: String,
     /// What it was told, for the report.
     pub settings: String,
-    /// Where it serves.
+    /// Where it serves Kafka's protocol, or whatever it speaks.
     pub address: SocketAddr,
+    /// Where it serves AMQP, if that is elsewhere.
+    amqp: Option<SocketAddr>,
     child: Child,
     /// What must run beside it, and end after it.
     _helper: Option<Child>,
@@ -127,6 +128,11 @@ impl Peer {
     pub fn millstream(setup: &Setup, name: &str, binary: &Path) -> Result<Peer, Problem> {
         millstream::start_binary(setup, name, binary)
             .map_err(|problem| format!("{name} did not start: {problem}").into())
+    }
+
+    /// Where it serves AMQP.
+    pub fn amqp(&self) -> SocketAddr {
+        self.amqp.unwrap_or(self.address)
     }
 
     /// Its processes.

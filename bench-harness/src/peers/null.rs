@@ -13,7 +13,7 @@ pub fn start(setup: &Setup) -> Result<Peer, Problem> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["null", "--listen", "127.0.0.1:0", "--dir", text(&dir.join("reactor"))?]);
     let mut child = Child::start(&mut command, &dir)?;
-    let address = child.until(|child| ready(&child.told()))?;
+    let address = child.until(|child| ready(&child.told(), "kafka"))?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Ok(Peer { version, settings: "stores nothing".to_owned(), address, child, _helper: None })
+    Ok(Peer { version, settings: "stores nothing".to_owned(), address, amqp: None, child, _helper: None })
 }

@@ -15,6 +15,8 @@ use crate::raw;
 
 /// How long nothing may come until a consumer looks whether it is over.
 const LOOK: Duration = Duration::from_millis(200);
+/// Bytes of acknowledgements that are sent together at most.
+const ACKS_BYTES: usize = 4096;
 /// How long one goes on after the window, for what was due within it.
 const GRACE_NS: u64 = 15_000_000_000;
 
@@ -99,6 +101,9 @@ impl Ready {
                 Frame::Other if !there && window.over() => return Ok(count),
                 _ => false,
             };
+            if !there {
+                glommio::yield_if_needed().await;
+            }
             if whole {
                 let now = now_ns();
                 count.received(&window, now, 1, message.size);
@@ -111,9 +116,10 @@ impl Ready {
                     unacknowledged = 0;
                 }
             }
-            if !acks.0.is_empty() && !self.link.frames.has_next() {
+            if !acks.0.is_empty() && (!self.link.frames.has_next() || acks.0.len() >= ACKS_BYTES) {
                 self.link.outbox.send(&acks.0).await?;
                 acks.0.clear();
+                glommio::yield_if_needed().await;
             }
         }
     }

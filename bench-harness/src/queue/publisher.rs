@@ -118,6 +118,7 @@ impl Ready {
                     break;
                 }
             }
+            glommio::yield_if_needed().await;
         }
     }
 
@@ -209,9 +210,12 @@ impl Shared {
                 Ok(Frame::Other)
             };
             let frame = if frames.has_next() { frames.next().await } else { or(frames.next(), soon).await };
-            let (mut confirms, mut count) = (self.confirms.borrow_mut(), self.count.borrow_mut());
-            take(frame?, &mut confirms, &mut count, &self.window, self.size)?;
+            {
+                let (mut confirms, mut count) = (self.confirms.borrow_mut(), self.count.borrow_mut());
+                take(frame?, &mut confirms, &mut count, &self.window, self.size)?;
+            }
             self.changed.notify();
+            glommio::yield_if_needed().await;
         }
         Ok(())
     }
@@ -249,6 +253,7 @@ async fn send_all(
         }
         if sent > 0 {
             outbox.send(&burst).await?;
+            glommio::yield_if_needed().await;
             continue;
         }
         let waiting = schedule.next_ns() <= now.min(until);

@@ -1,5 +1,7 @@
 //! What the generator says and understands, against a codec that is not ours.
 
+use std::net::{Ipv4Addr, TcpListener};
+
 use amq_protocol::frame::{AMQPFrame, gen_frame, parse_frame};
 use amq_protocol::protocol::{AMQPClass, basic, channel, confirm, connection, queue};
 
@@ -8,18 +10,20 @@ use super::codec::{Frame, Writer, frame_len};
 
 #[test]
 fn an_address_is_read_as_perftest_reads_it() {
-    let broker = Broker::of("amqp://me:secret@127.0.0.1:1234/%2fx").unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let broker = Broker::of(&format!("amqp://me:secret@127.0.0.1:{port}/%2fx")).unwrap();
     assert_eq!(
         (broker.address.port(), broker.user.as_str(), broker.password.as_str()),
-        (1234, "me", "secret")
+        (port, "me", "secret")
     );
     assert_eq!(broker.virtual_host, "/x");
-    let broker = Broker::of("amqp://127.0.0.1").unwrap();
-    assert_eq!(
-        (broker.address.port(), broker.user.as_str(), broker.virtual_host.as_str()),
-        (5672, "guest", "/")
-    );
+    let broker = Broker::of(&format!("amqp://127.0.0.1:{port}")).unwrap();
+    assert_eq!((broker.user.as_str(), broker.virtual_host.as_str()), ("guest", "/"));
     assert!(Broker::of("http://127.0.0.1").is_err());
+    drop(listener);
+    let why = Broker::of(&format!("amqp://127.0.0.1:{port}")).unwrap_err().to_string();
+    assert!(why.contains(&port.to_string()), "{why}");
 }
 
 /// What was written, as the other codec reads it, whole.

@@ -60,6 +60,7 @@ impl Worker for Client {
                 ready.inbox.take(MESSAGE_BYTES);
                 count.acknowledged(&window, since, 1, MESSAGE_BYTES as u64);
             }
+            glommio::yield_if_needed().await;
         }
     }
 }

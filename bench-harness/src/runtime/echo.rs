@@ -197,7 +197,7 @@ mod tests {
         let mut app = EchoApp::default();
         let conn = ConnId(1);
         let any = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        app.step(AppEvent::Accepted { conn, peer: any, local: any }, &mut out);
+        app.step(AppEvent::Accepted { conn, peer: any, local: any, listener: 0 }, &mut out);
         let mut sent = |event| {
             app.step(event, &mut out);
             let sends = out.take().into_iter().filter_map(|output| match output {
