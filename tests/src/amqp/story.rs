@@ -577,7 +577,9 @@ impl<'a> Run<'a> {
                 format!("message {id} was confirmed and is not in {}: {copy:?}", QUEUES[*queue])
             })
             .collect();
-        missing.into_iter().for_each(|what| self.violated(what));
+        for what in missing {
+            self.violated(what);
+        }
     }
 
     fn wait(&mut self, node: &mut Node, client: &mut Client) -> Option<Came> {
