@@ -257,7 +257,7 @@ fn an_index_whose_flush_failed_is_written_anew_before_its_segment_counts_as_stor
     // While the segment is open some of it is drained, and its first entries are written without a flush.
     let other = fill(&mut node, "b", 1 << 30, 0);
     for number in 0..60 {
-        node.append(if number % 3 == 0 { partition } else { other }, &[7; 60_000]);
+        node.append(if number % 3 == 0 { partition } else { other }, &vec![7; 60_000]);
     }
     let logs = node.shard().logs();
     let log = logs.find(partition).and_then(|index| logs.get(index)).expect("it is there");
@@ -267,7 +267,7 @@ fn an_index_whose_flush_failed_is_written_anew_before_its_segment_counts_as_stor
         world.inject(Injection { op: OpKind::Flush, path: path.to_owned(), skip: 0, outcome });
     }
     for _ in 0..10 {
-        node.append(partition, &[7; 60_000]);
+        node.append(partition, &vec![7; 60_000]);
     }
     node.pass(Nanos::from_millis(5_000));
     assert_eq!(bases(&node, partition).len(), 1, "it is sealed and stored");
