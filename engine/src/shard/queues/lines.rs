@@ -35,24 +35,36 @@ impl Person {
     }
 }
 
+/// A message that the host is to be asked about.
+pub struct Leaving {
+    pub queue: QueueId,
+    pub seq: Seq,
+    pub locator: Locator,
+    pub size: u32,
+    pub reason: LeaveReason,
+    pub persistent: bool,
+    /// When what was pending then is durable, that it leaves is.
+    pub after: u64,
+}
+
 /// A message that somebody has got, or that is to leave.
 enum Single {
     Got { who: Requester, consumer: ConsumerId, queue: QueueId, left: u64, delivery: queue::Delivery },
-    Leaving { queue: QueueId, seq: Seq, locator: Locator, size: u32, reason: LeaveReason, persistent: bool },
+    Leaving(Leaving),
 }
 
 impl Single {
     fn locator(&self) -> Locator {
         match self {
             Single::Got { delivery, .. } => delivery.locator,
-            Single::Leaving { locator, .. } => *locator,
+            Single::Leaving(leaving) => leaving.locator,
         }
     }
 
     fn size(&self) -> u64 {
         u64::from(match self {
             Single::Got { delivery, .. } => delivery.size,
-            Single::Leaving { size, .. } => *size,
+            Single::Leaving(leaving) => leaving.size,
         })
     }
 }
@@ -117,16 +129,8 @@ impl Lines {
     }
 
     /// A message that the host is to be asked about.
-    pub fn push_leaving(
-        &mut self,
-        queue: QueueId,
-        seq: Seq,
-        locator: Locator,
-        size: u32,
-        reason: LeaveReason,
-        persistent: bool,
-    ) {
-        self.singles.push(Single::Leaving { queue, seq, locator, size, reason, persistent });
+    pub fn push_leaving(&mut self, leaving: Leaving) {
+        self.singles.push(Single::Leaving(leaving));
     }
 
     /// Forgets what is in line, and lets go of its bytes.
@@ -182,7 +186,7 @@ impl Lines {
             }
         }
         let (gone, kept) = std::mem::take(&mut self.singles).into_iter().partition(|single| match single {
-            Single::Got { queue: of, .. } | Single::Leaving { queue: of, .. } => *of == queue,
+            Single::Got { queue: of, .. } | Single::Leaving(Leaving { queue: of, .. }) => *of == queue,
         });
         self.singles = kept;
         for single in Vec::<Single>::into_iter(gone) {
@@ -415,7 +419,9 @@ impl Queues {
         let may_go = match &single {
             Single::Got { queue, delivery, .. } => self.may_go(*queue, delivery.seq),
             // Its number is a name for it elsewhere: it must not be another message's after a crash.
-            Single::Leaving { queue, seq, .. } => self.may_go(*queue, *seq),
+            Single::Leaving(leaving) => {
+                self.noted_durably >= leaving.after && self.may_go(leaving.queue, leaving.seq)
+            }
         };
         let Some(read) = may_go.then(|| self.fetch(single.locator())).flatten() else {
             return self.lines.singles.push(single);
@@ -426,7 +432,7 @@ impl Queues {
                 let delivery = given(consumer, queue, &delivery, read);
                 desk.outputs.push_back(Output::Reply(who, Reply::Got(Some(delivery), left)));
             }
-            Single::Leaving { queue, seq, reason, persistent, .. } => {
+            Single::Leaving(Leaving { queue, seq, reason, persistent, .. }) => {
                 let Read { priority, header, body } = read;
                 let letter = DeadLetter { queue, seq, reason, persistent, priority, header, body };
                 desk.outputs.push_back(Output::DeadLettered(letter));

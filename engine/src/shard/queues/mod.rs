@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use groups::GroupKey;
 use groups::Groups;
-use lines::{Download, Lines};
+use lines::{Download, Leaving, Lines};
 use moves::Moves;
 pub use moves::{Arrived, Inbound};
 use pending::Pending;
@@ -117,6 +117,11 @@ pub struct Queues {
     waits: VecDeque<(Lsn, Output)>,
     /// Who is to be answered when what is pending is durable.
     hurried: Vec<(Requester, Reply)>,
+    /// How often what is pending has been journalled as a whole; which of those are on their way to the disk, and which is
+    /// durable.
+    noted: u64,
+    noting: VecDeque<(Lsn, u64)>,
+    noted_durably: u64,
     /// Marks that are on their way to the disk.
     marking: VecDeque<(QueueId, u8, Seq, Lsn)>,
     touched: Vec<Index>,
@@ -146,6 +151,9 @@ impl Queues {
             moves: Moves::default(),
             waits: VecDeque::new(),
             hurried: Vec::new(),
+            noted: 0,
+            noting: VecDeque::new(),
+            noted_durably: 0,
             marking: VecDeque::new(),
             touched: Vec::new(),
             deadlines: BTreeSet::new(),
@@ -299,7 +307,11 @@ impl Queues {
                 queue::Output::Leave { seq, locator, size, reason, persistent } => {
                     self.mark(desk, index, seq);
                     self.groups.want(locator, u64::from(size));
-                    self.lines.push_leaving(id, seq, locator, size, reason, persistent);
+                    // It leaves durably before anybody is asked: after a crash it is not given to consumers again.
+                    self.pending.hurry();
+                    let after = self.noted + u64::from(!self.pending.is_empty());
+                    let letter = Leaving { queue: id, seq, locator, size, reason, persistent, after };
+                    self.lines.push_leaving(letter);
                 }
                 queue::Output::TimedOut(token) => self.lines.timed_out(desk, &mut self.groups, token),
                 queue::Output::Released(token) => self.lines.released(token),
@@ -494,6 +506,8 @@ impl Queues {
         self.marking.extend(self.pending.journal(desk.journal));
         if self.pending.is_empty() {
             let last = desk.journal.last_lsn();
+            self.noted += 1;
+            self.noting.push_back((last, self.noted));
             self.noted_moves(last);
             for (who, reply) in std::mem::take(&mut self.hurried) {
                 self.answer_at(desk, last, Output::Reply(who, reply));
@@ -520,6 +534,9 @@ impl Queues {
     pub fn durable(&mut self, lsn: Lsn, outputs: &mut VecDeque<Output>) {
         while let Some((_, answer)) = self.waits.pop_front_if(|(waiting, _)| *waiting <= lsn) {
             outputs.push_back(answer);
+        }
+        while let Some((_, noted)) = self.noting.pop_front_if(|(waiting, _)| *waiting <= lsn) {
+            self.noted_durably = noted;
         }
         self.forget_moves(lsn, outputs);
         while let Some((id, rank, seq, _)) = self.marking.pop_front_if(|(.., waiting)| *waiting <= lsn) {

@@ -87,7 +87,10 @@ impl Pending {
 
     /// Forgets what is here of a queue that is gone.
     pub fn forget(&mut self, queue: QueueId) {
-        self.queues.remove(&queue);
+        // Its place stays: somebody may wait until what was pending when it went is durable.
+        if let Some(of) = self.queues.get_mut(&queue) {
+            *of = OfQueue::default();
+        }
     }
 
     /// When it has to go out.
