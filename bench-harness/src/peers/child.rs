@@ -9,6 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::load::footprint::Processes;
+use crate::machine;
 use crate::measure::Problem;
 use crate::raw::{self, Signal};
 
@@ -110,16 +111,25 @@ impl Drop for Child {
         while asked.elapsed() < END && matches!(self.process.try_wait(), Ok(None)) {
             sleep(raw::LOOK);
         }
-        if matches!(self.process.try_wait(), Ok(None)) {
-            for &process in all.ids() {
-                let _ = raw::signal(process, Signal::Kill);
-            }
-            let _ = self.process.wait();
+        for &process in all.ids() {
+            // One that has ended by itself needs no more.
+            let _ = raw::signal(process, Signal::Kill);
+        }
+        let _ = self.process.wait();
+        let killed = Instant::now();
+        while killed.elapsed() < END && all.ids().iter().any(|&process| runs(process)) {
+            sleep(raw::LOOK);
         }
         if let Err(error) = fs::remove_dir_all(&self.dir) {
             eprintln!("{} is left behind: {error}", self.dir.display());
         }
     }
+}
+
+/// Whether a process is there, and not only its entry for a parent that has not asked yet.
+fn runs(process: u32) -> bool {
+    let state = machine::field(&format!("/proc/{process}/status"), "State");
+    state.is_some_and(|state| !state.starts_with('Z'))
 }
 
 /// A port of the loopback address that nobody listens on.
@@ -164,8 +174,7 @@ mod tests {
         drop(child);
         assert!(!dir.exists());
         for process in processes.ids() {
-            let state = crate::machine::field(&format!("/proc/{process}/status"), "State");
-            assert!(state.is_none_or(|state| state.starts_with('Z')), "{process} runs");
+            assert!(!runs(*process), "{process} runs");
         }
     }
 
