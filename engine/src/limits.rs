@@ -222,6 +222,11 @@ const _: () = assert!(
     DISK_WORKERS_MAX as usize >= 4 + 2 * SEGMENTS_DRAINING_MAX + SLOW_LANE_IN_FLIGHT,
     "cold reads leave room for the commit's flush"
 );
+const _: () = assert!(
+    READ_CHUNK_BYTES.is_multiple_of(SUM_BLOCK_BYTES)
+        && COLD_CHUNK_BESIDE_COMMITS_BYTES.is_multiple_of(SUM_BLOCK_BYTES),
+    "the scrub reads whole blocks of sums"
+);
 const _: () = assert!(LOOSE_BYTES < JOURNAL_SLAB_BYTES, "a slow send may not keep a slab of the journal");
 const _: () = assert!(PAGE_CHUNKS <= u16::MAX as usize && PAGE_CHUNKS <= PAGE_CHUNKS_LOOKED_AT);
 const _: () = assert!(JOURNAL_FILES_MIN >= 2, "one file fills while the other is recycled");

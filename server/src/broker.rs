@@ -223,6 +223,10 @@ impl App for Broker {
                 self.with_amqp(out, |amqp, seat| amqp.with(conn, seat, |connection, _| connection.slow()));
             }
             AppEvent::Slow(conn) => self.with(conn, out, |connection, _| connection.slow()),
+            AppEvent::Stuck(conn) if self.amqp.serves(conn) => self.with_amqp(out, |amqp, seat| {
+                let reason = "it does not take what it is sent, and others need the memory that this is in";
+                amqp.with(conn, seat, |connection, desk| connection.hang_up(&reason, desk));
+            }),
             AppEvent::Stuck(conn) => self.with(conn, out, |connection, shared| {
                 let reason = "it does not take its answers, and others need the memory that they are in";
                 connection.hang_up(&reason, shared);

@@ -150,7 +150,7 @@ fn a_topic_can_be_deleted_on_a_full_disk_which_makes_room() {
     let mut node = start(&world);
     let large = node.create("large", 1, TopicConfig { segment_bytes: 100_000, ..TopicConfig::default() });
     for _ in 0..20 {
-        node.append(PartitionId { topic: large, index: 0 }, &[7; 60_000]);
+        node.append(PartitionId { topic: large, index: 0 }, &vec![7; 60_000]);
     }
     node.pass(LONG);
     fill(&world);

@@ -23,6 +23,7 @@ const BODY_BYTES: usize = 25_000;
 
 /// What is known of one message in one queue.
 #[derive(Clone, Copy, Default, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Known {
     confirmed: bool,
     delivered: bool,

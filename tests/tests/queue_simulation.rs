@@ -31,6 +31,7 @@ const QUIET: Nanos = Nanos::from_millis(4_000);
 
 /// What is known of one message, wherever it is.
 #[derive(Clone, Default, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Known {
     confirmed: bool,
     acked_at: Option<Nanos>,

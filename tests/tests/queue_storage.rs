@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use millstream_engine::config::QueueSettings;
 use millstream_engine::io::fault::Faults;
 use millstream_engine::io::sim::{Crash, Survivors, World};
-use millstream_engine::shard::message::{ConsumerId, Credit, Delivery, LeaveReason, Message, Move, Verdict};
+use millstream_engine::shard::message::{
+    ConsumerId, Credit, Delivery, LeaveReason, Message, Move, QueueStats, Verdict,
+};
 use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::{QueueId, Seq, ShardId};
@@ -152,7 +154,7 @@ fn failures_are_counted_over_a_crash() {
         node.pass(A_WHILE);
         node = crash(&world, node);
     }
-    assert_eq!(stats(&mut node, queue), Default::default(), "it has failed too often");
+    assert_eq!(stats(&mut node, queue), QueueStats::default(), "it has failed too often");
 }
 
 /// A message of some kilobytes that says which one it is.

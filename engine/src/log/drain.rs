@@ -15,6 +15,7 @@ use super::segment::Segment;
 use super::summing::Summing;
 use crate::buffer::{Block, Pool};
 use crate::error::IoError;
+use crate::format::index::{OffsetIndexEntry, TimeIndexEntry};
 use crate::format::partition::{
     LEADER_EPOCHS_FILE, METADATA_FILE, SegmentFile, encode_leader_epochs, encode_metadata,
 };
@@ -45,6 +46,7 @@ enum Step {
     FlushLog,
     RenameCopy,
     OpenIndex(SegmentFile),
+    ReadIndex(SegmentFile),
     WriteIndex(SegmentFile),
     FlushIndex(SegmentFile),
     Sum,
@@ -227,13 +229,24 @@ impl Drain {
                     SegmentFile::Index => (u64::from(index.stored) * 8, &self.entries),
                     _ => (u64::from(index.stored_times) * 12, &self.times),
                 };
-                if bytes.is_empty() {
+                if self.copies && self.seals && at > 0 {
+                    // What was written before the flush that failed may never reach the disk: all of it is written once more.
+                    let block = pool.block(at as usize).ok_or(IoError::Cancelled)?;
+                    self.step = Step::ReadIndex(kind);
+                    io.read(token, self.open_index(), 0, block, at as usize);
+                } else if bytes.is_empty() {
                     self.step = Step::FlushIndex(kind);
                     io.flush(token, self.open_index());
                 } else {
                     self.step = Step::WriteIndex(kind);
                     io.write(token, self.open_index(), at, bytes.clone().into());
                 }
+            }
+            Step::ReadIndex(kind) => {
+                let DiskDone::Read(block) = &done else { panic!("an index file was read, and not {done:?}") };
+                let bytes = self.rewritten(log, kind, block.filled());
+                self.step = Step::WriteIndex(kind);
+                io.write(token, self.open_index(), 0, bytes.into());
             }
             Step::WriteIndex(kind) if self.seals => {
                 self.step = Step::FlushIndex(kind);
@@ -256,6 +269,25 @@ impl Drain {
         }
         self.in_flight += 1;
         Ok(Progress::Going)
+    }
+
+    /// An index file anew: its entries so far, as far as they can be read, and those that come.
+    fn rewritten(&self, log: &mut Log, kind: SegmentFile, before: &[u8]) -> Vec<u8> {
+        let (entries, bytes, new) = match kind {
+            SegmentFile::Index => {
+                let entries = OffsetIndexEntry::decode(before).entries.len();
+                self.held_mut(log).index.stored = entries as u32;
+                (entries, OffsetIndexEntry::BYTES, &self.entries)
+            }
+            _ => {
+                let entries = TimeIndexEntry::decode(before).entries.len();
+                self.held_mut(log).index.stored_times = entries as u32;
+                (entries, TimeIndexEntry::BYTES, &self.times)
+            }
+        };
+        let mut all = before.get(..entries * bytes).unwrap_or_default().to_vec();
+        all.extend_from_slice(new);
+        all
     }
 
     /// Goes on with the next index file that has anything to be written, or has to be there; else ends the job.

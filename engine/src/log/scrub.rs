@@ -57,6 +57,8 @@ pub struct Scrub {
     step: Step,
     file: Option<FileId>,
     position: u64,
+    /// Bytes to read at a time: whole blocks of sums.
+    pub piece_bytes: usize,
     /// What was read of the checksum file.
     sum_bytes: Vec<u8>,
     /// What was found, to be taken.
@@ -74,6 +76,7 @@ impl Scrub {
             step: Step::Next,
             file: None,
             position: 0,
+            piece_bytes: READ_CHUNK_BYTES,
             sum_bytes: Vec::new(),
             findings: Vec::new(),
         }
@@ -92,7 +95,7 @@ impl Scrub {
             io.open(token, &paths::segment(&log.directory, self.segment, kind), OpenMode::ReadDirect);
             return Progress::Waits;
         };
-        let want = (len - self.position).min(READ_CHUNK_BYTES as u64) as usize;
+        let want = (len - self.position).min(self.piece_bytes as u64) as usize;
         let want = want.next_multiple_of(BLOCK_BYTES).max(BLOCK_BYTES);
         let Some(block) = pool.block(want) else { return Progress::Ready(0) };
         self.step = Step::Read;

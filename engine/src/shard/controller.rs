@@ -2,7 +2,7 @@
 //! shard, then answered.
 //!
 //! The controller lives on shard 0. Its log is a file of its own (`metadata/log`) behind a snapshot
-//! (`metadata/snapshot`); see [`crate::format::metadata`] for both, and [`super::metadata_log`] for how they are written.
+//! (`metadata/snapshot`); see [`crate::format::metadata`] for both, and `metadata_log.rs` for how they are written.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

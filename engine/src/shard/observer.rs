@@ -1,4 +1,4 @@
-//! What a shard notes of its own work, for [`crate::metrics`]. Nothing here decides anything.
+//! What a shard notes of its own work, for [`mod@crate::metrics`]. Nothing here decides anything.
 
 use super::{Placing, Pools, Shard};
 use crate::io::Io;

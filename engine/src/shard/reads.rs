@@ -169,7 +169,7 @@ impl<I: Io> Shard<I> {
     }
 
     /// What each of them may read at a time.
-    fn cold_chunk_bytes(&self, io: &I) -> u32 {
+    pub(super) fn cold_chunk_bytes(&self, io: &I) -> u32 {
         let bytes = if self.is_committing(io) { COLD_CHUNK_BESIDE_COMMITS_BYTES } else { READ_CHUNK_BYTES };
         bytes as u32
     }

@@ -74,6 +74,7 @@ impl<I: Io> Shard<I> {
             }
             let Some(mut job) = self.scrubbing.job.take().or_else(|| self.next_to_scrub()) else { return };
             let token = Token::new(tokens::SCRUB, 0);
+            job.piece_bytes = self.cold_chunk_bytes(io) as usize;
             let progress = match self.logs.get(job.segment().0) {
                 Some(log) => job.go_on(io, log, &self.pools.read, token),
                 None => {

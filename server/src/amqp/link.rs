@@ -1,9 +1,10 @@
 //! The way out of a connection, and what its channels need to know of it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use millstream_engine::buffer::Slice;
 use millstream_engine::io::ConnId;
+use millstream_engine::types::QueueId;
 
 use super::codec::{
     BASIC_CLASS, FRAME_BODY, FRAME_END, FRAME_EXTRA_BYTES, FRAME_HEADER, FRAME_METHOD, Method, Table, Value,
@@ -55,8 +56,8 @@ pub struct Link {
     pub capabilities: Capabilities,
     /// The largest frame that the client takes.
     pub frame_max: usize,
-    /// Queues that belong to this connection alone.
-    pub own_queues: BTreeSet<Vec<u8>>,
+    /// Queues that belong to this connection alone. Another may bear the name of one that is gone.
+    pub own_queues: BTreeMap<Vec<u8>, QueueId>,
     /// Bytes of messages that have been published and not answered by their queues.
     pub publishing_bytes: usize,
     /// What is being written.
@@ -75,7 +76,7 @@ impl Link {
             vhost: Vec::new(),
             capabilities: Capabilities::default(),
             frame_max,
-            own_queues: BTreeSet::new(),
+            own_queues: BTreeMap::new(),
             publishing_bytes: 0,
             bytes: Vec::new(),
             queue: SendQueue::default(),
@@ -150,7 +151,11 @@ impl Link {
             writer.bytes(piece.get(range).expect("the caller has cut it"));
         } else {
             self.seal();
-            self.queue.push(piece.slice(range).into());
+            let mut slice = piece.slice(range);
+            if self.queue.is_slow() {
+                slice.loosen(); // It waits behind what takes long, and is to keep no slab meanwhile.
+            }
+            self.queue.push(slice.into());
         }
         self.bytes.push(FRAME_END);
     }

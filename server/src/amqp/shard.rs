@@ -233,7 +233,7 @@ impl Amqp {
                     }
                     None => {
                         let vhost = vhost_of(&ended, desk);
-                        unwanted(&vhost, ended, false, &mut BTreeSet::new(), desk);
+                        unwanted(&vhost, ended, false, &mut BTreeMap::new(), desk);
                     }
                 }
             }),

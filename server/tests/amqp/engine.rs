@@ -234,7 +234,8 @@ impl Engine {
                         return Reply::Refused(Refusal::UnknownQueue);
                     };
                     changed.push(Changed::Queue(queue, old.name.clone()));
-                    self.queues.get_mut(&queue).unwrap().queue.configure(settings.clone(), self.now);
+                    let held = self.queues.get_mut(&queue).unwrap();
+                    held.queue.configure(settings.clone(), self.now, &mut Vec::new());
                     next.put_queue(metadata::Queue { settings, ..metadata::Queue::clone(&old) });
                 }
                 Edit::SetEntry { key, value, transient } => {
@@ -382,6 +383,7 @@ impl Engine {
                         reason: CancelReason::Timeout,
                     });
                 }
+                Output::PageIn(_) => panic!("nothing was paged out"),
                 Output::Expired => self.events.push_back(AppEvent::QueueExpired(id)),
                 Output::Failed { .. } | Output::Leaving { .. } | Output::Activated(_) | Output::Unused => {}
             }

@@ -452,8 +452,10 @@ impl<'a> Run<'a> {
                 self.lost(&worker);
                 continue;
             }
-            if self.random.chance(0.5) {
-                self.settle(&mut worker);
+            if self.random.chance(0.3) {
+                for _ in 0..self.random.below(4) {
+                    self.settle(&mut worker);
+                }
             }
             if asks && self.random.chance(0.002) {
                 worker.client.peer.close();
@@ -521,7 +523,15 @@ impl<'a> Run<'a> {
     }
 
     fn settle(&mut self, worker: &mut Worker) {
-        let Some((tag, id)) = worker.held.iter().next().map(|(tag, id)| (*tag, *id)) else { return };
+        let count = worker.held.len() as u64;
+        if count == 0 {
+            return;
+        }
+        // Mostly in order, as workers do.
+        let place = if self.random.chance(0.5) { 0 } else { self.random.below(count) };
+        let Some((tag, id)) = worker.held.iter().nth(place as usize).map(|(tag, id)| (*tag, *id)) else {
+            return;
+        };
         let gives_back = self.random.chance(0.1);
         let now = self.world.now();
         let Some(copy) = self.messages.get_mut(&id).and_then(|message| message.copies.get_mut(&worker.queue))
@@ -577,7 +587,9 @@ impl<'a> Run<'a> {
                 format!("message {id} was confirmed and is not in {}: {copy:?}", QUEUES[*queue])
             })
             .collect();
-        missing.into_iter().for_each(|what| self.violated(what));
+        for what in missing {
+            self.violated(what);
+        }
     }
 
     fn wait(&mut self, node: &mut Node, client: &mut Client) -> Option<Came> {

@@ -145,7 +145,7 @@ impl Pair {
             Operation::PageOut { most } => {
                 for _ in 0..most {
                     let mut bytes = Vec::new();
-                    let stays = |locator: Locator| locator.0 % 128 > 0;
+                    let stays = |locator: Locator| !locator.0.is_multiple_of(128);
                     let Some(page) = self.queue.page_out(stays, &mut bytes) else { break };
                     assert!(self.pages.insert(page, bytes).is_none(), "the page is paged out");
                 }

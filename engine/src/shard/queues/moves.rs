@@ -13,7 +13,7 @@ use super::publish::Job;
 use super::{Desk, Queues};
 use crate::error::Refusal;
 use crate::format::message::Target;
-use crate::shard::message::{Message, Move};
+use crate::shard::message::{Message, Move, Outcome};
 use crate::shard::request::Reply;
 use crate::shard::{Output, Requester};
 use crate::time::Nanos;
@@ -193,8 +193,12 @@ impl Queues {
             moved.targets.iter().filter(|(to, _)| *to == shard).map(|(_, queue)| *queue).collect();
         if !here.is_empty() {
             let source = Target { queue: moved.queue, seq: moved.seq, expires_at: None };
-            if self.place(desk, &here, &moved.message, Some(source)).is_none() {
+            let Some((outcome, _)) = self.place(desk, &here, &moved.message, Some(source)) else {
                 return Err(Job::Move(who, moved));
+            };
+            if is_put_off(&outcome, here.len()) {
+                self.stay(desk, who, &moved);
+                return Ok(());
             }
         }
         let mut elsewhere: Vec<ShardId> =
@@ -250,9 +254,13 @@ impl Queues {
             return Ok(());
         }
         let source = Target { queue, seq, expires_at: None };
-        let Some((_, lsn)) = self.place(desk, &inbound.queues, &inbound.message, Some(source)) else {
+        let Some((outcome, lsn)) = self.place(desk, &inbound.queues, &inbound.message, Some(source)) else {
             return Err(Job::Inbound(inbound));
         };
+        if is_put_off(&outcome, inbound.queues.len()) {
+            desk.outputs.push_back(inbound.answer(false));
+            return Ok(());
+        }
         if lsn > Lsn::ZERO && !queue.is_transient() {
             self.moves.arrived.insert((queue, seq));
         }
@@ -266,4 +274,10 @@ impl Queues {
             self.pending.forgotten(queue, seq, now);
         }
     }
+}
+
+/// Whether none of the queues has taken a message, for a reason that may pass: then it stays where it is.
+fn is_put_off(outcome: &Outcome, queues: usize) -> bool {
+    let passes = |why: &Refusal| !matches!(why, Refusal::UnknownQueue | Refusal::QueueFull);
+    outcome.refused.len() == queues && outcome.refused.iter().any(|(_, why)| passes(why))
 }

@@ -44,6 +44,8 @@ pub struct Publishing {
     who: Requester,
     messages: VecDeque<Publish>,
     outcomes: Vec<Outcome>,
+    /// Who has refused the message that is being placed, which is for more queues than one record names.
+    refused: Vec<(QueueId, Refusal)>,
     /// The last record that has to be durable.
     lsn: Lsn,
 }
@@ -62,6 +64,7 @@ impl Queues {
     pub(super) fn publish(&mut self, desk: &mut Desk<'_>, who: Requester, messages: Vec<Publish>) {
         let job = Publishing {
             who,
+            refused: Vec::new(),
             outcomes: Vec::with_capacity(messages.len()),
             messages: messages.into(),
             lsn: Lsn::ZERO,
@@ -93,16 +96,21 @@ impl Queues {
 
     /// Goes on with a request to publish; what there is no room for is given back.
     fn publish_on(&mut self, desk: &mut Desk<'_>, mut job: Publishing) -> Result<(), Job> {
-        while let Some(publish) = job.messages.pop_front() {
-            match self.place(desk, &publish.queues, &publish.message, None) {
-                Some((outcome, lsn)) => {
-                    job.outcomes.push(outcome);
-                    job.lsn = job.lsn.max(lsn);
-                }
-                None => {
-                    job.messages.push_front(publish);
-                    return Err(Job::Publish(job));
-                }
+        while let Some(mut publish) = job.messages.pop_front() {
+            // One record names so many queues at most.
+            let now = publish.queues.len().min(QUEUES_PER_PUBLISH_MAX);
+            let Some((outcome, lsn)) = self.place(desk, &publish.queues[..now], &publish.message, None)
+            else {
+                job.messages.push_front(publish);
+                return Err(Job::Publish(job));
+            };
+            job.lsn = job.lsn.max(lsn);
+            job.refused.extend(outcome.refused);
+            publish.queues.drain(..now);
+            if publish.queues.is_empty() {
+                job.outcomes.push(Outcome { refused: std::mem::take(&mut job.refused) });
+            } else {
+                job.messages.push_front(publish);
             }
         }
         let reply = Reply::Published(job.outcomes);
@@ -145,7 +153,9 @@ impl Queues {
         let mut takers = Vec::with_capacity(queues.len());
         for id in queues {
             let Some(index) = self.find_open(*id) else {
-                outcome.refused.push((*id, Refusal::UnknownQueue));
+                // One that is being deleted may stay after all: nobody is told that it has gone.
+                let closed = self.find(*id).is_some();
+                outcome.refused.push((*id, if closed { Refusal::Busy } else { Refusal::UnknownQueue }));
                 continue;
             };
             let (size, wall) = (message.bytes() as u32, desk.wall);

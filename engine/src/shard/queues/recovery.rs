@@ -342,7 +342,11 @@ impl<'a> Rebuild<'a> {
         let from = self.locator(&message, from);
         let is_new = lsn > self.lsn;
         // A message that one queue has still wanted may have been carried with the places of others that were forgotten.
-        let known = |target: &Target| target.queue.is_transient() || self.queues.contains_key(&target.queue);
+        let known = |target: &Target| {
+            target.queue.is_transient()
+                || self.queues.contains_key(&target.queue)
+                || self.metadata.deleted_queues.contains(&target.queue)
+        };
         let any_known = message.targets.iter().any(known);
         for target in &message.targets {
             let queue = match self.queue(target.queue) {
@@ -410,8 +414,17 @@ impl<'a> Rebuild<'a> {
             }
             queues.insert(id, machine, marks);
         }
+        // Ranges by where they start, each as far as it and those before it reach.
+        self.forgotten.sort_unstable();
+        let mut reach: Option<(QueueId, u64)> = None;
+        for (queue, _, last) in &mut self.forgotten {
+            *last = reach.filter(|(of, _)| of == queue).map_or(*last, |(_, before)| before.max(*last));
+            reach = Some((*queue, *last));
+        }
         let forgotten = |(queue, seq): &(QueueId, Seq)| {
-            self.forgotten.iter().any(|(of, first, last)| of == queue && (*first..=*last).contains(&seq.0))
+            let behind = self.forgotten.partition_point(|(of, first, _)| (of, *first) <= (queue, seq.0));
+            let range = behind.checked_sub(1).and_then(|at| self.forgotten.get(at));
+            range.is_some_and(|(of, _, last)| of == queue && seq.0 <= *last)
         };
         for (queue, seq) in self.arrived.iter().filter(|name| !forgotten(name)) {
             queues.moves.recovered(*queue, *seq);

@@ -105,9 +105,9 @@ impl Channel {
             (After::ExchangeUnbound, _) => say(link, ExchangeUnbindOk {}.into()),
             (After::QueueBound, _) => say(link, QueueBindOk {}.into()),
             (After::QueueUnbound, _) => say(link, QueueUnbindOk {}.into()),
-            (After::QueueDeclared, Done::QueueDeclared { name, messages, consumers, own, .. }) => {
+            (After::QueueDeclared, Done::QueueDeclared { name, messages, consumers, own, id }) => {
                 if own {
-                    link.own_queues.insert(name.clone());
+                    link.own_queues.insert(name.clone(), id);
                 }
                 let message_count = u32::try_from(messages).unwrap_or(u32::MAX);
                 let ok = QueueDeclareOk { queue: Short(&name), message_count, consumer_count: consumers };

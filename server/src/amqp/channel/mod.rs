@@ -166,6 +166,10 @@ impl Channel {
             return;
         }
         if !no_ack && self.is_full() {
+            // It may wait as long as the client likes, and is to keep no slab meanwhile.
+            let mut delivery = delivery;
+            delivery.header.loosen();
+            delivery.body.loosen();
             self.held.push_back((index, delivery));
             return;
         }
@@ -173,9 +177,15 @@ impl Channel {
         self.write_delivery(index, delivery, link);
     }
 
+    /// Whether the consumers of this channel have all that they may together. What was got one by one does not count.
     fn is_full(&self) -> bool {
+        let got = || {
+            let keepers = self.keepers.iter().flatten().filter(|keeper| keeper.tag.is_none());
+            keepers.map(|keeper| keeper.kept as usize).sum::<usize>()
+        };
         self.prefetch_all > 0
-            && (self.unacked.len() >= usize::from(self.prefetch_all) || !self.held.is_empty())
+            && (!self.held.is_empty()
+                || self.unacked.len().saturating_sub(got()) >= usize::from(self.prefetch_all))
     }
 
     fn write_delivery(&mut self, index: u32, delivery: Delivery, link: &mut Link) {
@@ -234,7 +244,12 @@ impl Channel {
         keeper.life = Life::Gone;
         let (queue, tag) = (keeper.queue_name.clone(), keeper.tag.clone().unwrap_or_default());
         self.consumers.remove(&tag);
+        let before = self.held.len();
         self.held.retain(|(other, _)| *other != index);
+        let dropped = before - self.held.len();
+        if let Some(keeper) = self.keeper(index) {
+            keeper.kept = keeper.kept.saturating_sub(dropped as u32);
+        }
         if link.capabilities.consumer_cancel_notify {
             link.method(channel, BasicCancel { consumer_tag: Short(&tag), no_wait: true });
         }
@@ -280,6 +295,11 @@ impl Channel {
             return;
         };
         let Ok(stored) = Stored::read(header) else { return };
+        if link.is_congested() {
+            // Answers are delivered once at most; nothing else holds up whoever sends them to a client that does not read.
+            tracing::debug!(channel, "an answer was dropped: its client does not read");
+            return;
+        }
         let tag = self.unacked.skip();
         link.method_before(channel, stored.address, |writer| {
             writer.u16(60);

@@ -92,7 +92,7 @@ impl Connection {
         if header != PROTOCOL_HEADER && header != PROTOCOL_HEADER_0_9 {
             tracing::info!(peer = %self.peer, "connection closed: it does not begin with AMQP 0-9-1");
             self.link.raw(&PROTOCOL_HEADER);
-            return self.drain();
+            return self.drain(desk);
         }
         let properties = server_properties(&desk.config.amqp.product, &desk.config.amqp.version);
         self.link.method(
@@ -118,7 +118,7 @@ impl Connection {
                 Ok(())
             }
             (_, Method::ConnectionCloseOk(_)) => {
-                self.drain();
+                self.drain(desk);
                 Ok(())
             }
             _ => Err(Failure::new(ReplyCode::CommandInvalid, "this is not what was to come next")),
@@ -132,7 +132,7 @@ impl Connection {
         let local = self.peer.ip().to_canonical().is_loopback();
         let away = login.user == LOCAL_USER && !local && desk.config.amqp.guest_is_local;
         if away || !user.is_some_and(|user| user.has_password(login.password)) {
-            self.refuse_login(&login, method.mechanism.0);
+            self.refuse_login(&login, method.mechanism.0, desk);
             return Ok(());
         }
         self.link.user = login.user.to_vec();
@@ -148,7 +148,7 @@ impl Connection {
         Ok(())
     }
 
-    fn refuse_login(&mut self, login: &Login<'_>, mechanism: &[u8]) {
+    fn refuse_login(&mut self, login: &Login<'_>, mechanism: &[u8], desk: &Desk<'_>) {
         tracing::warn!(peer = %self.peer, user = %Text(login.user), "login refused");
         if self.link.capabilities.authentication_failure_close {
             let text = format!(
@@ -160,7 +160,7 @@ impl Connection {
             self.link
                 .method(0, ConnectionClose { reply_code, reply_text: Short(&text), class: 0, method: 0 });
         }
-        self.drain();
+        self.drain(desk);
     }
 
     fn tune_ok(&mut self, method: ConnectionTuneOk, _desk: &Desk<'_>) -> Result<(), Failure> {

@@ -69,7 +69,7 @@ impl Connection {
         let channel = frame.channel;
         let outcome = match self.stage {
             Stage::Closing => {
-                self.frame_while_closing(&frame);
+                self.frame_while_closing(&frame, desk);
                 return;
             }
             Stage::Running => self.frame_while_running(frame, desk),
@@ -81,15 +81,15 @@ impl Connection {
     }
 
     /// After a close has been sent, nothing counts but its answer, or the same from the other side.
-    fn frame_while_closing(&mut self, frame: &Frame) {
+    fn frame_while_closing(&mut self, frame: &Frame, desk: &Desk<'_>) {
         if frame.kind != FRAME_METHOD || frame.channel != 0 {
             return;
         }
         match read_method(&frame.payload) {
-            Ok(Method::ConnectionCloseOk(_)) => self.drain(),
+            Ok(Method::ConnectionCloseOk(_)) => self.drain(desk),
             Ok(Method::ConnectionClose(_)) => {
                 self.link.method(0, ConnectionCloseOk {});
-                self.drain();
+                self.drain(desk);
             }
             _ => {}
         }
@@ -145,7 +145,7 @@ impl Connection {
         let method = read_method(&frame.payload)?;
         match method {
             Method::ConnectionClose(_) => self.leave(desk),
-            Method::ConnectionCloseOk(_) => self.drain(),
+            Method::ConnectionCloseOk(_) => self.drain(desk),
             // Who is logged in with a password has none that runs out.
             Method::ConnectionUpdateSecret(_) => self.link.method(0, ConnectionUpdateSecretOk {}),
             other => {

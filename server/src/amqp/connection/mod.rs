@@ -12,6 +12,7 @@ use millstream_engine::error::Refusal;
 use millstream_engine::io::ConnId;
 use millstream_engine::shard::message::{CancelReason, Delivery};
 use millstream_engine::time::Nanos;
+use millstream_engine::types::QueueId;
 
 use super::batches::Published;
 use super::channel::Channel;
@@ -231,7 +232,7 @@ impl Connection {
                 self.deadline = desk.out.now() + Nanos::from_millis(AMQP_STOP_WAIT_MS);
             }
             Stage::Closed => {}
-            _ => self.drain(),
+            _ => self.drain(desk),
         }
     }
 
@@ -240,8 +241,8 @@ impl Connection {
         self.stage = Stage::Closed;
         self.frames.clear();
         self.close_channels(desk);
-        for name in std::mem::take(&mut self.link.own_queues) {
-            let delete = Operation::DeleteQueue(DeleteQueue::new(name, None, false, false));
+        for (name, id) in std::mem::take(&mut self.link.own_queues) {
+            let delete = Operation::DeleteQueue(DeleteQueue::new(name, Some(id), false, false));
             desk.begin_by_itself(Some(self.link.owner), self.link.vhost.clone(), delete);
         }
     }
@@ -263,8 +264,9 @@ impl Connection {
     }
 
     /// Sends what waits, then closes.
-    fn drain(&mut self) {
+    fn drain(&mut self, desk: &Desk<'_>) {
         self.stage = Stage::Draining;
+        self.deadline = desk.out.now() + Nanos::from_millis(AMQP_CLOSE_WAIT_MS);
         self.frames.clear();
     }
 
@@ -313,8 +315,8 @@ impl Connection {
         self.close_channels(desk);
         self.stage = Stage::Leaving;
         let who = self.link.who(0, 0);
-        for name in std::mem::take(&mut self.link.own_queues) {
-            let delete = Operation::DeleteQueue(DeleteQueue::new(name, None, false, false));
+        for (name, id) in std::mem::take(&mut self.link.own_queues) {
+            let delete = Operation::DeleteQueue(DeleteQueue::new(name, Some(id), false, false));
             let running = Running::new(Some(who), Some(self.link.owner), self.link.vhost.clone(), delete);
             self.deletions += usize::from(desk.begin(running).is_none());
         }
@@ -349,7 +351,7 @@ impl Connection {
         }
         if self.stage == Stage::Leaving && self.deletions == 0 {
             self.link.method(0, ConnectionCloseOk {});
-            self.drain();
+            self.drain(desk);
         }
         for channel in self.channels.values_mut() {
             channel.finish(&mut self.link, desk);
@@ -413,13 +415,13 @@ pub fn unwanted(
     vhost: &[u8],
     ended: Result<Done, Failure>,
     connection_is_there: bool,
-    own_queues: &mut BTreeSet<Vec<u8>>,
+    own_queues: &mut BTreeMap<Vec<u8>, QueueId>,
     desk: &mut Desk<'_>,
 ) {
     match ended {
         Ok(Done::QueueDeclared { name, own: true, id, .. }) => {
             if connection_is_there {
-                own_queues.insert(name);
+                own_queues.insert(name, id);
             } else {
                 let delete = Operation::DeleteQueue(DeleteQueue::new(name, Some(id), false, false));
                 desk.begin_by_itself(None, vhost.to_vec(), delete);

@@ -127,6 +127,8 @@ pub struct DeleteQueue {
     pub if_unused: bool,
     /// Only if no messages wait in it.
     pub if_empty: bool,
+    /// The queue that is asked to close.
+    asked: Option<QueueId>,
     /// The queue that was closed, and what was in it.
     closed: Option<(QueueId, ShardId, u64)>,
 }
@@ -134,7 +136,7 @@ pub struct DeleteQueue {
 impl DeleteQueue {
     /// Deletes a queue on these conditions.
     pub fn new(name: Vec<u8>, id: Option<QueueId>, if_unused: bool, if_empty: bool) -> DeleteQueue {
-        DeleteQueue { name, id, if_unused, if_empty, closed: None }
+        DeleteQueue { name, id, if_unused, if_empty, asked: None, closed: None }
     }
 
     /// The queue that was closed and is still there: it has to be opened when it is not deleted after all.
@@ -160,6 +162,7 @@ impl DeleteQueue {
         let close =
             Request::CloseQueue { queue: queue.id, if_unused: self.if_unused, if_empty: self.if_empty };
         self.closed = None;
+        self.asked = Some(queue.id);
         Step::Ask(queue.shard, close)
     }
 
@@ -176,7 +179,9 @@ impl DeleteQueue {
     pub(super) fn replied(&mut self, reply: Reply, view: View<'_>) -> Step {
         match reply {
             Reply::Closed(stats) => {
-                let Some(queue) = view.vhost.queue(&self.name) else {
+                // Another may have taken the name since that was asked.
+                let queue = view.vhost.queue(&self.name).filter(|queue| Some(queue.id) == self.asked);
+                let Some(queue) = queue else {
                     return Step::Done(Done::Messages(stats.ready));
                 };
                 self.closed = Some((queue.id, queue.shard, stats.ready));

@@ -219,7 +219,7 @@ impl Bindings {
             Index::Fanout(targets) | Index::Random(targets) => take(targets, |other| other == target),
             Index::Topic(trie) => trie.remove(&binding.routing_key, target),
             Index::Headers(bindings) => {
-                take(bindings, |(arguments, other)| *arguments == binding.arguments && other == target)
+                take(bindings, |(arguments, other)| *arguments == binding.arguments && other == target);
             }
             Index::Hash { weights, .. } => {
                 let left = weights.get(target).copied().unwrap_or(0);
