@@ -339,3 +339,38 @@ fn a_deleted_queue_is_forgotten_when_no_journal_tells_of_it() {
         assert!(stats(&mut node, busy).ready >= 30, "some of each batch was left, and is there");
     }
 }
+
+#[test]
+fn queues_that_nothing_happens_to_cost_a_turn_nothing() {
+    let world = world();
+    let mut node = start(&world);
+    let busy = plain(&mut node, "busy");
+    for number in 0..200 {
+        let settings = QueueSettings { message_ttl_ms: Some(60_000), ..QueueSettings::default() };
+        let idle = create(&mut node, &format!("idle {number}"), true, settings);
+        publish(&mut node, &[idle], texts(0..1, true));
+    }
+    consume(&mut node, busy, 1, PLENTY);
+    publish(&mut node, &[busy], texts(0..1, true));
+    node.pass(A_WHILE);
+    let seq = delivered(&mut node)[0].seq;
+    settle(&mut node, busy, 1, seq, Verdict::Ack, true);
+    // Whatever there was to be done has been done: from now on turns are others'.
+    node.pass(A_WHILE);
+    let turns = |node: &mut Solo| {
+        let metrics = node.metrics();
+        (metrics.get(|shard| shard.turns.get()), metrics.get(|shard| shard.queue_turns.get()))
+    };
+    let before = turns(&mut node);
+    node.pass(Nanos::from_millis(500));
+    let after = turns(&mut node);
+    assert!(after.0 > before.0 + 100, "the host looks around every millisecond");
+    assert_eq!(after.1, before.1);
+    // What they wait for is not forgotten.
+    node.pass(Nanos::from_millis(61_000));
+    let last = create(&mut node, "last", true, QueueSettings::default());
+    assert_eq!(stats(&mut node, last), QueueStats::default());
+    for queue in node.shard().metadata().queues.keys().copied().collect::<Vec<_>>() {
+        assert_eq!(stats(&mut node, queue).ready, 0, "it has expired");
+    }
+}

@@ -226,6 +226,8 @@ metrics! {
     pub struct ShardMetrics {
         turns: Counter = Counter::default(), Count, "millstream_turns_total",
             "Turns of the shard's loop. It turns about once a second when nothing happens.";
+        queue_turns: Counter = Counter::default(), Count, "millstream_queue_turns_total",
+            "Turns in which queues had something to do.";
         busy: Counter = Counter::default(), Seconds, "millstream_busy_seconds_total",
             "Time that the shard has worked, without its waits: its rate is the shard's load, from 0 to 1.";
         turn: Seconds = Seconds::default(), Seconds, "millstream_turn_seconds",

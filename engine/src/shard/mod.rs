@@ -324,8 +324,8 @@ impl<I: Io> Shard<I> {
 
     /// What came in from another shard's queue has left that.
     pub fn forget(&mut self, io: &I, queue: QueueId, seq: Seq) {
-        let now = io.now();
-        self.queues.forget(queue, seq, now);
+        self.queues.stir();
+        self.queues.forget(queue, seq, io.now());
     }
 
     /// Takes the completion of one of the shard's own operations.
@@ -338,7 +338,10 @@ impl<I: Io> Shard<I> {
                 self.on_trim_ended(io, ended);
             }
             tokens::COLD => self.on_cold(io, token, done),
-            tokens::QUEUE_READ => self.queues.on_read(token, done),
+            tokens::QUEUE_READ => {
+                self.queues.stir();
+                self.queues.on_read(token, done);
+            }
             tokens::QUEUE_STORE => self.queues.on_stored(io, done),
             tokens::MAP => self.reads.readers.on_mapped(io, done),
             tokens::SCRUB => self.on_scrub(io, token, done),
@@ -415,14 +418,20 @@ impl<I: Io> Shard<I> {
     /// Ends a turn: stores what waits, submits the group, and goes on with the work in the background.
     pub fn end_turn(&mut self, io: &mut I) {
         self.drain_backlog(io);
-        let (queues, mut desk) = self.queues(io);
-        queues.drain_backlog(&mut desk);
-        queues.run(&mut desk);
-        queues.note(&mut desk);
+        let queues_work = self.queues.has_work(self.observer.lap());
+        if queues_work {
+            self.observer.metrics.queue_turns.add(1);
+            let (queues, mut desk) = self.queues(io);
+            queues.drain_backlog(&mut desk);
+            queues.run(&mut desk);
+            queues.note(&mut desk);
+        }
         self.submit(io);
-        let (queues, mut desk) = self.queues(io);
-        queues.deliver(&mut desk);
-        queues.read(io);
+        if queues_work {
+            let (queues, mut desk) = self.queues(io);
+            queues.deliver(&mut desk);
+            queues.read(io);
+        }
         self.observer.step_ended(Step::Store, io.now());
         // What was drained since may go, also when nothing is submitted for want of memory.
         self.evict();
@@ -438,13 +447,17 @@ impl<I: Io> Shard<I> {
         }
         self.submit(io);
         self.reads.readers.close_idle(io);
+        // Moving survivors may have asked for some.
         self.queues.read(io);
-        self.queues.plan(io.now(), io.wall_ms());
+        if queues_work {
+            self.queues.plan(io.now(), io.wall_ms());
+        }
         self.observer.step_ended(Step::Background, io.now());
     }
 
-    /// The queues, and what they may use of the shard.
+    /// The queues, and what they may use of the shard: something happens to them.
     fn queues(&mut self, io: &I) -> (&mut Queues, Desk<'_>) {
+        self.queues.stir();
         let shut = if self.journal.is_poisoned() {
             Some(Refusal::Poisoned)
         } else {

@@ -36,6 +36,11 @@ impl Observer {
         }
     }
 
+    /// When the last step ended: the turn's clock, without a look at the real one.
+    pub fn lap(&self) -> Nanos {
+        self.lap
+    }
+
     /// A step of the turn is over.
     pub fn step_ended(&mut self, step: Step, now: Nanos) {
         self.metrics.longest.at(step as usize).record(now.since(self.lap).0);

@@ -106,6 +106,11 @@ impl Lines {
         Some((person.index, person.keeper))
     }
 
+    /// Whether nobody waits for a message.
+    pub fn are_empty(&self) -> bool {
+        self.waiting.is_empty() && self.singles.is_empty() && self.out.is_empty()
+    }
+
     fn tokens_of(&self, name: Name) -> impl Iterator<Item = Token> {
         let range = (name, QueueId([0; 16]))..=(name, QueueId([0xff; 16]));
         self.names.range(range).map(|(_, token)| *token)
@@ -381,8 +386,10 @@ impl Queues {
 
     /// Gives out what can be had.
     pub fn deliver(&mut self, desk: &mut Desk<'_>) {
-        for token in self.lines.waiting.clone() {
-            self.deliver_line(desk, token);
+        let mut from = token(0);
+        while let Some(&waiting) = self.lines.waiting.range(from..).next() {
+            from = token(waiting.0 + 1);
+            self.deliver_line(desk, waiting);
         }
         for single in std::mem::take(&mut self.lines.singles) {
             self.deliver_single(desk, single);

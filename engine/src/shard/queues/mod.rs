@@ -130,6 +130,9 @@ pub struct Queues {
     told: usize,
     /// What the state machines want done; reused.
     wants: Vec<queue::Output>,
+    /// Whether something has happened since it was last looked for what is to be done, or was left to be done.
+    stirred: bool,
+    /// When there is something to do although nothing happens.
     due: Nanos,
 }
 
@@ -160,8 +163,33 @@ impl Queues {
             leaving: BTreeSet::new(),
             told: 0,
             wants: Vec::new(),
+            stirred: true,
             due: Nanos(u64::MAX),
         }
+    }
+
+    /// Says that something happens to queues: this turn is one of theirs.
+    pub fn stir(&mut self) {
+        self.stirred = true;
+    }
+
+    /// Whether there is anything to do at the end of this turn. Where there are no queues, or idle ones, this is all that a
+    /// turn pays for them.
+    pub fn has_work(&mut self, now: Nanos) -> bool {
+        self.stirred |= self.due <= now;
+        self.stirred
+    }
+
+    /// Whether nothing is left that waits for a later turn, or for the disk.
+    fn is_at_rest(&self) -> bool {
+        self.is_settled()
+            && self.touched.is_empty()
+            && self.lines.are_empty()
+            && self.reading.wants_nothing()
+            && self.noting.is_empty()
+            && self.marking.is_empty()
+            && self.moves.are_told()
+            && (self.leaving.is_empty() || self.told >= LEAVING_TOLD_MAX)
     }
 
     /// Whether nothing that was promised to anybody is still on its way to the disk.
@@ -474,10 +502,11 @@ impl Queues {
 
     /// Asks the host about leaving messages, about so many at a time.
     fn tell_leaving(&mut self, desk: &mut Desk<'_>) {
-        for index in self.leaving.clone() {
-            if self.told >= LEAVING_TOLD_MAX {
-                return;
-            }
+        let mut from = Index(0);
+        while self.told < LEAVING_TOLD_MAX
+            && let Some(&index) = self.leaving.range(from..).next()
+        {
+            from = Index(index.0 + 1);
             let most = LEAVING_TOLD_MAX - self.told;
             let mut wants = std::mem::take(&mut self.wants);
             let entry = self.entry(index);
@@ -532,6 +561,9 @@ impl Queues {
 
     /// More of the journal is durable: answers those who waited for it.
     pub fn durable(&mut self, lsn: Lsn, outputs: &mut VecDeque<Output>) {
+        if !self.stirred {
+            return; // Nobody waits.
+        }
         while let Some((_, answer)) = self.waits.pop_front_if(|(waiting, _)| *waiting <= lsn) {
             outputs.push_back(answer);
         }
@@ -562,6 +594,7 @@ impl Queues {
 
     /// When the next turn is wanted, as things are now.
     pub fn plan(&mut self, now: Nanos, wall: WallMs) {
+        self.stirred = !self.is_at_rest();
         let deadline = self.deadlines.first().map(|(at, _)| {
             let ms = u64::try_from(at.0.saturating_sub(wall.0)).unwrap_or(0);
             now + Nanos::from_millis(ms.min(1_000))

@@ -89,6 +89,11 @@ impl Moves {
         self.staying.front().map(|(at, ..)| *at)
     }
 
+    /// Whether no shard is still to be told that it may forget a name.
+    pub fn are_told(&self) -> bool {
+        self.forgetting.is_empty()
+    }
+
     /// Names to be kept over a restart.
     pub fn arrived(&self) -> impl Iterator<Item = (QueueId, Seq)> {
         self.arrived.iter().copied()

@@ -38,9 +38,14 @@ impl Reading {
         self.pool.block(len)
     }
 
-    /// Whether something is being read.
+    /// Whether nothing is being read.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
+    }
+
+    /// Whether nothing waits to be read.
+    pub fn wants_nothing(&self) -> bool {
+        self.wanted.is_empty()
     }
 
     /// Goes on: as many reads as may be in flight.
