@@ -9,6 +9,7 @@ use millstream_engine::reactor::app::{App, AppEvent, Outbox};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::ShardId;
 
+use crate::amqp::kept::Kept;
 use crate::amqp::shard::Seat;
 use crate::amqp::{self, Amqp, Told};
 use crate::config::ServerConfig;
@@ -72,6 +73,11 @@ impl Broker {
     /// Bytes of memory that hold requests which have arrived in part.
     pub fn partial_bytes(&self) -> usize {
         self.partial_bytes + self.amqp.partial_bytes()
+    }
+
+    /// What is kept in memory for RabbitMQ's clients.
+    pub fn amqp_kept(&self) -> Kept {
+        self.amqp.kept()
     }
 
     /// Connections that are not over.
@@ -246,6 +252,7 @@ impl App for Broker {
                 match origin {
                     Some(Origin::IdleCheck) => self.check_idle(out),
                     Some(Origin::GroupTimer) => self.coordinate(out, Coordinator::timer),
+                    Some(Origin::Amqp(amqp::Origin::Tick)) => self.with_amqp(out, Amqp::tick),
                     Some(Origin::Amqp(amqp::Origin::Timer(conn))) => {
                         self.with_amqp(out, |amqp, seat| amqp.timer(conn, seat));
                     }
@@ -281,8 +288,8 @@ impl App for Broker {
             AppEvent::Delivered(deliveries) => {
                 self.with_amqp(out, |amqp, seat| amqp.delivered(deliveries, seat));
             }
-            AppEvent::ConsumerCancelled { consumer, reason, .. } => {
-                self.with_amqp(out, |amqp, seat| amqp.cancelled(consumer, reason, seat));
+            AppEvent::ConsumerCancelled { consumer, queue, reason } => {
+                self.with_amqp(out, |amqp, seat| amqp.cancelled(consumer, queue, reason, seat));
             }
             AppEvent::DeadLettered(dead) => {
                 self.with_amqp(out, |amqp, seat| amqp.dead_lettered(&dead, seat));

@@ -112,18 +112,62 @@ pub const AMQP_HASH_WEIGHT_MAX: u64 = 10_000;
 pub const AMQP_BODY_COPIED_BYTES_MAX: usize = 4 << 10;
 /// Bytes that wait to be sent on a connection before its consumers are granted no more.
 pub const AMQP_SEND_BYTES_WAITING_MAX: usize = 1 << 20;
+/// Bytes that wait to be sent on a connection, or for room in a prefetch, before what comes for its consumers goes back to its
+/// queue. Then there are many consumers, or their messages are large.
+pub const AMQP_SEND_BYTES_GIVEN_BACK: usize = 32 << 20;
+/// The same, before a connection is hung up on whose consumers do not acknowledge, so that nothing can go back.
+pub const AMQP_SEND_BYTES_HUNG_UP: usize = 128 << 20;
+/// What all connections of a shard have to send. At this many, those with more than their share are taken for congested.
+pub const AMQP_SEND_BYTES_PER_SHARD_MAX: usize = 512 << 20;
 /// Messages that may be on their way to a consumer without a prefetch.
 pub const AMQP_WINDOW_MESSAGES: u32 = 2_048;
+/// The same, of one of very many consumers.
+pub const AMQP_WINDOW_MESSAGES_MIN: u32 = 16;
 /// Bytes that may be on their way to a consumer, and one message more.
 pub const AMQP_WINDOW_BYTES: u32 = 512 << 10;
+/// The same, of one of very many consumers.
+pub const AMQP_WINDOW_BYTES_MIN: u32 = 4 << 10;
+/// What is shared out among the consumers of a connection,
+pub const AMQP_WINDOWS_BYTES_PER_CONNECTION: usize = 8 << 20;
+/// and among those of a shard.
+pub const AMQP_WINDOWS_BYTES_PER_SHARD: usize = 256 << 20;
+/// Deliveries of one connection that are not settled. At this many, its consumers are granted no more, and nothing can be got.
+pub const AMQP_UNACKED_PER_CONNECTION_MAX: usize = 1 << 18;
+/// The same of all connections of a shard: those with more than their share are granted no more.
+pub const AMQP_UNACKED_PER_SHARD_MAX: usize = 1 << 22;
+/// Places of settled deliveries that a channel keeps among those that are not settled, and as many more as there are of these.
+pub const AMQP_SETTLED_PLACES_MIN: usize = 1 << 10;
 /// A message's body: RabbitMQ's default.
 pub const AMQP_MESSAGE_BYTES_MAX: u64 = 16 << 20;
-/// Bytes of the messages of one transaction,
-pub const AMQP_TRANSACTION_BYTES_MAX: usize = 64 << 20;
-/// and how many there may be.
-pub const AMQP_TRANSACTION_PARTS_MAX: usize = 100_000;
-/// Consumers of one channel.
-pub const AMQP_CONSUMERS_PER_CHANNEL_MAX: usize = 10_000;
+/// Bytes of what one connection has begun and not ended: messages that arrive, and transactions that are not committed. How much
+/// all connections of a shard may have of that is configured.
+pub const AMQP_UNFINISHED_BYTES_MAX: usize = 64 << 20;
+/// Messages of one connection that wait for their confirms. Past this, reading is off.
+pub const AMQP_UNCONFIRMED_MAX: usize = 1 << 18;
+/// Keys of one message: its own, and those in its headers.
+pub const AMQP_KEYS_PER_MESSAGE_MAX: usize = 1_000;
+/// Consumers of one connection,
+pub const AMQP_CONSUMERS_PER_CONNECTION_MAX: usize = 10_000;
+/// and of all connections of a shard.
+pub const AMQP_CONSUMERS_PER_SHARD_MAX: usize = 500_000;
+/// Channels of all connections of a shard.
+pub const AMQP_CHANNELS_PER_SHARD_MAX: usize = 1 << 18;
+/// Bindings that are looked at for one connection, and queues that are found, before others have their turn.
+pub const AMQP_WORK_PER_STEP: usize = 20_000;
+/// Queues in all routes that a shard remembers.
+pub const AMQP_ROUTES_CACHED_QUEUES: usize = 1 << 18;
+/// Exchanges of a node,
+pub const AMQP_EXCHANGES_MAX: usize = 100_000;
+/// its bindings,
+pub const AMQP_BINDINGS_MAX: usize = 1_000_000;
+/// those of one exchange,
+pub const AMQP_BINDINGS_PER_EXCHANGE_MAX: usize = 100_000;
+/// and vhosts.
+pub const AMQP_VHOSTS_MAX: usize = 10_000;
+/// Deaths that a message's headers tell of: the newest.
+pub const AMQP_DEATHS_TOLD_MAX: usize = 128;
+/// How often the disk is looked at, for publishers that had better wait, and what could not be done is tried again, in ms.
+pub const AMQP_TICK_MS: u64 = 500;
 /// The largest frame of a connection: what is offered,
 pub const AMQP_FRAME_BYTES_MAX: usize = 128 << 10;
 /// the least that a client may want,
@@ -138,6 +182,10 @@ pub const AMQP_HANDSHAKE_MS: u64 = 10_000;
 pub const AMQP_CLOSE_WAIT_MS: u64 = 5_000;
 /// Bytes of messages that a connection has on their way to queues. Past this, reading is off.
 pub const AMQP_PUBLISHING_BYTES_MAX: usize = 8 << 20;
+/// The same of all connections of a shard: from those with more than their share nothing is read.
+pub const AMQP_PUBLISHING_BYTES_PER_SHARD_MAX: usize = 256 << 20;
+/// While so much is on its way, bodies are copied, so that they do not keep what is received into.
+pub const AMQP_PUBLISHING_BYTES_SHARED_MAX: usize = 16 << 20;
 /// Bytes that wait to be sent on a connection. Past this, reading is off.
 pub const AMQP_SEND_BYTES_MAX: usize = 8 << 20;
 /// Bytes that may arrive on a connection while it waits for an operation. Past this, reading is off.
@@ -164,6 +212,16 @@ const _: () = assert!(
 const _: () = assert!(
     FETCH_BYTES_MAX as usize + millstream_engine::limits::BATCH_BYTES_MAX < i32::MAX as usize / 2,
     "an answer's length is a signed 32-bit number"
+);
+const _: () = assert!(
+    AMQP_UNFINISHED_BYTES_MAX as u64 >= 2 * AMQP_MESSAGE_BYTES_MAX,
+    "the largest message arrives whatever else is arriving, within reason"
+);
+const _: () = assert!(
+    AMQP_SEND_BYTES_WAITING_MAX < AMQP_SEND_BYTES_MAX
+        && AMQP_SEND_BYTES_MAX < AMQP_SEND_BYTES_GIVEN_BACK
+        && AMQP_SEND_BYTES_GIVEN_BACK < AMQP_SEND_BYTES_HUNG_UP,
+    "first nothing more is granted, then nothing is read, then deliveries go back, then the connection ends"
 );
 const _: () = assert!(SEND_SLICES_MAX <= 1024, "the kernel takes at most 1024 slices at once");
 const _: () = assert!(

@@ -78,15 +78,17 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// Adds a message for the queues of a route, its header written by `header`.
+    /// Adds a message for the queues of a route, its header written by `header`; its body may be shared with whatever it came in,
+    /// or not. Gives how many bytes of memory it takes until it is answered, over all shards.
     pub fn publish(
         &mut self,
         route: &Route,
         header: impl FnOnce(&mut Vec<u8>),
         body: &[Slice],
+        may_share: bool,
         traits: Traits,
         published: Published,
-    ) {
+    ) -> usize {
         let start = self.bytes.len();
         header(&mut self.bytes);
         let header = start..self.bytes.len();
@@ -96,10 +98,19 @@ impl Batches {
                 self.bytes.extend_from_slice(piece);
             }
             Body::Copied(header.end..self.bytes.len())
-        } else {
+        } else if may_share {
             Body::Shared(body.to_vec())
+        } else {
+            let own = |piece: &Slice| {
+                let tight = piece.pinned() > piece.len();
+                if tight { Slice::from(piece.to_vec()) } else { piece.clone() }
+            };
+            Body::Shared(body.iter().map(own).collect())
         };
+        let mut bytes = 0;
         for (shard, queues) in &route.shards {
+            let published = Published { bytes: published.bytes + size_of_val(&queues[..]), ..published };
+            bytes += published.bytes;
             let batch = self.shards.entry(*shard).or_default();
             batch.publishes.push(Outgoing {
                 queues: queues.clone(),
@@ -110,6 +121,7 @@ impl Batches {
             });
         }
         self.any = true;
+        bytes
     }
 
     /// Adds a settlement. `in_order` says that its consumer keeps nothing between what was settled of it before and this.
@@ -212,7 +224,9 @@ mod tests {
         let published = Published { who: None, number: None, bytes: 5 };
         let large = Slice::from(vec![7; AMQP_BODY_COPIED_BYTES_MAX + 1]);
         for body in [vec![Slice::from(vec![1, 2]), Slice::from(vec![3])], vec![large]] {
-            batches.publish(&route, |bytes| bytes.extend_from_slice(b"h"), &body, traits, published);
+            let header = |bytes: &mut Vec<u8>| bytes.extend_from_slice(b"h");
+            let bytes = batches.publish(&route, header, &body, true, traits, published);
+            assert_eq!(bytes, 2 * (5 + 16), "each shard has its list of queues");
         }
         let asked = batches.take();
         assert_eq!(asked.len(), 2);

@@ -12,6 +12,7 @@ use super::codec::{Properties, Table, TableWriter, Value};
 use super::message::{self, Stored};
 use super::routing::router::walk;
 use super::topology::{Queue, Topology, Vhost};
+use crate::limits::{AMQP_DEATHS_TOLD_MAX, AMQP_FRAME_BYTES_MAX};
 
 fn reason_name(reason: LeaveReason) -> &'static str {
     match reason {
@@ -60,7 +61,16 @@ fn letter(
         expiration: properties.expiration,
         seconds: u64::try_from(now.0 / 1000).unwrap_or(0),
     };
-    let headers = death.headers(properties.headers.unwrap_or_default(), own_key.is_none());
+    let old = properties.headers.unwrap_or_default();
+    // What is told has to fit into the frame that it is delivered in.
+    let mut most = AMQP_DEATHS_TOLD_MAX;
+    let headers = loop {
+        let headers = death.headers(old, own_key.is_none(), most);
+        if most == 0 || headers.table().raw().len() <= AMQP_FRAME_BYTES_MAX / 2 + old.raw().len() / 2 {
+            break headers;
+        }
+        most /= 2;
+    };
     let changed = Properties { headers: Some(headers.table()), expiration: None, ..properties };
     let key = own_key.unwrap_or(stored.routing_key);
     let keys: Vec<&[u8]> = match own_key {
@@ -68,10 +78,10 @@ fn letter(
         None => death.keys.clone(),
     };
     let mut targets = BTreeSet::new();
-    walk(vhost, exchange, &keys, &changed, random, &mut targets);
-    targets.retain(|(_, id)| {
-        vhost.queue_by_id(*id).is_some_and(|target| !is_cycle(&target.name, headers.table()))
-    });
+    walk(vhost, exchange, &keys, &changed, random, &mut targets, &mut 0);
+    let visited = visited(headers.table());
+    targets
+        .retain(|(_, id)| vhost.queue_by_id(*id).is_some_and(|target| !visited.contains(&target.name[..])));
     let mut raw = Vec::new();
     changed.write(&mut raw);
     let mut header = Vec::new();
@@ -87,19 +97,18 @@ fn copies<'a>(properties: &Properties<'a>) -> Vec<&'a [u8]> {
     }
 }
 
-/// Whether a message would go round: since it was in this queue last, nobody has rejected it.
-fn is_cycle(target: &[u8], headers: Table<'_>) -> bool {
-    let Some(Value::Array(deaths)) = headers.get(b"x-death") else { return false };
+/// The queues that a message was in since somebody rejected it: in one of those it would go round.
+fn visited(headers: Table<'_>) -> BTreeSet<&[u8]> {
+    let mut visited = BTreeSet::new();
+    let Some(Value::Array(deaths)) = headers.get(b"x-death") else { return visited };
     for death in deaths.iter() {
         let Value::Table(death) = death else { continue };
         if death.get(b"reason") == Some(Value::String(b"rejected")) {
-            return false;
+            break;
         }
-        if death.get(b"queue") == Some(Value::String(target)) {
-            return true;
-        }
+        visited.extend(death.get(b"queue").and_then(Value::string));
     }
-    false
+    visited
 }
 
 /// How a message left a queue.
@@ -113,8 +122,8 @@ struct Death<'a> {
 }
 
 impl Death<'_> {
-    /// A message's headers after that.
-    fn headers(&self, old: Table<'_>, keep_copies: bool) -> TableWriter {
+    /// A message's headers after that, which tell of so many deaths at most.
+    fn headers(&self, old: Table<'_>, keep_copies: bool, most: usize) -> TableWriter {
         let deaths: Vec<Table<'_>> = match old.get(b"x-death") {
             Some(Value::Array(deaths)) => deaths
                 .iter()
@@ -134,7 +143,7 @@ impl Death<'_> {
             None => self.first(),
         };
         let all = std::iter::once(newest.table()).chain(deaths.iter().copied().filter(|death| !same(death)));
-        let all = TableWriter::array(all.map(Value::Table));
+        let all = TableWriter::array(all.take(most).map(Value::Table));
         let mut headers = TableWriter::default();
         headers.put(b"x-death", all.value());
         let said: [(&str, &[u8]); 3] =
@@ -227,7 +236,7 @@ mod tests {
     #[test]
     fn a_first_death_is_told_in_rabbitmqs_order() {
         let old = TableWriter::default().with("a", Value::I32(1)).with("CC", Value::Void);
-        let headers = death("expired", b"q").headers(old.table(), true);
+        let headers = death("expired", b"q").headers(old.table(), true, 9);
         assert_eq!(names(headers.table())[..1], ["x-death"]);
         assert_eq!(headers.table().get(b"a"), Some(Value::I32(1)));
         assert_eq!(headers.table().get(b"x-first-death-queue"), Some(Value::String(b"q")));
@@ -238,15 +247,15 @@ mod tests {
         let expected =
             ["original-expiration", "count", "reason", "queue", "time", "exchange", "routing-keys"];
         assert_eq!(names(first), expected);
-        let without = death("expired", b"q").headers(old.table(), false);
+        let without = death("expired", b"q").headers(old.table(), false, 9);
         assert_eq!(without.table().get(b"CC"), None);
     }
 
     #[test]
     fn the_same_death_counts_and_comes_first() {
-        let first = death("expired", b"q").headers(Table::default(), true);
-        let second = death("rejected", b"r").headers(first.table(), true);
-        let third = death("expired", b"q").headers(second.table(), true);
+        let first = death("expired", b"q").headers(Table::default(), true, 9);
+        let second = death("rejected", b"r").headers(first.table(), true, 9);
+        let third = death("expired", b"q").headers(second.table(), true, 9);
         assert_eq!(deaths(third.table()), [("q".to_owned(), 2), ("r".to_owned(), 1)]);
         assert_eq!(third.table().get(b"x-first-death-queue"), Some(Value::String(b"q")));
         assert_eq!(third.table().get(b"x-last-death-queue"), Some(Value::String(b"q")));
@@ -254,14 +263,25 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_deaths_are_told() {
+        let names: Vec<Vec<u8>> = (0..20_u8).map(|name| vec![name]).collect();
+        let headers = names.iter().fold(TableWriter::default(), |old, name| {
+            let death = Death { queue: name, ..death("expired", b"") };
+            death.headers(old.table(), true, 9)
+        });
+        let Some(Value::Array(deaths)) = headers.table().get(b"x-death") else { panic!() };
+        assert_eq!(deaths.iter().count(), 9);
+        assert_eq!(visited(headers.table()), names[11..].iter().map(|name| &name[..]).collect());
+    }
+
+    #[test]
     fn a_message_goes_round_only_if_somebody_has_rejected_it() {
-        let expired = death("expired", b"q").headers(Table::default(), true);
-        assert!(is_cycle(b"q", expired.table()));
-        assert!(!is_cycle(b"r", expired.table()));
-        let rejected = death("rejected", b"r").headers(expired.table(), true);
-        assert!(!is_cycle(b"q", rejected.table()));
-        assert!(!is_cycle(b"r", rejected.table()));
-        let later = death("maxlen", b"s").headers(expired.table(), true);
-        assert!(is_cycle(b"q", later.table()));
+        let expired = death("expired", b"q").headers(Table::default(), true, 9);
+        assert!(visited(expired.table()).contains(&b"q"[..]));
+        assert!(!visited(expired.table()).contains(&b"r"[..]));
+        let rejected = death("rejected", b"r").headers(expired.table(), true, 9);
+        assert!(visited(rejected.table()).is_empty());
+        let later = death("maxlen", b"s").headers(expired.table(), true, 9);
+        assert!(visited(later.table()).contains(&b"q"[..]));
     }
 }

@@ -188,11 +188,12 @@ impl Failure {
             Refusal::MessageTooLarge { limit } => {
                 Failure::precondition(format!("message is larger than configured max size {limit}"))
             }
-            Refusal::TooManyQueues
-            | Refusal::Busy
-            | Refusal::DiskFull
-            | Refusal::Poisoned
-            | Refusal::ReadFailed => Failure::new(ReplyCode::ResourceError, refusal.to_string()),
+            Refusal::TooManyQueues => {
+                Failure::precondition(format!("cannot declare {}: {refusal}", queue_in(queue, vhost)))
+            }
+            Refusal::Busy | Refusal::DiskFull | Refusal::Poisoned | Refusal::ReadFailed => {
+                Failure::new(ReplyCode::ResourceError, refusal.to_string())
+            }
             other => Failure::new(ReplyCode::InternalError, other.to_string()),
         }
     }

@@ -60,6 +60,8 @@ pub struct Frames {
     head_len: usize,
     /// Its payload and its end, as far as they have arrived, if that was in several pieces.
     partial: Vec<u8>,
+    /// How many of the first slices that have arrived are in memory of their own.
+    loose: usize,
 }
 
 impl Frames {
@@ -72,6 +74,7 @@ impl Frames {
             head: [0; FRAME_HEAD_BYTES],
             head_len: 0,
             partial: Vec::new(),
+            loose: 0,
         }
     }
 
@@ -93,8 +96,29 @@ impl Frames {
         self.arrived_bytes + self.partial.capacity()
     }
 
+    /// Has what has arrived keep no receive buffers: it may have to wait. Small pieces become larger ones.
+    pub fn loosen(&mut self) {
+        if self.loose == self.arrived.len() {
+            return;
+        }
+        for slice in self.arrived.split_off(self.loose) {
+            let back =
+                self.arrived.back().filter(|back| back.len() + slice.len() <= AMQP_PARTIAL_RESERVE_BYTES);
+            let joined = match back {
+                Some(back) => [&back[..], &slice[..]].concat(),
+                None => slice.to_vec(),
+            };
+            if back.is_some() {
+                self.arrived.pop_back();
+            }
+            self.arrived.push_back(Slice::from(joined));
+        }
+        self.loose = self.arrived.len();
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
+        self.loose = 0;
         self.arrived.clear();
         self.arrived_bytes = 0;
         self.partial = Vec::new();
@@ -167,6 +191,7 @@ impl Frames {
         self.arrived_bytes -= n;
         if n == front.len() {
             self.arrived.pop_front();
+            self.loose = self.loose.saturating_sub(1);
         } else {
             *front = front.slice(n..front.len());
         }
@@ -217,6 +242,23 @@ mod tests {
             assert_eq!(found, [(FRAME_METHOD, 1, b"hello".to_vec()), (FRAME_BODY, 2, Vec::new())], "{cut}");
             assert_eq!(frames.held_bytes(), 0);
         }
+    }
+
+    #[test]
+    fn what_has_to_wait_keeps_no_receive_buffers() {
+        let bytes = two_frames();
+        let block = Slice::from([&bytes[..], &vec![0; 60_000]].concat());
+        let mut frames = Frames::new(5);
+        for place in 0..bytes.len() {
+            frames.push(block.slice(place..place + 1));
+            frames.loosen();
+        }
+        assert!(frames.arrived.len() == 1 && frames.arrived[0].pinned() < 100, "{:?}", frames.arrived);
+        assert_eq!(&frames.next_frame().unwrap().unwrap().payload[..], b"hello");
+        frames.push(block.slice(0..13));
+        frames.loosen();
+        assert_eq!(frames.next_frame().unwrap().unwrap().payload.len(), 0);
+        assert_eq!(&frames.next_frame().unwrap().unwrap().payload[..], b"hello");
     }
 
     #[test]

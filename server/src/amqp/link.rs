@@ -11,11 +11,12 @@ use super::codec::{
     Writer,
 };
 use super::error::{Failure, Text};
+use super::kept::{Kept, Window};
 use super::operations::Who;
 use super::state::Desk;
 use super::topology::entries::Owner;
 use super::topology::users::{Access, Permission};
-use crate::limits::{AMQP_BODY_COPIED_BYTES_MAX, AMQP_SEND_BYTES_WAITING_MAX};
+use crate::limits::{AMQP_BODY_COPIED_BYTES_MAX, AMQP_SEND_BYTES_GIVEN_BACK, AMQP_SEND_BYTES_WAITING_MAX};
 use crate::net::SendQueue;
 
 /// What a client says that it understands.
@@ -25,6 +26,8 @@ pub struct Capabilities {
     pub consumer_cancel_notify: bool,
     /// That a refused login is told.
     pub authentication_failure_close: bool,
+    /// That it may be blocked while memory or the disk is short.
+    pub connection_blocked: bool,
 }
 
 impl Capabilities {
@@ -37,6 +40,7 @@ impl Capabilities {
         Capabilities {
             consumer_cancel_notify: has(b"consumer_cancel_notify"),
             authentication_failure_close: has(b"authentication_failure_close"),
+            connection_blocked: has(b"connection.blocked"),
         }
     }
 }
@@ -60,6 +64,12 @@ pub struct Link {
     pub own_queues: BTreeMap<Vec<u8>, QueueId>,
     /// Bytes of messages that have been published and not answered by their queues.
     pub publishing_bytes: usize,
+    /// Whether something was published since that was looked at last.
+    pub has_published: bool,
+    /// So much waits to be sent that the connection has to end: nothing of it can go back.
+    pub is_hopeless: bool,
+    /// What its channels keep, as of when each was last looked at.
+    pub kept: Kept,
     /// What is being written.
     bytes: Vec<u8>,
     /// What waits to be sent.
@@ -78,6 +88,9 @@ impl Link {
             frame_max,
             own_queues: BTreeMap::new(),
             publishing_bytes: 0,
+            has_published: false,
+            is_hopeless: false,
+            kept: Kept::default(),
             bytes: Vec::new(),
             queue: SendQueue::default(),
         }
@@ -94,8 +107,25 @@ impl Link {
     }
 
     /// Whether so much waits to be sent that nothing more should be asked for.
-    pub fn is_congested(&self) -> bool {
-        self.waiting_bytes() >= AMQP_SEND_BYTES_WAITING_MAX
+    pub fn is_congested(&self, desk: &Desk<'_>) -> bool {
+        let waiting = self.waiting_bytes();
+        waiting >= AMQP_SEND_BYTES_WAITING_MAX || desk.state.everybody.is_congested(waiting)
+    }
+
+    /// Whether so much waits, to be sent or for room in a prefetch, that what comes for consumers had better go back.
+    pub fn has_too_much(&self, desk: &Desk<'_>) -> bool {
+        let waiting = self.waiting_bytes() + self.kept.sending;
+        waiting >= AMQP_SEND_BYTES_GIVEN_BACK || desk.state.everybody.is_congested(waiting)
+    }
+
+    /// Whether the client has so much to settle that it should not be given more.
+    pub fn has_enough(&self, desk: &Desk<'_>) -> bool {
+        desk.state.everybody.has_enough(self.kept.unacked)
+    }
+
+    /// What may be on its way to each of its consumers.
+    pub fn window(&self, desk: &Desk<'_>) -> Window {
+        desk.state.everybody.window(self.kept.consumers)
     }
 
     /// Writes raw bytes.

@@ -1,5 +1,6 @@
 //! AMQP 0-9-1, as RabbitMQ speaks it.
 
+pub mod alarm;
 pub mod batches;
 pub mod channel;
 pub mod codec;
@@ -8,6 +9,7 @@ pub mod dead_letter;
 pub mod error;
 pub mod frames;
 pub mod keepers;
+pub mod kept;
 pub mod link;
 pub mod message;
 mod names;

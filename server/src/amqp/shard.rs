@@ -10,15 +10,18 @@ use millstream_engine::io::ConnId;
 use millstream_engine::shard::change::{Edit, Guard, MetadataChange};
 use millstream_engine::shard::message::{CancelReason, ConsumerId, DeadLetter, Delivery};
 use millstream_engine::shard::request::{Reply, Request};
+use millstream_engine::time::Nanos;
 use millstream_engine::types::QueueId;
 
 use super::connection::{Connection, unwanted};
 use super::dead_letter;
+use super::kept::Kept;
 use super::operations::{DeleteQueue, METADATA_SHARD, Operation, tidying_edits};
-use super::state::{Desk, Origin, State, Told};
+use super::state::{Desk, Ended, Origin, State, Told};
 use super::topology::Touched;
 use super::topology::entries::{FOUNDED, PERMISSION, USER, UserValue, VHOST, key, patterns};
 use crate::auth::hash_password;
+use crate::limits::AMQP_TICK_MS;
 
 /// The vhost and the user that there are at first, as in RabbitMQ.
 const FIRST_VHOST: &[u8] = b"/";
@@ -32,6 +35,7 @@ pub struct Amqp {
     /// What may have left something behind that is of no use, by vhost, where this shard is the one that tidies up.
     untidy: BTreeSet<(Vec<u8>, Touched)>,
     is_tidying: bool,
+    is_ticking: bool,
 }
 
 impl Amqp {
@@ -40,9 +44,14 @@ impl Amqp {
         self.connections.len()
     }
 
-    /// Bytes of memory that hold what has arrived in part on a connection.
+    /// Bytes of memory that hold what clients have begun and not ended.
     pub fn partial_bytes(&self) -> usize {
-        self.connections.values().map(Connection::partial_bytes).sum()
+        self.state.everybody.kept.unfinished
+    }
+
+    /// What all connections keep.
+    pub fn kept(&self) -> Kept {
+        self.state.everybody.kept
     }
 
     /// Whether that is one of its connections.
@@ -126,15 +135,45 @@ impl Amqp {
             pending: seat.pending,
             state: &mut self.state,
         };
+        desk.state.work = 0;
+        desk.state.everybody.connections = self.connections.len();
         let result = work(&mut self.connections, &mut desk);
-        // Whoever something has happened to does what follows from it, which may be something for others.
-        while let Some(touched) = desk.state.touched.pop_first() {
-            if let Some(connection) = self.connections.get_mut(&touched) {
-                connection.finish(&mut desk);
+        loop {
+            // Whoever something has happened to does what follows from it, which may be something for others.
+            while let Some(touched) = desk.state.touched.pop_first() {
+                if let Some(connection) = self.connections.get_mut(&touched) {
+                    connection.finish(&mut desk);
+                }
             }
+            let State { alarms, everybody, blocked, touched, .. } = &mut *desk.state;
+            alarms.look_at_memory(everybody);
+            if alarms.any() || blocked.is_empty() {
+                break;
+            }
+            touched.append(blocked);
         }
         desk.flush(conn);
+        let is_needed = !self.connections.is_empty() || !desk.state.again.is_empty();
+        if is_needed && !std::mem::replace(&mut self.is_ticking, true) {
+            let at = desk.out.now() + Nanos::from_millis(AMQP_TICK_MS);
+            desk.set_tick(at);
+        }
         result
+    }
+
+    /// Looks at the disk, and tries again what has failed.
+    pub fn tick(&mut self, seat: &mut Seat<'_>) {
+        self.is_ticking = false;
+        let again = std::mem::take(&mut self.state.again);
+        self.with_desk(seat, None, |connections, desk| {
+            for (vhost, delete) in again {
+                desk.begin_by_itself(None, vhost, Operation::DeleteQueue(delete));
+            }
+            if !connections.is_empty() {
+                let shard = desk.out.shard();
+                desk.ask(Origin::Disk, shard, Request::DiskSpace, None);
+            }
+        });
     }
 
     /// Lets something happen to a connection.
@@ -154,21 +193,19 @@ impl Amqp {
 
     /// Bytes came in.
     pub fn received(&mut self, conn: ConnId, bytes: Slice, seat: &mut Seat<'_>) {
-        let limit = seat.config.partial_bytes_max;
         self.with(conn, seat, |connection, desk| connection.received(bytes, desk));
-        // What is left over of what came is a part of something.
-        let large = |connection: &Connection| connection.partial_bytes() > limit / 8;
-        if self.connections.get(&conn).is_some_and(large) && self.partial_bytes() > limit {
-            self.with(conn, seat, |connection, desk| {
-                connection.hang_up(&"messages that have arrived in part are too large in sum", desk);
-            });
-        }
     }
 
     /// A connection is over.
     pub fn closed(&mut self, conn: ConnId, seat: &mut Seat<'_>) {
         self.with(conn, seat, Connection::closed);
-        self.connections.remove(&conn);
+        self.state.blocked.remove(&conn);
+        if let Some(connection) = self.connections.remove(&conn) {
+            // What it has published is under way whether it is there or not.
+            let published = Kept { publishing: connection.publishing_bytes(), ..Kept::default() };
+            self.state.everybody.kept -= connection.counted();
+            self.state.everybody.kept += published;
+        }
     }
 
     /// The node stops.
@@ -194,9 +231,22 @@ impl Amqp {
     }
 
     /// The engine has ended a consumer of this shard.
-    pub fn cancelled(&mut self, consumer: ConsumerId, reason: CancelReason, seat: &mut Seat<'_>) {
-        let Some(place) = self.state.keepers.get(consumer) else { return };
-        self.with(place.who.conn, seat, |connection, desk| connection.cancelled(place, reason, desk));
+    pub fn cancelled(
+        &mut self,
+        consumer: ConsumerId,
+        queue: QueueId,
+        reason: CancelReason,
+        seat: &mut Seat<'_>,
+    ) {
+        if let Some(place) = self.state.keepers.get(consumer) {
+            return self
+                .with(place.who.conn, seat, |connection, desk| connection.cancelled(place, reason, desk));
+        }
+        // Its channel has gone, and finds nothing to cancel any more.
+        if let Some((vhost, queue)) = self.state.topology.queue(queue) {
+            let (vhost, queue) = (vhost.name.clone(), queue.name.clone());
+            self.with_desk(seat, None, |_, desk| desk.delete_if_abandoned(&vhost, &queue));
+        }
     }
 
     /// A message is to leave a queue of this shard.
@@ -218,23 +268,22 @@ impl Amqp {
     /// Another shard has something to say.
     pub fn told(&mut self, told: &Told, seat: &mut Seat<'_>) {
         let Told::Reply { who, secret, header, body } = told;
-        self.with(who.conn, seat, |connection, _| connection.reply_came(*who, *secret, header, body));
+        self.with(who.conn, seat, |connection, desk| {
+            connection.reply_came(*who, *secret, header, body, desk);
+        });
     }
 
     /// The engine has answered.
     pub fn replied(&mut self, origin: Origin, reply: Reply, seat: &mut Seat<'_>) {
         match origin {
             Origin::Operation(number) => self.with_desk(seat, None, |connections, desk| {
-                let Some((who, ended)) = desk.replied(number, reply) else { return };
+                let Some(Ended { who, vhost, ended }) = desk.replied(number, reply) else { return };
                 match connections.get_mut(&who.conn) {
                     Some(connection) => {
                         connection.ended(who, ended, desk);
                         desk.state.touched.insert(who.conn);
                     }
-                    None => {
-                        let vhost = vhost_of(&ended, desk);
-                        unwanted(&vhost, ended, false, &mut BTreeMap::new(), desk);
-                    }
+                    None => unwanted(&vhost, ended, false, &mut BTreeMap::new(), desk),
                 }
             }),
             Origin::Published(number) => self.published(number, reply, seat),
@@ -255,7 +304,13 @@ impl Amqp {
                     tracing::debug!(%refusal, "what nobody waited for was refused");
                 }
             }
-            Origin::Timer(_) => panic!("a timer was answered {reply:?}"),
+            Origin::Disk => {
+                if let Reply::DiskSpace(space) = reply {
+                    self.state.alarms.look_at_disk(space, seat.config.engine.disk_free_min_bytes);
+                }
+                self.with_desk(seat, None, |_, _| {});
+            }
+            Origin::Timer(_) | Origin::Tick => panic!("a timer was answered {reply:?}"),
         }
     }
 
@@ -276,10 +331,19 @@ impl Amqp {
                     Ok(outcome) => outcome.refused.iter().map(|(_, why)| why).find(|why| !is_gone(why)),
                     Err(refusal) => Some(&**refusal),
                 };
+                if refused == Some(&Refusal::DiskFull) {
+                    desk.state.alarms.disk_is_full();
+                }
                 let Some(who) = published.who else { continue };
-                if let Some(connection) = connections.get_mut(&who.conn) {
-                    connection.published(who, published, refused, desk);
-                    desk.state.touched.insert(who.conn);
+                match connections.get_mut(&who.conn) {
+                    Some(connection) => {
+                        connection.published(who, published, refused, desk);
+                        desk.state.touched.insert(who.conn);
+                    }
+                    None => {
+                        let published = Kept { publishing: published.bytes, ..Kept::default() };
+                        desk.state.everybody.kept -= published;
+                    }
                 }
             }
         });
@@ -293,16 +357,6 @@ impl Amqp {
 
 fn is_gone(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::UnknownQueue | Refusal::UnknownConsumer)
-}
-
-/// The vhost of a queue that was declared for a connection that has gone.
-fn vhost_of(ended: &Result<super::operations::Done, super::error::Failure>, desk: &Desk<'_>) -> Vec<u8> {
-    match ended {
-        Ok(super::operations::Done::QueueDeclared { id, .. }) => {
-            desk.state.topology.queue(*id).map(|(vhost, _)| vhost.name.clone()).unwrap_or_default()
-        }
-        _ => Vec::new(),
-    }
 }
 
 /// What a desk is made of, but for the connections' own.

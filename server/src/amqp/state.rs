@@ -10,11 +10,13 @@ use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::ShardId;
 
+use super::alarm::Alarms;
 use super::batches::{Asked, Batches, Published};
 use super::codec::Properties;
-use super::error::Failure;
+use super::error::{Failure, ReplyCode};
 use super::keepers::Keepers;
-use super::operations::{Done, Operation, Running, Step, Who};
+use super::kept::Everybody;
+use super::operations::{DeleteQueue, Done, Operation, Running, Step, Who};
 use super::routing::router::{Route, Router, Sent};
 use super::topology::Topology;
 use super::topology::Vhost;
@@ -38,6 +40,10 @@ pub enum Origin {
     Tidied,
     /// A connection's timer.
     Timer(ConnId),
+    /// The timer after which the shard looks at what is short, and tries again what has failed.
+    Tick,
+    /// Whoever looks at the disk.
+    Disk,
 }
 
 /// What the connections of a shard share.
@@ -49,10 +55,20 @@ pub struct State {
     pub router: Router,
     /// Who gets deliveries.
     pub keepers: Keepers,
+    /// What all connections keep.
+    pub everybody: Everybody,
     /// What is to go to other shards at the end of the step.
     pub batches: Batches,
     /// Connections that something has happened to in this step.
     pub touched: BTreeSet<ConnId>,
+    /// What is short.
+    pub alarms: Alarms,
+    /// Connections that wait until nothing is.
+    pub blocked: BTreeSet<ConnId>,
+    /// What has been looked at in this step to find the ways of messages.
+    pub work: usize,
+    /// Deletions of queues that nobody needs any more which could not be done, by vhost.
+    pub again: Vec<(Vec<u8>, DeleteQueue)>,
     operations: BTreeMap<u64, Running>,
     published: BTreeMap<u64, Vec<Published>>,
     next: u64,
@@ -72,8 +88,15 @@ pub struct Desk<'a> {
     pub state: &'a mut State,
 }
 
-/// An operation that is over: for whom, and how it ended.
-pub type Ended = (Who, Result<Done, Failure>);
+/// An operation that is over.
+pub struct Ended {
+    /// For whom.
+    pub who: Who,
+    /// In which vhost.
+    pub vhost: Vec<u8>,
+    /// How it ended.
+    pub ended: Result<Done, Failure>,
+}
 
 impl Desk<'_> {
     fn number(&mut self) -> u64 {
@@ -140,8 +163,9 @@ impl Desk<'_> {
         let mut running =
             self.state.operations.remove(&number).expect("an operation is answered while it runs");
         let step = running.replied(reply, &self.state.topology);
+        let vhost = running.vhost.clone();
         let (who, ended) = self.take_step(number, running, step)?;
-        Some((who?, ended))
+        Some(Ended { who: who?, vhost, ended })
     }
 
     fn take_step(
@@ -163,10 +187,14 @@ impl Desk<'_> {
                 Some((who, Ok(done)))
             }
             Step::Failed(failure) => {
-                if let Operation::DeleteQueue(operation) = running.operation()
-                    && let Some((queue, shard)) = operation.closed()
-                {
-                    self.ask(Origin::Nobody, shard, Request::OpenQueue(queue), None);
+                if let Operation::DeleteQueue(operation) = running.operation() {
+                    if let Some((queue, shard)) = operation.closed() {
+                        self.ask(Origin::Nobody, shard, Request::OpenQueue(queue), None);
+                    }
+                    // Nobody will ask for it again: it belonged to a connection, or went with its last consumer.
+                    if operation.id.is_some() && failure.code == ReplyCode::ResourceError {
+                        self.state.again.push((running.vhost.clone(), operation.anew()));
+                    }
                 }
                 if who.is_none() {
                     tracing::debug!(text = failure.text, "what nobody waited for was not done");
@@ -178,9 +206,7 @@ impl Desk<'_> {
 
     /// What has to follow whoever waits for it: a queue goes with its last consumer, and with its connection.
     fn follow_up(&mut self, running: &Running, done: &Done) {
-        if let (Operation::Ask { queue, .. }, Done::Cancelled(0), None) =
-            (running.operation(), done, running.who)
-        {
+        if let (Done::Cancelled { queue, left: Some(0) }, None) = (done, running.who) {
             self.delete_if_abandoned(&running.vhost, queue);
         }
     }
@@ -195,7 +221,7 @@ impl Desk<'_> {
     /// The operation that deletes a queue which was to stay as long as it has consumers, if it is one of those.
     pub fn deletion_if_abandoned(&self, vhost: &[u8], queue: &[u8]) -> Option<Operation> {
         let queue = self.state.topology.vhost(vhost)?.queue(queue)?;
-        let delete = super::operations::DeleteQueue::new(queue.name.clone(), Some(queue.id), true, false);
+        let delete = DeleteQueue::new(queue.name.clone(), Some(queue.id), true, false);
         queue.value.auto_delete.then_some(Operation::DeleteQueue(delete))
     }
 
@@ -216,10 +242,11 @@ impl Desk<'_> {
         properties: &Properties<'_>,
     ) -> std::sync::Arc<Route> {
         let random = self.out.random();
-        let State { topology, router, .. } = &mut *self.state;
+        let State { topology, router, work, .. } = &mut *self.state;
         match topology.vhost(vhost) {
             Some(vhost) => {
-                router.route(topology, vhost, Sent { exchange, key, more_keys, properties, random })
+                let sent = Sent { exchange, key, more_keys, properties, random };
+                router.route(topology, vhost, sent, work)
             }
             None => std::sync::Arc::default(),
         }
@@ -234,6 +261,11 @@ impl Desk<'_> {
     pub fn set_timer(&mut self, conn: ConnId, at: Nanos) {
         let origin = dispatch::Origin::Amqp(Origin::Timer(conn));
         dispatch::set_timer(self.out, self.pending, origin, at);
+    }
+
+    /// Sets the timer of the shard.
+    pub fn set_tick(&mut self, at: Nanos) {
+        dispatch::set_timer(self.out, self.pending, dispatch::Origin::Amqp(Origin::Tick), at);
     }
 
     /// 128 random bits.

@@ -20,6 +20,20 @@ impl Pattern {
         Pattern::checked(expression).unwrap_or(Pattern(Kind::Nothing))
     }
 
+    /// Reads an expression in which names in braces, such as `{username}`, stand for others, which are taken as they are.
+    pub fn with_names(expression: &[u8], names: &[(&[u8], &[u8])]) -> Pattern {
+        let Ok(mut expression) = String::from_utf8(expression.to_vec()) else {
+            return Pattern(Kind::Nothing);
+        };
+        for (name, value) in names {
+            let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
+                continue;
+            };
+            expression = expression.replace(&format!("{{{name}}}"), &regex::escape(value));
+        }
+        Pattern::new(expression.as_bytes())
+    }
+
     /// Reads an expression, if it makes sense.
     pub fn checked(expression: &[u8]) -> Option<Pattern> {
         Some(Pattern(match expression {
@@ -43,6 +57,15 @@ impl Pattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_in_braces_stand_for_others() {
+        let names = [(&b"username"[..], &b"a.b"[..]), (b"vhost", b"/")];
+        let pattern = Pattern::with_names(b"^{username}\\.x{1,2}\\.{vhost}$", &names);
+        assert!(pattern.fits(b"a.b.xx./"));
+        assert!(!pattern.fits(b"aXb.xx./"), "a name is no expression");
+        assert!(!pattern.fits(b"a.b.xxx./"));
+    }
 
     #[test]
     fn expressions_fit_as_in_rabbitmq() {

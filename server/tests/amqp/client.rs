@@ -27,7 +27,8 @@ pub struct Client {
 pub fn capable() -> TableWriter {
     let capabilities = TableWriter::default()
         .with("consumer_cancel_notify", Value::Bool(true))
-        .with("authentication_failure_close", Value::Bool(true));
+        .with("authentication_failure_close", Value::Bool(true))
+        .with("connection.blocked", Value::Bool(true));
     TableWriter::default().with("capabilities", Value::Table(capabilities.table()))
 }
 
@@ -41,9 +42,14 @@ pub fn raw(properties: &Properties<'_>) -> Vec<u8> {
 impl Client {
     /// A connection that is open, with nothing to be read.
     pub fn open(node: &mut Node) -> Client {
+        Client::open_with(node, &capable())
+    }
+
+    /// The same, of a client with these properties.
+    pub fn open_with(node: &mut Node, properties: &TableWriter) -> Client {
         let client = Client { conn: node.connect() };
         client.raw(node, &PROTOCOL_HEADER);
-        client.login(node, b"PLAIN", b"\0guest\0guest");
+        client.login_as(node, properties, b"PLAIN", b"\0guest\0guest");
         client.tune(node, 2047, 131_072, 0);
         client.method(node, 0, ConnectionOpen { vhost: Short(b"/"), ..ConnectionOpen::default() });
         let shown = client.shown(node);
@@ -72,7 +78,10 @@ impl Client {
     }
 
     pub fn login(&self, node: &mut Node, mechanism: &[u8], response: &[u8]) {
-        let properties = capable();
+        self.login_as(node, &capable(), mechanism, response);
+    }
+
+    fn login_as(&self, node: &mut Node, properties: &TableWriter, mechanism: &[u8], response: &[u8]) {
         let start_ok = ConnectionStartOk {
             client_properties: properties.table(),
             mechanism: Short(mechanism),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use millstream_engine::buffer::Slice;
 use millstream_engine::error::Refusal;
+use millstream_engine::io::Space;
 use millstream_engine::queue::{self, Admission, Incoming, Locator, Output, Queue, Token};
 use millstream_engine::reactor::app::AppEvent;
 use millstream_engine::shard::change::{Edit, Guard, MetadataChange};
@@ -31,13 +32,17 @@ pub struct Engine {
     pub now: WallMs,
     queues: BTreeMap<QueueId, Held>,
     consumers: BTreeMap<ConsumerId, QueueId>,
-    ids: u8,
+    ids: u16,
     /// What the hosts are to be told.
     pub events: VecDeque<AppEvent>,
     /// Has the next changes of metadata refused as if somebody else had been faster.
     pub conflicts: usize,
     /// Has publishes refused as if the disk were full.
     pub is_full: bool,
+    /// Has so many of the next changes of metadata refused as if the disk were full.
+    pub refused_changes: usize,
+    /// What the disk is said to have.
+    pub space: Space,
     /// Everything that was asked, by name.
     pub log: Vec<String>,
 }
@@ -54,6 +59,8 @@ impl Engine {
             events: VecDeque::new(),
             conflicts: 0,
             is_full: false,
+            refused_changes: 0,
+            space: Space { free_bytes: 1 << 40, total_bytes: 1 << 41 },
             log: Vec::new(),
         }
     }
@@ -163,6 +170,7 @@ impl Engine {
                 Reply::Done
             }
             Request::Move(moved) => self.moved(moved),
+            Request::DiskSpace => Reply::DiskSpace(Some(self.space)),
             other => panic!("{other:?} is not asked here"),
         };
         self.run();
@@ -173,6 +181,10 @@ impl Engine {
         if self.conflicts > 0 {
             self.conflicts -= 1;
             return Reply::Refused(Refusal::Conflict);
+        }
+        if self.refused_changes > 0 {
+            self.refused_changes -= 1;
+            return Reply::Refused(Refusal::DiskFull);
         }
         for guard in &change.guards {
             let holds = match guard {
@@ -193,7 +205,8 @@ impl Engine {
                         return Reply::Refused(Refusal::QueueExists(queue.id));
                     }
                     self.ids += 1;
-                    let id = QueueId([self.ids; 16]);
+                    let [high, low] = self.ids.to_be_bytes();
+                    let id = QueueId(std::array::from_fn(|place| if place % 2 == 0 { high } else { low }));
                     changed.push(Changed::Queue(id, new.name.clone()));
                     let held = Held {
                         queue: Queue::new(new.settings.clone(), self.now),
@@ -257,9 +270,10 @@ impl Engine {
         if self.is_full {
             return Some(Refusal::DiskFull);
         }
-        let Some(held) = self.queues.get_mut(&id).filter(|held| !held.closed) else {
-            return Some(Refusal::UnknownQueue);
-        };
+        let Some(held) = self.queues.get_mut(&id) else { return Some(Refusal::UnknownQueue) };
+        if held.closed {
+            return Some(Refusal::Busy);
+        }
         let mut out = Vec::new();
         let size = message.bytes() as u32;
         let admission = held.queue.admit(size, self.now, &mut out);

@@ -3,17 +3,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end where it is surprised, in its helpers too")]
 
+mod alarms;
 mod allocations;
+mod bounds;
 mod client;
 mod confirms;
 mod consuming;
 mod dead_letters;
+mod endings;
 mod engine;
 mod errors;
 mod exchanges;
 mod handshake;
 mod hostile;
 mod node;
+mod permissions;
 mod queues;
 mod replies;
 mod transactions;

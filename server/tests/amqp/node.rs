@@ -124,6 +124,14 @@ impl Node {
         }
     }
 
+    /// Answers so many of the requests that were kept back. Others still are.
+    pub fn release(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some((token, request)) = self.held.pop_front() else { return };
+            self.answer(token, request);
+        }
+    }
+
     /// Completes the send under way.
     pub fn send_done(&mut self, conn: ConnId) {
         let socket = self.sockets.get_mut(&conn).unwrap();

@@ -57,8 +57,6 @@ pub enum After {
         keeper: u32,
         /// Its tag.
         tag: Vec<u8>,
-        /// The queue's name.
-        queue: Vec<u8>,
     },
     /// The same, when the queue has gone with its last consumer.
     Abandoned {
@@ -129,9 +127,9 @@ impl Channel {
                     let tag = keeper.tag.clone().unwrap_or_default();
                     say(link, BasicConsumeOk { consumer_tag: Short(&tag) }.into());
                 }
-                self.hungry = true;
+                self.feed(index);
             }
-            (After::Cancelled { keeper: index, tag, queue }, Done::Cancelled(left)) => {
+            (After::Cancelled { keeper: index, tag }, Done::Cancelled { queue, left }) => {
                 // It may have gone with its queue meanwhile.
                 if let Some(keeper) = self.keeper(index) {
                     if keeper.life != Life::Gone {
@@ -141,7 +139,7 @@ impl Channel {
                     self.give_back_held(index, desk);
                     self.drop_keeper_if_over(index, desk);
                 }
-                if left == 0
+                if left == Some(0)
                     && let Some(operation) = desk.deletion_if_abandoned(&link.vhost, &queue)
                 {
                     let ended = desk.begin(Running::new(Some(self.who), None, link.vhost.clone(), operation));

@@ -11,7 +11,7 @@ use crate::amqp::codec::{
     BasicAck, BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicNack, BasicReject,
     QueueDeclareOk, Short, Value,
 };
-use crate::amqp::error::{Failure, Text, queue_in};
+use crate::amqp::error::{Failure, ReplyCode, Text, queue_in};
 use crate::amqp::link::Link;
 use crate::amqp::message::Stored;
 use crate::amqp::names::random_name;
@@ -19,7 +19,9 @@ use crate::amqp::operations::Operation;
 use crate::amqp::reply_to;
 use crate::amqp::state::Desk;
 use crate::amqp::topology::users::Access;
-use crate::limits::AMQP_CONSUMERS_PER_CHANNEL_MAX;
+use crate::limits::{
+    AMQP_CONSUMERS_PER_CONNECTION_MAX, AMQP_CONSUMERS_PER_SHARD_MAX, AMQP_UNACKED_PER_CONNECTION_MAX,
+};
 
 fn unknown_tag(tag: u64) -> Failure {
     Failure::precondition(format!("unknown delivery tag {tag}"))
@@ -28,6 +30,20 @@ fn unknown_tag(tag: u64) -> Failure {
 /// Whether whoever gets a queue's messages is told how often they have come back: those of queues of type quorum are.
 fn is_told_count(queue: &[u8], link: &Link, desk: &Desk<'_>) -> bool {
     desk.vhost(&link.vhost).and_then(|vhost| vhost.queue(queue)).is_some_and(|queue| queue.wishes.quorum)
+}
+
+/// Whether there may be one consumer more.
+fn check_consumers(link: &Link, desk: &Desk<'_>) -> Result<(), Failure> {
+    let reached = |max: usize, of: &str| {
+        Err(Failure::not_allowed(format!("reached maximum ({max}) of consumers per {of}")))
+    };
+    if link.kept.consumers >= AMQP_CONSUMERS_PER_CONNECTION_MAX {
+        return reached(AMQP_CONSUMERS_PER_CONNECTION_MAX, "connection");
+    }
+    if desk.state.everybody.kept.consumers >= AMQP_CONSUMERS_PER_SHARD_MAX {
+        return reached(AMQP_CONSUMERS_PER_SHARD_MAX, "core of this node");
+    }
+    Ok(())
 }
 
 impl Channel {
@@ -46,11 +62,7 @@ impl Channel {
         if reply_to::is_pseudo_queue(method.queue.0) {
             return self.consume_replies(method, tag, link, desk);
         }
-        if self.consumers.len() >= AMQP_CONSUMERS_PER_CHANNEL_MAX {
-            return Err(Failure::not_allowed(format!(
-                "reached maximum ({AMQP_CONSUMERS_PER_CHANNEL_MAX}) of consumers per channel"
-            )));
-        }
+        check_consumers(link, desk)?;
         let name = self.queue_meant(method.queue.0)?;
         link.check(desk, Access::Read, "queue", &name)?;
         let (queue, shard) = Channel::find_queue(&name, link, desk)?;
@@ -78,7 +90,7 @@ impl Channel {
         });
         self.consumers.insert(tag, keeper);
         let Some(added) = self.keeper(keeper) else { return Ok(()) };
-        let (id, credit) = (added.id, added.top_up(prefetch_all).unwrap_or_default());
+        let (id, credit) = (added.id, added.top_up(prefetch_all, link.window(desk)).unwrap_or_default());
         let consume = Consume {
             queue,
             consumer: id,
@@ -156,21 +168,14 @@ impl Channel {
         let Some(keeper) = self.keeper(index) else { return Ok(()) };
         let (queue, shard, consumer) = (keeper.queue_name.clone(), keeper.shard, keeper.id);
         let request = Some(Request::CancelConsumer { consumer, release: false });
-        let operation = Operation::Ask { queue: queue.clone(), shard, request };
-        let after = After::Cancelled { keeper: index, tag: tag.to_vec(), queue };
+        let operation = Operation::Ask { queue, shard, request };
+        let after = After::Cancelled { keeper: index, tag: tag.to_vec() };
         self.begin(operation, after, method.no_wait, (60, 30), link, desk)
     }
 
     /// Deliveries for a consumer that has gone, which nobody has seen.
     pub(super) fn give_back_held(&mut self, index: u32, desk: &mut Desk<'_>) {
-        let mut back = Vec::new();
-        self.held.retain(|(other, delivery)| {
-            if *other == index {
-                back.push(delivery.seq);
-            }
-            *other != index
-        });
-        for seq in back {
+        for seq in self.take_held(index) {
             self.give_back(index, seq, desk);
         }
     }
@@ -194,6 +199,14 @@ impl Channel {
         let name = self.queue_meant(method.queue.0)?;
         link.check(desk, Access::Read, "queue", &name)?;
         let (queue, shard) = Channel::find_queue(&name, link, desk)?;
+        if !method.no_ack && link.has_enough(desk) {
+            return Err(Failure::new(
+                ReplyCode::ResourceError,
+                format!(
+                    "deliveries that are not settled: {AMQP_UNACKED_PER_CONNECTION_MAX} per connection at most"
+                ),
+            ));
+        }
         let fits =
             |keeper: &Keeper| keeper.tag.is_none() && keeper.queue == queue && keeper.no_ack == method.no_ack;
         let keeper = self.keepers.iter().position(|keeper| keeper.as_ref().is_some_and(fits));
@@ -229,7 +242,7 @@ impl Channel {
         let tag = if keeper.no_ack {
             self.unacked.skip()
         } else {
-            self.unacked.push(super::Entry { keeper: index, seq: delivery.seq })
+            self.unacked.push(super::Entry { keeper: index, seq: delivery.seq, got: true })
         };
         if let Ok(stored) = Stored::read(&delivery.header) {
             // The count of what is left stands behind the address here.
@@ -256,7 +269,9 @@ impl Channel {
                 keeper.prefetch = count;
             }
         }
-        self.hungry = true;
+        for index in 0..self.keepers.len() {
+            self.feed(index as u32);
+        }
     }
 
     /// Settles one delivery, or all up to it; at once, or when the transaction is committed.

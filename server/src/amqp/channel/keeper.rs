@@ -3,7 +3,7 @@
 use millstream_engine::shard::message::{ConsumerId, Credit};
 use millstream_engine::types::{QueueId, Seq, ShardId};
 
-use crate::limits::{AMQP_WINDOW_BYTES, AMQP_WINDOW_MESSAGES};
+use crate::amqp::kept::Window;
 
 /// How a keeper stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +20,10 @@ pub enum Life {
 
 /// Who keeps deliveries of one queue.
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and they do not exclude each other"
+)]
 pub struct Keeper {
     /// Its name for the engine.
     pub id: ConsumerId,
@@ -41,6 +45,8 @@ pub struct Keeper {
     pub life: Life,
     /// Messages that it keeps, or that wait for the channel to have room.
     pub kept: u32,
+    /// Whether its channel has noted that it may be given more.
+    pub is_hungry: bool,
     /// Messages that the engine may still deliver.
     credit_messages: u32,
     /// Bytes; overdrawn by a message that is larger than what was left.
@@ -64,6 +70,7 @@ impl Keeper {
             is_told_count: false,
             life: Life::There,
             kept: 0,
+            is_hungry: false,
             credit_messages: 0,
             credit_bytes: 0,
             in_order: true,
@@ -86,7 +93,7 @@ impl Keeper {
 
     /// What to grant, if anything: as many messages as it may keep more, and bytes up to its window. `channel_limit` is what its
     /// channel may keep all in all, or 0.
-    pub fn top_up(&mut self, channel_limit: u16) -> Option<Credit> {
+    pub fn top_up(&mut self, channel_limit: u16, window: Window) -> Option<Credit> {
         if self.tag.is_none() || matches!(self.life, Life::Cancelled | Life::Gone) {
             return None;
         }
@@ -97,13 +104,13 @@ impl Keeper {
         };
         let messages = if limit == 0 || self.no_ack {
             // Half of the window is enough to go on with, and granting costs.
-            let missing = AMQP_WINDOW_MESSAGES.saturating_sub(self.credit_messages);
-            if missing >= AMQP_WINDOW_MESSAGES / 2 { missing } else { 0 }
+            let missing = window.messages.saturating_sub(self.credit_messages);
+            if missing >= window.messages / 2 { missing } else { 0 }
         } else {
             u32::from(limit).saturating_sub(self.kept + self.credit_messages)
         };
-        let missing = i64::from(AMQP_WINDOW_BYTES) - self.credit_bytes;
-        let bytes = if missing >= i64::from(AMQP_WINDOW_BYTES / 2) { missing as u32 } else { 0 };
+        let missing = i64::from(window.bytes) - self.credit_bytes;
+        let bytes = if missing >= i64::from(window.bytes / 2) { missing as u32 } else { 0 };
         if messages == 0 && bytes == 0 {
             return None;
         }
@@ -116,6 +123,9 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{AMQP_WINDOW_BYTES, AMQP_WINDOW_MESSAGES};
+
+    const WINDOW: Window = Window { bytes: AMQP_WINDOW_BYTES, messages: AMQP_WINDOW_MESSAGES };
 
     fn consumer(prefetch: u16) -> Keeper {
         let mut keeper = Keeper::new(ConsumerId(1), Vec::new(), QueueId([0; 16]), ShardId(0));
@@ -127,30 +137,30 @@ mod tests {
     #[test]
     fn a_prefetch_is_what_is_kept_and_what_may_come() {
         let mut keeper = consumer(3);
-        assert_eq!(keeper.top_up(0).unwrap().messages, 3);
-        assert_eq!(keeper.top_up(0), None);
+        assert_eq!(keeper.top_up(0, WINDOW).unwrap().messages, 3);
+        assert_eq!(keeper.top_up(0, WINDOW), None);
         keeper.given(Seq(1), 10);
         keeper.given(Seq(2), 10);
-        assert_eq!(keeper.top_up(0), None);
+        assert_eq!(keeper.top_up(0, WINDOW), None);
         keeper.kept -= 1;
-        assert_eq!(keeper.top_up(0), Some(Credit { messages: 1, bytes: 0 }));
+        assert_eq!(keeper.top_up(0, WINDOW), Some(Credit { messages: 1, bytes: 0 }));
         keeper.prefetch = 5;
-        assert_eq!(keeper.top_up(0), Some(Credit { messages: 2, bytes: 0 }));
-        assert_eq!(keeper.top_up(1), None, "what was granted is not taken back");
+        assert_eq!(keeper.top_up(0, WINDOW), Some(Credit { messages: 2, bytes: 0 }));
+        assert_eq!(keeper.top_up(1, WINDOW), None, "what was granted is not taken back");
     }
 
     #[test]
     fn without_a_prefetch_a_window_is_kept_open() {
         let mut keeper = consumer(0);
-        assert_eq!(keeper.top_up(0).unwrap().messages, AMQP_WINDOW_MESSAGES);
+        assert_eq!(keeper.top_up(0, WINDOW).unwrap().messages, AMQP_WINDOW_MESSAGES);
         for seq in 1..u64::from(AMQP_WINDOW_MESSAGES / 2) {
             keeper.given(Seq(seq), 1);
-            assert_eq!(keeper.top_up(0), None);
+            assert_eq!(keeper.top_up(0, WINDOW), None);
         }
         keeper.given(Seq(0), 1);
-        assert_eq!(keeper.top_up(0).unwrap().messages, AMQP_WINDOW_MESSAGES / 2);
+        assert_eq!(keeper.top_up(0, WINDOW).unwrap().messages, AMQP_WINDOW_MESSAGES / 2);
         keeper.given(Seq(0), AMQP_WINDOW_BYTES as usize * 2);
-        assert!(keeper.top_up(0).unwrap().bytes >= AMQP_WINDOW_BYTES * 2);
+        assert!(keeper.top_up(0, WINDOW).unwrap().bytes >= AMQP_WINDOW_BYTES * 2);
     }
 
     #[test]

@@ -27,10 +27,12 @@ use self::unacked::{Entry, Taken, Unacked};
 use super::codec::{BasicAck, BasicCancel, BasicNack, Short};
 use super::error::Failure;
 use super::keepers::Place;
+use super::kept::Kept;
 use super::link::Link;
 use super::message::Stored;
 use super::operations::Who;
 use super::state::Desk;
+use crate::limits::AMQP_SEND_BYTES_HUNG_UP;
 
 /// What is promised for what is published.
 #[derive(Debug)]
@@ -74,8 +76,12 @@ pub struct Channel {
     prefetch_all: u16,
     /// Deliveries for which the channel has no room.
     held: VecDeque<(u32, Delivery)>,
-    /// Keepers that may be given more.
-    hungry: bool,
+    /// The bytes of those.
+    held_bytes: usize,
+    /// Keepers that may be given more. Each has a mark that says so.
+    hungry: Vec<u32>,
+    /// What it counts for in its connection's account.
+    counted: Kept,
     /// What has failed while nobody could be told.
     failed_later: Option<(Failure, (u16, u16))>,
 }
@@ -97,7 +103,9 @@ impl Channel {
             prefetch: 0,
             prefetch_all: 0,
             held: VecDeque::new(),
-            hungry: false,
+            held_bytes: 0,
+            hungry: Vec::new(),
+            counted: Kept::default(),
             failed_later: None,
         }
     }
@@ -115,6 +123,48 @@ impl Channel {
     /// What has failed since it was asked last, and of which method.
     pub fn take_failure(&mut self) -> Option<(Failure, (u16, u16))> {
         self.failed_later.take()
+    }
+
+    /// Whether it has to be looked at again when its connection has more room.
+    pub fn is_hungry(&self) -> bool {
+        !self.hungry.is_empty()
+    }
+
+    fn kept(&self) -> Kept {
+        let (transaction, settling) = match &self.mode {
+            Mode::Transaction(transaction) => (transaction.held_bytes(), transaction.settlements()),
+            Mode::Plain | Mode::Confirm(_) => (0, 0),
+        };
+        Kept {
+            unfinished: self.content_bytes() + transaction,
+            publishing: 0,
+            sending: self.held_bytes,
+            unacked: self.unacked.len() + settling,
+            unconfirmed: match &self.mode {
+                Mode::Confirm(confirms) => confirms.len(),
+                Mode::Plain | Mode::Transaction(_) => 0,
+            },
+            channels: 1,
+            consumers: self.consumers.len(),
+        }
+    }
+
+    /// Brings its connection's account up to date.
+    fn count(&mut self, link: &mut Link) {
+        let kept = self.kept();
+        if kept != self.counted {
+            link.kept -= self.counted;
+            link.kept += kept;
+            self.counted = kept;
+        }
+    }
+
+    /// Notes that a keeper may be given more.
+    fn feed(&mut self, index: u32) {
+        if let Some(keeper) = self.keeper(index).filter(|keeper| !keeper.is_hungry) {
+            keeper.is_hungry = true;
+            self.hungry.push(index);
+        }
     }
 
     fn keeper(&mut self, index: u32) -> Option<&mut Keeper> {
@@ -157,9 +207,10 @@ impl Channel {
         keeper.given(delivery.seq, bytes);
         let no_ack = keeper.no_ack;
         let life = keeper.life;
-        self.hungry = true;
-        if life != Life::There && life != Life::Coming {
-            // It came while the consumer was being cancelled: nobody has seen it.
+        self.feed(index);
+        let is_there = life == Life::There || life == Life::Coming;
+        // What comes while a consumer is being cancelled nobody has seen.
+        if !is_there || !no_ack && link.has_too_much(desk) {
             if !no_ack {
                 self.give_back(index, delivery.seq, desk);
             }
@@ -170,22 +221,22 @@ impl Channel {
             let mut delivery = delivery;
             delivery.header.loosen();
             delivery.body.loosen();
+            self.held_bytes += bytes;
             self.held.push_back((index, delivery));
             return;
         }
+        link.is_hopeless |= link.waiting_bytes() >= AMQP_SEND_BYTES_HUNG_UP;
         desk.metrics.amqp_delivered.add(1);
         self.write_delivery(index, delivery, link);
     }
 
     /// Whether the consumers of this channel have all that they may together. What was got one by one does not count.
     fn is_full(&self) -> bool {
-        let got = || {
-            let keepers = self.keepers.iter().flatten().filter(|keeper| keeper.tag.is_none());
-            keepers.map(|keeper| keeper.kept as usize).sum::<usize>()
-        };
-        self.prefetch_all > 0
-            && (!self.held.is_empty()
-                || self.unacked.len().saturating_sub(got()) >= usize::from(self.prefetch_all))
+        self.prefetch_all > 0 && (!self.held.is_empty() || !self.has_room())
+    }
+
+    fn has_room(&self) -> bool {
+        self.prefetch_all == 0 || self.unacked.consumed() < usize::from(self.prefetch_all)
     }
 
     fn write_delivery(&mut self, index: u32, delivery: Delivery, link: &mut Link) {
@@ -194,7 +245,7 @@ impl Channel {
         let tag = if keeper.no_ack {
             self.unacked.skip()
         } else {
-            self.unacked.push(Entry { keeper: index, seq: delivery.seq })
+            self.unacked.push(Entry { keeper: index, seq: delivery.seq, got: false })
         };
         let Ok(stored) = Stored::read(&delivery.header) else {
             tracing::error!("what is kept with a message makes no sense");
@@ -213,7 +264,7 @@ impl Channel {
 
     /// Gives a message that nobody has seen back to its queue.
     fn give_back(&mut self, index: u32, seq: Seq, desk: &mut Desk<'_>) {
-        let taken = Taken { entry: Entry { keeper: index, seq }, in_order: false };
+        let taken = Taken { entry: Entry { keeper: index, seq, got: false }, in_order: false };
         self.settle(taken, Verdict::Requeue { failed: false }, desk);
     }
 
@@ -233,7 +284,7 @@ impl Channel {
                 in_order,
             );
         }
-        self.hungry = true;
+        self.feed(index);
         self.drop_keeper_if_over(index, desk);
     }
 
@@ -244,9 +295,7 @@ impl Channel {
         keeper.life = Life::Gone;
         let (queue, tag) = (keeper.queue_name.clone(), keeper.tag.clone().unwrap_or_default());
         self.consumers.remove(&tag);
-        let before = self.held.len();
-        self.held.retain(|(other, _)| *other != index);
-        let dropped = before - self.held.len();
+        let dropped = self.take_held(index).len();
         if let Some(keeper) = self.keeper(index) {
             keeper.kept = keeper.kept.saturating_sub(dropped as u32);
         }
@@ -271,6 +320,7 @@ impl Channel {
             entries.sort_by_key(|taken| (taken.entry.keeper, taken.entry.seq));
         }
         let held: Vec<(u32, Delivery)> = self.held.drain(..).collect();
+        self.held_bytes = 0;
         for taken in entries {
             let taken = Taken { in_order: false, ..taken };
             self.settle(taken, Verdict::Requeue { failed: true }, desk);
@@ -286,16 +336,24 @@ impl Channel {
         }
         self.consumers.clear();
         self.reply_consumer = None;
+        link.kept -= std::mem::take(&mut self.counted);
     }
 
     /// An answer for whoever waits at `amq.rabbitmq.reply-to`. One that is meant for somebody else is dropped.
-    pub fn reply_came(&mut self, secret: u64, header: &Slice, body: &[Slice], link: &mut Link) {
+    pub fn reply_came(
+        &mut self,
+        secret: u64,
+        header: &Slice,
+        body: &[Slice],
+        link: &mut Link,
+        desk: &Desk<'_>,
+    ) {
         let channel = self.who.channel;
         let Some(consumer) = self.reply_consumer.as_ref().filter(|consumer| consumer.secret == secret) else {
             return;
         };
         let Ok(stored) = Stored::read(header) else { return };
-        if link.is_congested() {
+        if link.is_congested(desk) {
             // Answers are delivered once at most; nothing else holds up whoever sends them to a client that does not read.
             tracing::debug!(channel, "an answer was dropped: its client does not read");
             return;
@@ -328,9 +386,11 @@ impl Channel {
         match (&mut self.mode, number) {
             (Mode::Confirm(confirms), Some(number)) => confirms.answered(number, refused.is_some()),
             (Mode::Transaction(_), Some(_)) => self.commit_answered(refused.is_some(), link, desk),
-            // Nobody waits for word of it, so a queue may be full in silence. What nothing could be stored for may not.
+            // Nobody waits for word of it, so a queue may be full in silence, or about to be deleted. What nothing could be stored
+            // for may not.
             _ => {
-                if let Some(refusal) = refused.filter(|refusal| **refusal != Refusal::QueueFull) {
+                let silent = |refusal: &&Refusal| matches!(refusal, Refusal::QueueFull | Refusal::Busy);
+                if let Some(refusal) = refused.filter(|refusal| !silent(refusal)) {
                     let failure = Failure::of(refusal, b"", &link.vhost);
                     self.failed_later.get_or_insert((failure, (60, 40)));
                 }
@@ -352,24 +412,43 @@ impl Channel {
                 }
             }
         }
-        while !self.held.is_empty()
-            && (self.prefetch_all == 0 || self.unacked.len() < usize::from(self.prefetch_all))
+        while self.has_room()
             && let Some((index, delivery)) = self.held.pop_front()
         {
+            self.held_bytes -= delivery.header.len() + delivery.body.len();
             desk.metrics.amqp_delivered.add(1);
             self.write_delivery(index, delivery, link);
         }
-        if self.hungry && !link.is_congested() {
-            self.hungry = false;
-            let all = self.prefetch_all;
-            for keeper in self.keepers.iter_mut().flatten() {
+        self.loosen_content();
+        self.count(link);
+        if !self.hungry.is_empty() && !link.is_congested(desk) && !link.has_enough(desk) {
+            let (all, window) = (self.prefetch_all, link.window(desk));
+            for index in self.hungry.drain(..) {
+                let Some(keeper) = self.keepers.get_mut(index as usize).and_then(Option::as_mut) else {
+                    continue;
+                };
+                keeper.is_hungry = false;
                 if keeper.life == Life::There
-                    && let Some(credit) = keeper.top_up(all)
+                    && let Some(credit) = keeper.top_up(all, window)
                 {
                     desk.state.batches.grant(keeper.shard, keeper.id, credit);
                 }
             }
         }
+    }
+
+    /// Takes the deliveries of a keeper out of those that have no room.
+    fn take_held(&mut self, index: u32) -> Vec<Seq> {
+        let mut taken = Vec::new();
+        let held_bytes = &mut self.held_bytes;
+        self.held.retain(|(other, delivery)| {
+            if *other == index {
+                taken.push(delivery.seq);
+                *held_bytes -= delivery.header.len() + delivery.body.len();
+            }
+            *other != index
+        });
+        taken
     }
 
     /// The queue that is meant: the one that is named, or the last one that was declared here.

@@ -18,12 +18,17 @@ use crate::amqp::reply_to;
 use crate::amqp::routing::bindings::ExchangeKind;
 use crate::amqp::state::Desk;
 use crate::amqp::topology::users::Access;
-use crate::limits::{AMQP_MESSAGE_BYTES_MAX, AMQP_SMALL_PIECES_MAX};
+use crate::limits::{
+    AMQP_KEYS_PER_MESSAGE_MAX, AMQP_MESSAGE_BYTES_MAX, AMQP_PUBLISHING_BYTES_SHARED_MAX,
+    AMQP_SMALL_PIECES_MAX,
+};
 
 /// What a message under way takes beside its own bytes, roughly.
-const MESSAGE_EXTRA_BYTES: usize = 256;
+pub(super) const MESSAGE_EXTRA_BYTES: usize = 256;
 /// What a piece of one takes beside its own bytes, roughly.
-const PIECE_EXTRA_BYTES: usize = 96;
+pub(super) const PIECE_EXTRA_BYTES: usize = 96;
+/// Room for pieces that is kept for the next message.
+const SPARE_PIECES_MAX: usize = 64;
 /// A smaller piece is more trouble than it has bytes.
 const SMALL_PIECE_BYTES: usize = 512;
 
@@ -50,11 +55,12 @@ impl Content {
         pieces.map(|piece| piece.len() + PIECE_EXTRA_BYTES).sum()
     }
 
-    /// Has it keep no more memory than a few times its own bytes: the rest of it may be long in coming.
+    /// Has it keep no more memory than its own bytes: the rest of it may be long in coming, and what is received into is lent
+    /// to all connections.
     fn loosen(&mut self) {
         let body = self.body.iter_mut().skip(self.loose);
         for piece in self.method.iter_mut().chain(&mut self.header).chain(body) {
-            if piece.pinned() > 4 * piece.len() {
+            if piece.pinned() > piece.len() {
                 *piece = Slice::from(piece.to_vec());
             }
         }
@@ -151,12 +157,12 @@ impl Channel {
     }
 
     /// Bytes of memory that hold a message which is arriving.
-    pub fn content_bytes(&self) -> usize {
+    pub(super) fn content_bytes(&self) -> usize {
         self.content.as_ref().map_or(0, Content::held_bytes)
     }
 
     /// A message that has not arrived whole keeps no receive buffers.
-    pub fn loosen_content(&mut self) {
+    pub(super) fn loosen_content(&mut self) {
         if let Some(content) = &mut self.content {
             content.loosen();
         }
@@ -174,7 +180,9 @@ impl Channel {
         let header = Header::read(&header).map_err(|_| Failure::syntax("content header is malformed"))?;
         let outcome = self.publish(Arrived { publish, properties: header.raw, body: &body }, link, desk);
         body.clear();
-        self.spare_body = body;
+        if body.capacity() <= SPARE_PIECES_MAX {
+            self.spare_body = body;
+        }
         outcome
     }
 
@@ -182,11 +190,12 @@ impl Channel {
     fn publish(&mut self, arrived: Arrived<'_>, link: &mut Link, desk: &mut Desk<'_>) -> Result<(), Failure> {
         let properties = Properties::read(arrived.properties)
             .map_err(|_| Failure::syntax("the properties of a message are malformed"))?;
+        link.has_published = true;
         self.check_publish(arrived.publish, &properties, link, desk)?;
         let expires_at = expiry(&properties, desk)?;
-        more_keys(&properties)?;
         if let Mode::Transaction(transaction) = &mut self.mode {
-            return transaction.hold(Held::publish(arrived));
+            transaction.hold(Held::publish(arrived));
+            return Ok(());
         }
         self.send(arrived, &properties, expires_at, link, desk)
     }
@@ -210,9 +219,12 @@ impl Channel {
                 )));
             }
             if found.kind == ExchangeKind::Topic {
-                link.check_topic(desk, Access::Write, exchange, publish.routing_key.0)?;
+                for key in std::iter::once(publish.routing_key.0).chain(more_keys(properties)?.0) {
+                    link.check_topic(desk, Access::Write, exchange, key)?;
+                }
             }
         }
+        more_keys(properties)?;
         if let Some(user) = properties.user_id
             && user != link.user
             && !desk.state.topology.user(&link.user).is_some_and(|user| user.has_tag("impersonator"))
@@ -260,16 +272,16 @@ impl Channel {
             return Ok(());
         }
         let stored = self.stored_properties(arrived.properties, properties, has_bcc, link, desk);
-        let bytes = message_bytes(arrived);
-        link.publishing_bytes += bytes * shards;
         let traits = Traits {
             persistent: properties.is_persistent(),
             priority: properties.priority.unwrap_or(0),
             expires_at,
         };
-        let published = Published { who: Some(self.who), number, bytes };
+        let published = Published { who: Some(self.who), number, bytes: message_bytes(arrived) };
         let header = |buffer: &mut Vec<u8>| message::write(buffer, exchange, key, &stored);
-        desk.state.batches.publish(&route, header, arrived.body, traits, published);
+        let may_share = desk.state.everybody.kept.publishing < AMQP_PUBLISHING_BYTES_SHARED_MAX;
+        link.publishing_bytes +=
+            desk.state.batches.publish(&route, header, arrived.body, may_share, traits, published);
         Ok(())
     }
 
@@ -381,6 +393,11 @@ pub(super) fn more_keys<'a>(properties: &Properties<'a>) -> Result<(Vec<&'a [u8]
         let Value::Array(values) = value else { return Err(unacceptable(value)) };
         for value in values.iter() {
             keys.push(value.string().ok_or_else(|| unacceptable(value))?);
+            if keys.len() >= AMQP_KEYS_PER_MESSAGE_MAX {
+                return Err(Failure::precondition(format!(
+                    "invalid message: it has more than {AMQP_KEYS_PER_MESSAGE_MAX} keys"
+                )));
+            }
         }
     }
     Ok((keys, has_bcc))

@@ -6,7 +6,7 @@ use crate::amqp::codec::{
     ExchangeBind, ExchangeDeclare, ExchangeDelete, ExchangeUnbind, QueueBind, QueueDeclare, QueueDelete,
     QueuePurge, QueueUnbind, Table, Value,
 };
-use crate::amqp::error::Failure;
+use crate::amqp::error::{Failure, Text};
 use crate::amqp::link::Link;
 use crate::amqp::names::{random_name, without_line_ends};
 use crate::amqp::operations::{
@@ -26,11 +26,27 @@ fn not_the_default(exchange: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether the exchange that an argument names may be used so.
-fn check_named(arguments: Table<'_>, name: &[u8], link: &Link, desk: &Desk<'_>) -> Result<(), Failure> {
-    match arguments.get(name) {
-        Some(Value::String(exchange)) => link.check(desk, Access::Write, "exchange", exchange),
-        _ => Ok(()),
+/// Whether something may be made whose argument `name` says to which exchange its messages go on: whoever reads from the one and
+/// writes to the other may.
+fn check_passing_on(
+    (what, made): (&str, &[u8]),
+    arguments: Table<'_>,
+    name: &str,
+    link: &Link,
+    desk: &Desk<'_>,
+) -> Result<(), Failure> {
+    match arguments.get(name.as_bytes()) {
+        None => Ok(()),
+        Some(Value::String(exchange)) => {
+            link.check(desk, Access::Read, what, made)?;
+            link.check(desk, Access::Write, "exchange", exchange)
+        }
+        Some(other) => Err(Failure::precondition(format!(
+            "invalid type '{}' for arg '{name}' in {what} '{}' in vhost '{}'",
+            other.type_name(),
+            Text(made),
+            Text(&link.vhost)
+        ))),
     }
 }
 
@@ -67,8 +83,9 @@ impl Channel {
         if !method.passive {
             not_the_default(&name)?;
             link.check(desk, Access::Configure, "exchange", &name)?;
-            check_named(method.arguments, b"alternate-exchange", link, desk)?;
         }
+        let made = ("exchange", &name[..]);
+        let may_be_made = check_passing_on(made, method.arguments, "alternate-exchange", link, desk);
         let value = ExchangeValue {
             kind: method.kind.0.to_vec(),
             durable: method.durable,
@@ -76,7 +93,8 @@ impl Channel {
             internal: method.internal,
             arguments: method.arguments.raw().to_vec(),
         };
-        let operation = Operation::DeclareExchange(DeclareExchange { name, passive: method.passive, value });
+        let operation =
+            Operation::DeclareExchange(DeclareExchange { name, passive: method.passive, value, may_be_made });
         self.begin(operation, After::ExchangeDeclared, method.no_wait, (40, 10), link, desk)
     }
 
@@ -143,11 +161,9 @@ impl Channel {
         }
         if !method.passive {
             link.check(desk, Access::Configure, "queue", &name)?;
-            if method.arguments.get(b"x-dead-letter-exchange").is_some() {
-                link.check(desk, Access::Read, "queue", &name)?;
-                check_named(method.arguments, b"x-dead-letter-exchange", link, desk)?;
-            }
         }
+        let made = ("queue", &name[..]);
+        let may_be_made = check_passing_on(made, method.arguments, "x-dead-letter-exchange", link, desk);
         let value = QueueValue {
             // A queue goes with its connection if it is the connection's: it is not kept over a restart.
             durable: method.durable && !method.exclusive,
@@ -156,7 +172,8 @@ impl Channel {
             arguments: method.arguments.raw().to_vec(),
         };
         let (passive, exclusive) = (method.passive, method.exclusive);
-        let operation = Operation::DeclareQueue(DeclareQueue { name, generated, passive, exclusive, value });
+        let operation =
+            Operation::DeclareQueue(DeclareQueue { name, generated, passive, exclusive, value, may_be_made });
         self.begin(operation, After::QueueDeclared, method.no_wait, (50, 10), link, desk)
     }
 

@@ -9,14 +9,13 @@ use millstream_engine::types::ShardId;
 
 use super::answers::{After, Awaiting};
 use super::keeper::Life;
-use super::publish::Arrived;
+use super::publish::{Arrived, MESSAGE_EXTRA_BYTES, PIECE_EXTRA_BYTES};
 use super::unacked::{Entry, Taken};
 use super::{Channel, Mode};
 use crate::amqp::codec::{BasicPublish, Properties, Short, TxCommitOk, TxRollbackOk};
-use crate::amqp::error::{Failure, ReplyCode};
+use crate::amqp::error::Failure;
 use crate::amqp::link::Link;
 use crate::amqp::state::Desk;
-use crate::limits::{AMQP_TRANSACTION_BYTES_MAX, AMQP_TRANSACTION_PARTS_MAX};
 
 /// A message that is held.
 #[derive(Debug)]
@@ -41,7 +40,8 @@ impl Held {
     }
 
     fn bytes(&self) -> usize {
-        self.properties.len() + self.body.iter().map(|piece| piece.len()).sum::<usize>()
+        let body = self.body.iter().map(|piece| piece.len() + PIECE_EXTRA_BYTES).sum::<usize>();
+        MESSAGE_EXTRA_BYTES + self.properties.len() + body
     }
 }
 
@@ -65,26 +65,23 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    pub(super) fn hold(&mut self, message: Held) -> Result<(), Failure> {
+    pub(super) fn hold(&mut self, message: Held) {
         self.bytes += message.bytes();
         self.messages.push(message);
-        self.check()
+    }
+
+    /// Bytes of the messages.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Deliveries whose settlement is held.
+    pub(super) fn settlements(&self) -> usize {
+        self.settling.len()
     }
 
     pub(super) fn settle(&mut self, tag: u64, taken: Taken, verdict: Verdict) {
         self.settling.push(Settling { tag, entry: taken.entry, verdict });
-    }
-
-    fn check(&self) -> Result<(), Failure> {
-        if self.bytes > AMQP_TRANSACTION_BYTES_MAX || self.messages.len() > AMQP_TRANSACTION_PARTS_MAX {
-            return Err(Failure::new(
-                ReplyCode::ResourceError,
-                format!(
-                    "a transaction has {AMQP_TRANSACTION_PARTS_MAX} messages and {AMQP_TRANSACTION_BYTES_MAX} bytes at most"
-                ),
-            ));
-        }
-        Ok(())
     }
 
     /// So many shards will answer for a message.
@@ -132,7 +129,7 @@ impl Channel {
                 let settlement = Settlement { queue, consumer, first: entry.seq, last: entry.seq, verdict };
                 settlements.entry(keeper.shard).or_default().push(settlement);
             }
-            self.hungry = true;
+            self.feed(entry.keeper);
             self.drop_keeper_if_over(entry.keeper, desk);
         }
         let answers = desk.settle_durably(self.who, settlements);

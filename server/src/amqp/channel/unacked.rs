@@ -1,8 +1,10 @@
-//! What was delivered on a channel and not settled: a ring, found by delivery tag.
+//! What was delivered on a channel and not settled: in the order of delivery tags, found by tag.
 
 use std::collections::VecDeque;
 
 use millstream_engine::types::Seq;
+
+use crate::limits::AMQP_SETTLED_PLACES_MIN;
 
 /// A delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,6 +13,8 @@ pub struct Entry {
     pub keeper: u32,
     /// Which message of the keeper's queue.
     pub seq: Seq,
+    /// It was got by itself, and no prefetch counts it.
+    pub got: bool,
 }
 
 /// A delivery that is settled.
@@ -26,19 +30,47 @@ pub struct Taken {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnknownTag;
 
-/// Deliveries by tag. Tags are counted from one and are without gaps, so a tag is a place.
+/// The keeper of a place whose delivery is settled.
+const SETTLED: u32 = u32::MAX;
+
+/// Room for places that is kept when there are none.
+const SPARE_PLACES_MAX: usize = 1 << 14;
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    tag: u64,
+    seq: Seq,
+    keeper: u32,
+    got: bool,
+}
+
+impl Place {
+    fn entry(self) -> Option<Entry> {
+        let Place { seq, keeper, got, .. } = self;
+        (keeper != SETTLED).then_some(Entry { keeper, seq, got })
+    }
+
+    fn new(tag: u64, Entry { keeper, seq, got }: Entry) -> Place {
+        Place { tag, seq, keeper, got }
+    }
+}
+
+/// Deliveries by tag. Tags are counted from one. A place that is settled stays as long as there are not too many of them, so that
+/// a tag is found at once where it is expected; one stuck delivery does not keep the places of all that came after it.
 #[derive(Debug)]
 pub struct Unacked {
-    /// The tag of the first entry.
-    first: u64,
-    /// `None`: settled, or never to be.
-    entries: VecDeque<Option<Entry>>,
+    /// The next tag.
+    next: u64,
+    /// By tag. The first is not settled.
+    places: VecDeque<Place>,
     len: usize,
+    /// How many of them were got.
+    got: usize,
 }
 
 impl Default for Unacked {
     fn default() -> Unacked {
-        Unacked { first: 1, entries: VecDeque::new(), len: 0 }
+        Unacked { next: 1, places: VecDeque::new(), len: 0, got: 0 }
     }
 }
 
@@ -48,48 +80,62 @@ impl Unacked {
         self.len
     }
 
+    /// How many of them came to consumers.
+    pub fn consumed(&self) -> usize {
+        self.len - self.got
+    }
+
     /// The tag of a delivery that needs no settling.
     pub fn skip(&mut self) -> u64 {
-        let tag = self.first + self.entries.len() as u64;
-        if self.entries.is_empty() {
-            self.first += 1;
-        } else {
-            self.entries.push_back(None);
-        }
-        tag
+        self.next += 1;
+        self.next - 1
     }
 
     /// The tag of a delivery that is to be settled.
     pub fn push(&mut self, entry: Entry) -> u64 {
-        self.entries.push_back(Some(entry));
+        let tag = self.skip();
+        self.places.push_back(Place::new(tag, entry));
         self.len += 1;
-        self.first + self.entries.len() as u64 - 1
+        self.got += usize::from(entry.got);
+        tag
+    }
+
+    /// Where a tag is, or would be.
+    fn search(&self, tag: u64) -> Result<usize, usize> {
+        let Some(first) = self.places.front() else { return Err(0) };
+        let Some(guess) = tag.checked_sub(first.tag) else { return Err(0) };
+        let guess = usize::try_from(guess).unwrap_or(usize::MAX);
+        if self.places.get(guess).is_some_and(|place| place.tag == tag) {
+            return Ok(guess);
+        }
+        self.places.binary_search_by_key(&tag, |place| place.tag)
     }
 
     /// Settles one delivery.
     pub fn take(&mut self, tag: u64) -> Result<Taken, UnknownTag> {
-        let place = tag.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
-        let slot = place.and_then(|place| self.entries.get_mut(place)).ok_or(UnknownTag)?;
-        let entry = slot.take().ok_or(UnknownTag)?;
+        let index = self.search(tag).map_err(|_| UnknownTag)?;
+        let place = self.places.get_mut(index).ok_or(UnknownTag)?;
+        let entry = place.entry().ok_or(UnknownTag)?;
+        place.keeper = SETTLED;
         self.len -= 1;
-        let in_order = place == Some(0);
+        self.got -= usize::from(entry.got);
         self.trim();
-        Ok(Taken { entry, in_order })
+        Ok(Taken { entry, in_order: index == 0 })
     }
 
     /// Settles every delivery up to this tag, which has to be one that is not settled, in order; zero means all of them.
     pub fn take_through(&mut self, tag: u64, mut each: impl FnMut(Taken)) -> Result<(), UnknownTag> {
         let count = if tag == 0 {
-            self.entries.len()
+            self.places.len()
         } else {
-            let place = tag.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
-            let place = place.filter(|place| self.entries.get(*place).is_some_and(Option::is_some));
-            place.ok_or(UnknownTag)? + 1
+            let index = self.search(tag).map_err(|_| UnknownTag)?;
+            self.places.get(index).and_then(|place| place.entry()).ok_or(UnknownTag)?;
+            index + 1
         };
-        for entry in self.entries.drain(..count) {
-            self.first += 1;
-            if let Some(entry) = entry {
+        for place in self.places.drain(..count) {
+            if let Some(entry) = place.entry() {
                 self.len -= 1;
+                self.got -= usize::from(entry.got);
                 each(Taken { entry, in_order: true });
             }
         }
@@ -98,33 +144,31 @@ impl Unacked {
     }
 
     /// Puts deliveries back that were taken, by their tags.
-    pub fn restore(&mut self, taken: impl DoubleEndedIterator<Item = (u64, Entry)>) {
-        for (tag, entry) in taken.rev() {
-            while tag < self.first {
-                self.first -= 1;
-                self.entries.push_front(None);
-            }
-            while tag >= self.first + self.entries.len() as u64 {
-                self.entries.push_back(None);
-            }
-            if let Some(slot) = self.entries.get_mut((tag - self.first) as usize) {
-                self.len += usize::from(slot.is_none());
-                *slot = Some(entry);
-            }
-        }
+    pub fn restore(&mut self, taken: impl Iterator<Item = (u64, Entry)>) {
+        let mut places: Vec<Place> = self.places.drain(..).filter(|place| place.entry().is_some()).collect();
+        places.extend(taken.map(|(tag, entry)| Place::new(tag, entry)));
+        places.sort_unstable_by_key(|place| place.tag);
+        self.len = places.len();
+        self.got = places.iter().filter(|place| place.got).count();
+        self.places = places.into();
     }
 
     /// The tags that `take_through` would take.
     pub fn tags_through(&self, tag: u64) -> impl Iterator<Item = u64> {
-        let first = self.first;
-        let tags = self.entries.iter().enumerate().filter(|(_, entry)| entry.is_some());
-        tags.map(move |(place, _)| first + place as u64).take_while(move |other| tag == 0 || *other <= tag)
+        let tags = self.places.iter().filter(|place| place.entry().is_some()).map(|place| place.tag);
+        tags.take_while(move |other| tag == 0 || *other <= tag)
     }
 
     fn trim(&mut self) {
-        while let Some(None) = self.entries.front() {
-            self.entries.pop_front();
-            self.first += 1;
+        while self.places.front().is_some_and(|place| place.entry().is_none()) {
+            self.places.pop_front();
+        }
+        let settled = self.places.len() - self.len;
+        if settled > self.len + AMQP_SETTLED_PLACES_MIN {
+            self.places.retain(|place| place.entry().is_some());
+        }
+        if self.places.is_empty() && self.places.capacity() > SPARE_PLACES_MAX {
+            self.places = VecDeque::new();
         }
     }
 }
@@ -134,7 +178,7 @@ mod tests {
     use super::*;
 
     fn entry(seq: u64) -> Entry {
-        Entry { keeper: 0, seq: Seq(seq) }
+        Entry { keeper: 0, seq: Seq(seq), got: false }
     }
 
     fn through(unacked: &mut Unacked, tag: u64) -> Result<Vec<u64>, UnknownTag> {
@@ -180,6 +224,25 @@ mod tests {
         assert_eq!(unacked.take(3), Err(UnknownTag));
         assert_eq!(unacked.take(2), Ok(Taken { entry: entry(5), in_order: true }));
         assert_eq!(unacked.push(entry(6)), 4);
+    }
+
+    #[test]
+    fn one_stuck_delivery_does_not_keep_the_places_of_all_others() {
+        let mut unacked = Unacked::default();
+        assert_eq!(unacked.push(entry(1)), 1);
+        for seq in 2..100_000 {
+            let tag = unacked.push(entry(seq));
+            assert_eq!(unacked.take(tag).map(|taken| taken.entry), Ok(entry(seq)));
+            unacked.skip();
+        }
+        assert_eq!(unacked.len(), 1);
+        assert!(unacked.places.len() <= 2 * AMQP_SETTLED_PLACES_MIN, "{}", unacked.places.len());
+        let tags: Vec<u64> = (0..5).map(|seq| unacked.push(entry(seq))).collect();
+        assert_eq!(unacked.take(tags[0] - 1), Err(UnknownTag));
+        assert_eq!(unacked.take(tags[2]), Ok(Taken { entry: entry(2), in_order: false }));
+        assert_eq!(unacked.take(tags[2]), Err(UnknownTag));
+        assert_eq!(through(&mut unacked, tags[3]), Ok(vec![1, 0, 1, 3]));
+        assert_eq!(through(&mut unacked, 0), Ok(vec![4]));
     }
 
     #[test]

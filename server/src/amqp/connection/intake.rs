@@ -9,6 +9,7 @@ use crate::amqp::codec::{
 use crate::amqp::error::{Failure, ReplyCode};
 use crate::amqp::frames::Frame;
 use crate::amqp::state::Desk;
+use crate::limits::{AMQP_CHANNELS_PER_SHARD_MAX, AMQP_WORK_PER_STEP};
 
 /// The class of methods about a connection as a whole.
 const CONNECTION_CLASS: u16 = 10;
@@ -49,6 +50,10 @@ impl Connection {
                 Stage::StartOk if !desk.state.topology.is_founded() => return taken,
                 Stage::Draining | Stage::Closed => return false,
                 _ if self.is_stalled() && self.stage != Stage::Closing => return taken,
+                _ if desk.state.work >= AMQP_WORK_PER_STEP && self.stage == Stage::Running => {
+                    self.is_tired = true;
+                    return taken;
+                }
                 _ => match self.frames.next_frame() {
                     Ok(Some(frame)) => self.frame(frame, desk),
                     Ok(None) => return taken,
@@ -117,6 +122,7 @@ impl Connection {
                 if self.closing.contains(&number) {
                     return Ok(());
                 }
+                self.busy.insert(number);
                 let Some(channel) = self.channels.get_mut(&number) else {
                     return Err(wrong(ReplyCode::ChannelError, "expected 'channel.open'", (0, 0)));
                 };
@@ -171,6 +177,7 @@ impl Connection {
             Err(wrong) => return Err(wrong),
         };
         let about = method.class_and_id();
+        self.busy.insert(number);
         match method {
             Method::ChannelCloseOk(_) => {
                 self.closing.remove(&number);
@@ -188,7 +195,7 @@ impl Connection {
             _ => {}
         }
         if let Method::ChannelOpen(_) = method {
-            return self.open_channel(number, about);
+            return self.open_channel(number, about, desk);
         }
         let Some(channel) = self.channels.get_mut(&number) else {
             // Settlements may come late, for a channel that has just been closed.
@@ -212,7 +219,7 @@ impl Connection {
         Ok(())
     }
 
-    fn open_channel(&mut self, number: u16, about: (u16, u16)) -> Result<(), Wrong> {
+    fn open_channel(&mut self, number: u16, about: (u16, u16), desk: &Desk<'_>) -> Result<(), Wrong> {
         if self.channels.contains_key(&number) {
             return Err(wrong(ReplyCode::ChannelError, "second 'channel.open' seen", about));
         }
@@ -221,6 +228,11 @@ impl Connection {
             let open = self.channels.len();
             let text =
                 format!("number of channels opened ({open}) has reached the negotiated channel_max ({max})");
+            return Err(wrong(ReplyCode::NotAllowed, text, about));
+        }
+        if desk.state.everybody.kept.channels >= AMQP_CHANNELS_PER_SHARD_MAX {
+            let text =
+                format!("reached maximum ({AMQP_CHANNELS_PER_SHARD_MAX}) of channels per core of this node");
             return Err(wrong(ReplyCode::NotAllowed, text, about));
         }
         self.lives += 1;

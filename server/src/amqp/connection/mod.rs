@@ -16,10 +16,11 @@ use millstream_engine::types::QueueId;
 
 use super::batches::Published;
 use super::channel::Channel;
-use super::codec::{ConnectionClose, ConnectionCloseOk, Short};
+use super::codec::{ConnectionBlocked, ConnectionClose, ConnectionCloseOk, ConnectionUnblocked, Short};
 use super::error::{Failure, ReplyCode};
 use super::frames::Frames;
 use super::keepers::Place;
+use super::kept::Kept;
 use super::link::Link;
 use super::operations::{DeleteQueue, Done, Operation, Running, Who};
 use super::state::Desk;
@@ -27,6 +28,7 @@ use super::topology::entries::Owner;
 use crate::limits::{
     AMQP_CLOSE_WAIT_MS, AMQP_FRAME_BYTES_BEFORE_TUNE, AMQP_FRAME_BYTES_MAX, AMQP_HANDSHAKE_MS,
     AMQP_PUBLISHING_BYTES_MAX, AMQP_SEND_BYTES_MAX, AMQP_STALLED_BYTES_MAX, AMQP_STOP_WAIT_MS,
+    AMQP_UNCONFIRMED_MAX, AMQP_UNFINISHED_BYTES_MAX,
 };
 use crate::net::SendStep;
 
@@ -55,6 +57,10 @@ enum Stage {
 
 /// A connection's state. The inputs are the public methods that take a desk; after each of them comes [`Connection::finish`].
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and they do not exclude each other"
+)]
 pub struct Connection {
     peer: SocketAddr,
     stage: Stage,
@@ -80,6 +86,14 @@ pub struct Connection {
     is_reading: bool,
     /// Deletions of its own queues that have not been answered.
     deletions: usize,
+    /// Channels that something has happened to, or that wait for room on the way out.
+    busy: BTreeSet<u16>,
+    /// It has looked for the ways of messages for so long that others come first.
+    is_tired: bool,
+    /// It has published while memory or the disk was short, and is not read from until that is over.
+    is_blocked: bool,
+    /// What it counts for among everybody.
+    counted: Kept,
 }
 
 impl Connection {
@@ -103,12 +117,21 @@ impl Connection {
             timer: None,
             is_reading: true,
             deletions: 0,
+            busy: BTreeSet::new(),
+            is_tired: false,
+            is_blocked: false,
+            counted: Kept::default(),
         }
     }
 
-    /// Bytes of memory that hold what has arrived in part.
-    pub fn partial_bytes(&self) -> usize {
-        self.frames.held_bytes() + self.channels.values().map(Channel::content_bytes).sum::<usize>()
+    /// What it counts for among everybody.
+    pub fn counted(&self) -> Kept {
+        self.counted
+    }
+
+    /// Bytes that it has published and that are on their way to queues.
+    pub fn publishing_bytes(&self) -> usize {
+        self.link.publishing_bytes
     }
 
     /// Bytes came in.
@@ -134,6 +157,7 @@ impl Connection {
     pub fn timer(&mut self, desk: &mut Desk<'_>) {
         let now = desk.out.now();
         self.timer = None;
+        self.is_tired = false;
         match self.stage {
             Stage::Closed => {}
             Stage::Running | Stage::Leaving => self.beat(now, desk),
@@ -162,6 +186,7 @@ impl Connection {
             self.deletions = self.deletions.saturating_sub(1);
             return;
         }
+        self.busy.insert(who.channel);
         let Some(channel) = self.channels.get_mut(&who.channel).filter(|channel| channel.who == who) else {
             return self.unwanted(ended, desk);
         };
@@ -191,9 +216,9 @@ impl Connection {
     }
 
     /// An answer for whoever waits at `amq.rabbitmq.reply-to`.
-    pub fn reply_came(&mut self, who: Who, secret: u64, header: &Slice, body: &[Slice]) {
+    pub fn reply_came(&mut self, who: Who, secret: u64, header: &Slice, body: &[Slice], desk: &Desk<'_>) {
         if let Some(channel) = self.channel(who) {
-            channel.0.reply_came(secret, header, body, channel.1);
+            channel.0.reply_came(secret, header, body, channel.1, desk);
         }
     }
 
@@ -220,6 +245,7 @@ impl Connection {
 
     fn channel(&mut self, who: Who) -> Option<(&mut Channel, &mut Link)> {
         let channel = self.channels.get_mut(&who.channel).filter(|channel| channel.who == who)?;
+        self.busy.insert(who.channel);
         Some((channel, &mut self.link))
     }
 
@@ -324,25 +350,77 @@ impl Connection {
 
     /// Whether nothing more is taken in for now.
     fn is_stalled(&self) -> bool {
-        self.waiting.is_some() || self.stage == Stage::Leaving || self.is_overrun()
+        self.waiting.is_some() || self.stage == Stage::Leaving || self.is_tired || self.is_overrun()
     }
 
     /// Whether the client is faster than its queues, or slower than what it has asked for.
     fn is_overrun(&self) -> bool {
-        self.link.publishing_bytes >= AMQP_PUBLISHING_BYTES_MAX
+        self.is_blocked
+            || self.link.publishing_bytes >= AMQP_PUBLISHING_BYTES_MAX
             || self.link.waiting_bytes() >= AMQP_SEND_BYTES_MAX
+            || self.link.kept.unconfirmed >= AMQP_UNCONFIRMED_MAX
+    }
+
+    /// Brings the account of all connections up to date.
+    fn count(&mut self, desk: &mut Desk<'_>) {
+        let mut kept = self.link.kept;
+        kept.unfinished += self.frames.held_bytes();
+        kept.publishing += self.link.publishing_bytes;
+        kept.sending += self.link.waiting_bytes();
+        if kept != self.counted {
+            let everybody = &mut desk.state.everybody.kept;
+            *everybody -= self.counted;
+            *everybody += kept;
+            self.counted = kept;
+        }
+    }
+
+    /// Ends the connection if it has begun more than it, or everybody together, may have begun.
+    fn check_unfinished(&mut self, desk: &mut Desk<'_>) {
+        let (own, everybody) = (self.counted.unfinished, &desk.state.everybody);
+        let max = desk.config.partial_bytes_max;
+        if own > AMQP_UNFINISHED_BYTES_MAX || everybody.is_over(everybody.kept.unfinished, max, own) {
+            let text = "messages that have arrived in part, and transactions, are too large in sum";
+            self.close_with(&Failure::new(ReplyCode::ResourceError, text), (0, 0), desk);
+            self.count(desk);
+        }
+    }
+
+    /// Blocks a client that publishes while memory or the disk is short, and tells it so; ends that when it is over.
+    fn heed_alarms(&mut self, desk: &mut Desk<'_>) {
+        let has_published = std::mem::take(&mut self.link.has_published);
+        let alarms = desk.state.alarms;
+        let is_blocked = alarms.any() && (self.is_blocked || has_published) && self.stage == Stage::Running;
+        if is_blocked == self.is_blocked {
+            return;
+        }
+        self.is_blocked = is_blocked;
+        if is_blocked {
+            desk.state.blocked.insert(self.link.id);
+        }
+        if !self.link.capabilities.connection_blocked || self.stage != Stage::Running {
+            return;
+        }
+        if is_blocked {
+            self.link.method(0, ConnectionBlocked { reason: Short(alarms.reason()) });
+        } else {
+            self.link.method(0, ConnectionUnblocked {});
+        }
     }
 
     /// Moves everything as far as it goes.
     pub fn finish(&mut self, desk: &mut Desk<'_>) {
         loop {
-            let failed = self.channels.iter_mut().find_map(|(number, channel)| {
-                channel.take_failure().map(|(failure, method)| (*number, failure, method))
+            let channels = &mut self.channels;
+            let failed = self.busy.iter().find_map(|number| {
+                let (failure, method) = channels.get_mut(number)?.take_failure()?;
+                Some((*number, failure, method))
             });
             if let Some((number, failure, method)) = failed {
                 self.fail(number, &failure, method, desk);
                 continue;
             }
+            self.heed_alarms(desk);
             self.waiting =
                 self.waiting.filter(|number| self.channels.get(number).is_some_and(Channel::is_waiting));
             if !self.take_frames(desk) {
@@ -353,9 +431,17 @@ impl Connection {
             self.link.method(0, ConnectionCloseOk {});
             self.drain(desk);
         }
-        for channel in self.channels.values_mut() {
-            channel.finish(&mut self.link, desk);
-            channel.loosen_content();
+        let (channels, link) = (&mut self.channels, &mut self.link);
+        self.busy.retain(|number| {
+            let Some(channel) = channels.get_mut(number) else { return false };
+            channel.finish(link, desk);
+            channel.is_hungry()
+        });
+        self.frames.loosen();
+        self.count(desk);
+        self.check_unfinished(desk);
+        if self.link.is_hopeless {
+            self.hang_up(&"it does not take what it is sent", desk);
         }
         self.send(desk);
         self.regulate(desk);
@@ -401,6 +487,7 @@ impl Connection {
             Stage::Running | Stage::Leaving => Some(desk.out.now() + Nanos(self.heartbeat.0 / 2)),
             _ => Some(self.deadline),
         };
+        let next = if self.is_tired { Some(desk.out.now()) } else { next };
         if let Some(next) = next
             && self.timer.is_none_or(|timer| next < timer)
         {
@@ -427,6 +514,8 @@ pub fn unwanted(
                 desk.begin_by_itself(None, vhost.to_vec(), delete);
             }
         }
+        // Nobody was there to see its queue go.
+        Ok(Done::Cancelled { queue, left: Some(0) }) => desk.delete_if_abandoned(vhost, &queue),
         Ok(Done::Got(Some(delivery), _)) => {
             let shard = desk.out.metadata().shard_of_queue(delivery.queue);
             if let Some(shard) = shard {

@@ -51,6 +51,7 @@ impl Bind {
         if vhost.has_binding(binding) {
             return Ok(None);
         }
+        view.topology.check_bindings(source)?;
         // Those that every vhost has cannot go, and have no entry.
         let mut guards: Vec<Guard> = queue.map(Guard::Queue).into_iter().collect();
         let mut guard = |name: &[u8]| {

@@ -4,7 +4,7 @@ use millstream_engine::shard::change::{Edit, Guard, MetadataChange};
 use millstream_engine::shard::request::Request;
 
 use super::{Done, METADATA_SHARD, Step, View, binding_edits};
-use crate::amqp::codec::{Table, Value};
+use crate::amqp::codec::Table;
 use crate::amqp::error::{Failure, Text, exchange_in};
 use crate::amqp::routing::bindings::{ExchangeKind, HashBy};
 use crate::amqp::topology::arguments::{check_exchange_arguments, check_property};
@@ -22,6 +22,8 @@ pub struct DeclareExchange {
     pub passive: bool,
     /// What it is to be.
     pub value: ExchangeValue,
+    /// Whether the user may make it, if it is not there.
+    pub may_be_made: Result<(), Failure>,
 }
 
 impl DeclareExchange {
@@ -58,10 +60,8 @@ impl DeclareExchange {
         if kind == ExchangeKind::ConsistentHash {
             HashBy::read(arguments)?;
         }
-        if arguments.get(b"alternate-exchange").is_some_and(|value| !matches!(value, Value::String(_))) {
-            let what = exchange_in(&self.name, &vhost.name);
-            return Err(Failure::precondition(format!("invalid arg 'alternate-exchange' for {what}")));
-        }
+        self.may_be_made.clone()?;
+        view.topology.check_exchanges()?;
         let key = key(EXCHANGE, &[&vhost.name, &self.name]);
         let set =
             Edit::SetEntry { key: key.clone(), value: self.value.write(), transient: !self.value.durable };

@@ -81,8 +81,13 @@ pub enum Done {
     Got(Option<Delivery>, u64),
     /// A consumer is there.
     Consuming,
-    /// A consumer is gone; so many are left.
-    Cancelled(u32),
+    /// A consumer is gone.
+    Cancelled {
+        /// Its queue.
+        queue: Vec<u8>,
+        /// How many are left, if that is known.
+        left: Option<u32>,
+    },
 }
 
 /// What is to be done.
@@ -188,9 +193,13 @@ impl Running {
                 Reply::Purged(messages) => Step::Done(Done::Messages(messages)),
                 Reply::Got(delivery, left) => Step::Done(Done::Got(delivery, left)),
                 Reply::Consuming { .. } => Step::Done(Done::Consuming),
-                Reply::Cancelled { consumers } => Step::Done(Done::Cancelled(consumers)),
-                // The consumer's queue went before it did.
-                Reply::Refused(Refusal::UnknownConsumer) => Step::Done(Done::Cancelled(u32::MAX)),
+                Reply::Cancelled { consumers } => {
+                    Step::Done(Done::Cancelled { queue: queue.clone(), left: Some(consumers) })
+                }
+                // The consumer's queue went before it did, or it was cancelled before.
+                Reply::Refused(Refusal::UnknownConsumer) => {
+                    Step::Done(Done::Cancelled { queue: queue.clone(), left: None })
+                }
                 Reply::Refused(Refusal::QueueInUse) => Step::Failed(Failure::refused(format!(
                     "{} in exclusive use",
                     super::error::queue_in(queue, &view.vhost.name)

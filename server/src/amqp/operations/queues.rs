@@ -26,6 +26,8 @@ pub struct DeclareQueue {
     pub exclusive: bool,
     /// What it is to be.
     pub value: QueueValue,
+    /// Whether the user may make it, if it is not there.
+    pub may_be_made: Result<(), Failure>,
 }
 
 impl DeclareQueue {
@@ -51,6 +53,7 @@ impl DeclareQueue {
             let name = Text(&self.name);
             return Err(Failure::refused(format!("queue name '{name}' contains reserved prefix 'amq.*'")));
         }
+        self.may_be_made.clone()?;
         let arguments = Table::from_raw(&self.value.arguments).unwrap_or_default();
         let wishes = Wishes::read(arguments, &what)?;
         if wishes.quorum && self.exclusive {
@@ -137,6 +140,12 @@ impl DeleteQueue {
     /// Deletes a queue on these conditions.
     pub fn new(name: Vec<u8>, id: Option<QueueId>, if_unused: bool, if_empty: bool) -> DeleteQueue {
         DeleteQueue { name, id, if_unused, if_empty, asked: None, closed: None }
+    }
+
+    /// The same, from the beginning.
+    #[must_use]
+    pub fn anew(&self) -> DeleteQueue {
+        DeleteQueue::new(self.name.clone(), self.id, self.if_unused, self.if_empty)
     }
 
     /// The queue that was closed and is still there: it has to be opened when it is not deleted after all.

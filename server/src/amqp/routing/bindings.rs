@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use millstream_engine::types::QueueId;
 
 use super::hash::{hash, jump};
-use super::headers;
+use super::headers::{self, HeaderIndex};
 use super::topic::Trie;
 use crate::amqp::codec::{Properties, Table, Value};
 use crate::amqp::error::Failure;
@@ -97,7 +97,7 @@ enum Index {
     Direct(BTreeMap<Vec<u8>, Vec<Target>>),
     Fanout(Vec<Target>),
     Topic(Trie<Target>),
-    Headers(Vec<(Vec<u8>, Target)>),
+    Headers(HeaderIndex),
     Hash { by: HashBy, weights: BTreeMap<Target, u64> },
     Random(Vec<Target>),
 }
@@ -156,7 +156,7 @@ impl Bindings {
             ExchangeKind::Direct => Index::Direct(BTreeMap::new()),
             ExchangeKind::Fanout => Index::Fanout(Vec::new()),
             ExchangeKind::Topic => Index::Topic(Trie::default()),
-            ExchangeKind::Headers => Index::Headers(Vec::new()),
+            ExchangeKind::Headers => Index::Headers(HeaderIndex::default()),
             ExchangeKind::ConsistentHash => {
                 let by = HashBy::read(arguments).unwrap_or(HashBy::Key);
                 Index::Hash { by, weights: BTreeMap::new() }
@@ -192,7 +192,7 @@ impl Bindings {
             Index::Direct(keys) => keys.entry(binding.routing_key.clone()).or_default().push(target),
             Index::Fanout(targets) | Index::Random(targets) => targets.push(target),
             Index::Topic(trie) => trie.insert(&binding.routing_key, target),
-            Index::Headers(bindings) => bindings.push((binding.arguments.clone(), target)),
+            Index::Headers(index) => index.insert(&binding.arguments, target),
             Index::Hash { weights, .. } => {
                 *weights.entry(target).or_default() += weight(&binding.routing_key).unwrap_or(1);
             }
@@ -218,9 +218,7 @@ impl Bindings {
             }
             Index::Fanout(targets) | Index::Random(targets) => take(targets, |other| other == target),
             Index::Topic(trie) => trie.remove(&binding.routing_key, target),
-            Index::Headers(bindings) => {
-                take(bindings, |(arguments, other)| *arguments == binding.arguments && other == target);
-            }
+            Index::Headers(index) => index.remove(&binding.arguments, target),
             Index::Hash { weights, .. } => {
                 let left = weights.get(target).copied().unwrap_or(0);
                 match left.saturating_sub(weight(&binding.routing_key).unwrap_or(1)) {
@@ -231,19 +229,24 @@ impl Bindings {
         }
     }
 
-    /// Goes through what the bindings lead to that fit a message; what several lead to comes as often.
-    pub fn matches<'b>(&'b self, addressed: Addressed<'_>, mut found: impl FnMut(&'b Target)) {
+    /// Whether a message goes elsewhere by another key.
+    pub fn heeds_key(&self) -> bool {
+        match &self.index {
+            Index::Direct(_) | Index::Topic(_) => true,
+            Index::Hash { by, .. } => *by == HashBy::Key,
+            Index::Fanout(_) | Index::Headers(_) | Index::Random(_) => false,
+        }
+    }
+
+    /// Goes through what the bindings lead to that fit a message; what several lead to comes as often. Gives how much was looked at,
+    /// beside what was found.
+    pub fn matches<'b>(&'b self, addressed: Addressed<'_>, mut found: impl FnMut(&'b Target)) -> usize {
         match &self.index {
             Index::Direct(keys) => keys.get(addressed.key).into_iter().flatten().for_each(found),
             Index::Fanout(targets) => targets.iter().for_each(found),
-            Index::Topic(trie) => trie.matches(addressed.key, found),
-            Index::Headers(bindings) => {
-                let headers = addressed.properties.headers.unwrap_or_default();
-                for (arguments, target) in bindings {
-                    if Table::from_raw(arguments).is_ok_and(|arguments| headers::fits(arguments, headers)) {
-                        found(target);
-                    }
-                }
+            Index::Topic(trie) => return trie.matches(addressed.key, found),
+            Index::Headers(index) => {
+                return index.matches(addressed.properties.headers.unwrap_or_default(), found);
             }
             Index::Hash { by, weights } => {
                 let all: u64 = weights.values().sum();
@@ -258,6 +261,7 @@ impl Bindings {
                         found(target);
                     }
                 }
+                return weights.len();
             }
             Index::Random(targets) => {
                 if let Some(target) = addressed
@@ -269,6 +273,7 @@ impl Bindings {
                 }
             }
         }
+        1
     }
 }
 

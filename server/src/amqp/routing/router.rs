@@ -10,7 +10,7 @@ use super::hash::hash;
 use crate::amqp::codec::Properties;
 use crate::amqp::topology::entries::Destination;
 use crate::amqp::topology::{Topology, Vhost};
-use crate::limits::AMQP_ROUTES_CACHED;
+use crate::limits::{AMQP_ROUTES_CACHED, AMQP_ROUTES_CACHED_QUEUES};
 
 /// Where a message goes: the queues of each shard, every one of them once.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -32,6 +32,11 @@ impl Route {
         Route { shards }
     }
 
+    /// How many queues it leads to.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|(_, queues)| queues.len()).sum()
+    }
+
     /// Whether it leads nowhere.
     pub fn is_empty(&self) -> bool {
         self.shards.is_empty()
@@ -39,7 +44,7 @@ impl Route {
 }
 
 /// Finds all queues that a message goes to which was published to an exchange by several keys; says whether that depends on the
-/// keys alone. The exchange exists.
+/// keys alone, and adds to `work` how much it has looked at. The exchange exists.
 pub fn walk(
     vhost: &Vhost,
     exchange: &[u8],
@@ -47,6 +52,7 @@ pub fn walk(
     properties: &Properties<'_>,
     random: u64,
     queues: &mut BTreeSet<(ShardId, QueueId)>,
+    work: &mut usize,
 ) -> bool {
     let mut by_key_alone = true;
     let mut seen: BTreeSet<&[u8]> = BTreeSet::from([exchange]);
@@ -59,10 +65,11 @@ pub fn walk(
         }
         let Some(exchange) = vhost.exchange(name) else { continue };
         by_key_alone &= exchange.bindings.by_key_alone();
-        let mut found = false;
+        let mut found = 0;
+        let keys = if exchange.bindings.heeds_key() { keys } else { keys.get(..1).unwrap_or_default() };
         for key in keys {
-            exchange.bindings.matches(Addressed { key, properties, random }, |target| {
-                found = true;
+            *work += exchange.bindings.matches(Addressed { key, properties, random }, |target| {
+                found += 1;
                 match &target.destination {
                     Destination::Queue(name) => {
                         let queue = vhost.queue(name).filter(|queue| Some(queue.id) == target.queue);
@@ -76,7 +83,8 @@ pub fn walk(
                 }
             });
         }
-        if !found
+        *work += found;
+        if found == 0
             && let Some(alternate) = &exchange.alternate
             && seen.insert(alternate)
         {
@@ -115,11 +123,20 @@ struct Found {
 #[derive(Debug, Default)]
 pub struct Router {
     found: Vec<Option<Found>>,
+    /// Queues in all of them.
+    queues: usize,
 }
 
 impl Router {
-    /// The way of a message from an exchange that exists, by its key and those in its headers.
-    pub fn route(&mut self, topology: &Topology, vhost: &Vhost, sent: Sent<'_>) -> Arc<Route> {
+    /// The way of a message from an exchange that exists, by its key and those in its headers. Adds to `work` how much it has looked
+    /// at.
+    pub fn route(
+        &mut self,
+        topology: &Topology,
+        vhost: &Vhost,
+        sent: Sent<'_>,
+        work: &mut usize,
+    ) -> Arc<Route> {
         let Sent { exchange, key, more_keys, properties, random } = sent;
         if self.found.is_empty() {
             self.found.resize_with(AMQP_ROUTES_CACHED, || None);
@@ -132,25 +149,38 @@ impl Router {
             && found.exchange == exchange
             && found.vhost == vhost.name
         {
+            *work += found.route.len();
             return Arc::clone(&found.route);
         }
         let mut queues = BTreeSet::new();
         let keys: Vec<&[u8]> = std::iter::once(key).chain(more_keys.iter().copied()).collect();
-        let by_key_alone = walk(vhost, exchange, &keys, properties, random, &mut queues);
+        let by_key_alone = walk(vhost, exchange, &keys, properties, random, &mut queues, work);
         let route = Arc::new(Route::of(&queues));
-        if by_key_alone
-            && more_keys.is_empty()
-            && let Some(slot) = self.found.get_mut(place)
-        {
-            *slot = Some(Found {
-                epoch: topology.epoch(),
-                vhost: vhost.name.clone(),
-                exchange: exchange.to_vec(),
-                key: key.to_vec(),
-                route: Arc::clone(&route),
-            });
+        if by_key_alone && more_keys.is_empty() && route.len() <= AMQP_ROUTES_CACHED_QUEUES {
+            self.keep(
+                place,
+                Found {
+                    epoch: topology.epoch(),
+                    vhost: vhost.name.clone(),
+                    exchange: exchange.to_vec(),
+                    key: key.to_vec(),
+                    route: Arc::clone(&route),
+                },
+            );
         }
         route
+    }
+
+    fn keep(&mut self, place: usize, found: Found) {
+        if self.queues + found.route.len() > AMQP_ROUTES_CACHED_QUEUES {
+            self.found.fill_with(|| None);
+            self.queues = 0;
+        }
+        let Some(slot) = self.found.get_mut(place) else { return };
+        self.queues += found.route.len();
+        if let Some(old) = slot.replace(found) {
+            self.queues -= old.route.len();
+        }
     }
 }
 

@@ -19,7 +19,9 @@ use self::entries::{
 use self::users::{Permission, User};
 pub use self::vhost::{Exchange, Queue, Vhost};
 use super::codec::Malformed;
+use super::error::Failure;
 use crate::auth::Pattern;
+use crate::limits::{AMQP_BINDINGS_MAX, AMQP_BINDINGS_PER_EXCHANGE_MAX, AMQP_EXCHANGES_MAX, AMQP_VHOSTS_MAX};
 
 /// What has changed in a vhost.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -32,6 +34,15 @@ pub enum Touched {
     Binding(Binding),
     /// Other policies hold.
     Policies,
+}
+
+/// Whether there may be one thing more of which there are so many. As all shards look for themselves, there may be a few more in
+/// the end.
+fn check(doing: &str, of: &str, count: usize, max: usize) -> Result<(), Failure> {
+    if count < max {
+        return Ok(());
+    }
+    Err(Failure::precondition(format!("cannot {doing}: the limit of {max} {of} is reached")))
 }
 
 /// Everything, at one epoch.
@@ -81,6 +92,25 @@ impl Topology {
     pub fn queue(&self, id: QueueId) -> Option<(&Vhost, &Queue)> {
         let vhost = self.vhosts.get(self.queue_vhosts.get(&id)?)?;
         Some((vhost, vhost.queue_by_id(id)?))
+    }
+
+    /// Whether there may be one exchange more.
+    pub fn check_exchanges(&self) -> Result<(), Failure> {
+        let exchanges: usize = self.vhosts.values().map(|vhost| vhost.exchanges().len()).sum();
+        check("declare exchange", "exchanges", exchanges, AMQP_EXCHANGES_MAX)
+    }
+
+    /// Whether there may be one binding more, from this exchange.
+    pub fn check_bindings(&self, source: &Exchange) -> Result<(), Failure> {
+        let bindings: usize = self.vhosts.values().map(|vhost| vhost.bindings().len()).sum();
+        check("bind", "bindings", bindings, AMQP_BINDINGS_MAX)?;
+        let of = "bindings of one exchange";
+        check("bind", of, source.bindings.len(), AMQP_BINDINGS_PER_EXCHANGE_MAX)
+    }
+
+    /// Whether there may be one vhost more.
+    pub fn check_vhosts(&self) -> Result<(), Failure> {
+        check("create vhost", "vhosts", self.vhosts.len(), AMQP_VHOSTS_MAX)
     }
 
     /// Follows the metadata to its epoch. Gives what has changed and may leave something useless behind, by vhost.
@@ -219,7 +249,9 @@ impl Topology {
                 let patterns = match value {
                     Some(value) => {
                         let [write, read] = read_patterns(value)?;
-                        Some((Pattern::new(&write), Pattern::new(&read)))
+                        let names = [(&b"username"[..], &user[..]), (b"vhost", &vhost)];
+                        let pattern = |pattern: &[u8]| Pattern::with_names(pattern, &names);
+                        Some((pattern(&write), pattern(&read)))
                     }
                     None => None,
                 };

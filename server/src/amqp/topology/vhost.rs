@@ -125,7 +125,7 @@ impl Vhost {
     }
 
     /// Every exchange but the default one, by name.
-    pub fn exchanges(&self) -> impl Iterator<Item = (&Vec<u8>, &Exchange)> {
+    pub fn exchanges(&self) -> impl ExactSizeIterator<Item = (&Vec<u8>, &Exchange)> {
         self.exchanges.iter()
     }
 
@@ -167,7 +167,7 @@ impl Vhost {
     }
 
     /// Every binding, whether its ends exist or not.
-    pub fn bindings(&self) -> impl Iterator<Item = &Binding> {
+    pub fn bindings(&self) -> impl ExactSizeIterator<Item = &Binding> {
         self.bindings.keys()
     }
 
