@@ -129,8 +129,10 @@ impl Pools {
     fn reserve(&self) {
         self.tail.reserve(2, JOURNAL_SLAB_BYTES);
         self.staging.reserve(STAGED_WRITES_MAX, SEGMENT_WRITE_BYTES);
-        // A chunk and the blocks around it that are checked with it.
-        self.read.reserve(COLD_READS_IN_FLIGHT + READ_AHEAD_CHUNKS_MAX, 2 * READ_CHUNK_BYTES);
+        // A chunk and the blocks around it that are checked with it. Half of what one reader is read ahead of at most: the rest
+        // is a tenth of what a node takes that does nothing.
+        let chunks = COLD_READS_IN_FLIGHT + READ_AHEAD_CHUNKS_MAX / 2;
+        self.read.reserve(chunks, 2 * READ_CHUNK_BYTES);
     }
 
     /// Lets go of memory that a busier time has left; see [`Pool::give_back_unused`].
