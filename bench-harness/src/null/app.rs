@@ -14,6 +14,7 @@ use millstream_engine::types::ShardId;
 
 use super::amqp::{Amqp, Deliveries};
 use super::kafka::{self, Fetch, Outcome};
+use super::stall::Stall;
 use super::store::Store;
 use crate::measure::Problem;
 
@@ -24,6 +25,7 @@ const REQUEST_BYTES_MAX: usize = 100 << 20;
 pub struct NullApp {
     store: Arc<Store>,
     conns: BTreeMap<ConnId, Conn>,
+    stall: Option<Stall>,
 }
 
 struct Conn {
@@ -59,8 +61,8 @@ const AMQP: &[u8] = b"AMQP";
 
 impl NullApp {
     /// One that shares what is known with the others.
-    pub fn new(store: Arc<Store>) -> NullApp {
-        NullApp { store, conns: BTreeMap::new() }
+    pub fn new(store: Arc<Store>, stall: Option<Stall>) -> NullApp {
+        NullApp { store, conns: BTreeMap::new(), stall }
     }
 
     /// Takes what has come on a connection.
@@ -180,6 +182,9 @@ fn waits(store: &Store, shard: ShardId, more: isize) {
 
 impl App for NullApp {
     fn step(&mut self, event: AppEvent, out: &mut Outbox) {
+        if let Some(pause) = self.stall.as_mut().and_then(|stall| stall.due(out.now())) {
+            std::thread::sleep(pause);
+        }
         match event {
             AppEvent::Accepted { conn, local, .. } => {
                 let frames = Frames::new(REQUEST_BYTES_MAX);
@@ -246,7 +251,7 @@ mod tests {
     impl Shard {
         fn new(store: &Arc<Store>, number: u16) -> Shard {
             let out = Outbox::new(ShardId(number), Arc::new(Metadata::default()));
-            Shard { app: NullApp::new(Arc::clone(store)), out }
+            Shard { app: NullApp::new(Arc::clone(store), None), out }
         }
 
         fn accept(&mut self, conn: u64) -> ConnId {

@@ -9,6 +9,7 @@
 mod amqp;
 mod app;
 mod kafka;
+mod stall;
 mod store;
 
 use std::net::SocketAddr;
@@ -23,6 +24,7 @@ use crate::engine::node::{Node, Spec};
 use crate::measure::Problem;
 use crate::raw;
 use app::NullApp;
+use stall::Stall;
 use store::Store;
 
 /// What `millbench null` is told.
@@ -34,6 +36,12 @@ pub struct Null {
     /// Shards, a thread each [default: one per processor]
     #[arg(long)]
     shards: Option<u16>,
+    /// Milliseconds that every shard stands still now and then: a slowed server, to see whether a load notices
+    #[arg(long, default_value_t = 0)]
+    pause_ms: u64,
+    /// Milliseconds from one such pause to the next
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    pause_every_ms: u64,
     /// A directory for what the reactor needs; removed at the end
     #[arg(long, default_value = "results/scratch/null")]
     dir: PathBuf,
@@ -46,11 +54,12 @@ impl Null {
         let shards = self.shards.unwrap_or(raw::cpus().len() as u16);
         let store = Arc::new(Store::new(shards));
         let spec = Spec { config: Config { shards, ..Config::default() }, listen: Some(self.listen) };
+        let stall = (self.pause_ms > 0).then(|| Stall::new(self.pause_ms, self.pause_every_ms));
         std::fs::create_dir_all(&self.dir)?;
         let node = Node::start(
             spec,
             &self.dir,
-            Box::new(move |_| Box::new(NullApp::new(Arc::clone(&store))) as Box<_>),
+            Box::new(move |_| Box::new(NullApp::new(Arc::clone(&store), stall.clone())) as Box<_>),
         );
         let served = node.and_then(serve);
         std::fs::remove_dir_all(&self.dir)?;
