@@ -121,6 +121,33 @@ pub fn commit() -> String {
     }
 }
 
+/// What the harness was told, as it can be told on another machine.
+pub fn arguments() -> String {
+    placeless(&std::env::args().skip(1).collect::<Vec<_>>().join(" "))
+}
+
+/// A text in which absolute paths are left with their last name: the others are true on this machine only.
+pub fn placeless(text: &str) -> String {
+    let begins = |before: Option<char>| before.is_none_or(|c| c.is_whitespace() || "=,'\"(`".contains(c));
+    let ends = |c: char| c.is_whitespace() || ":,'\")`".contains(c);
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let len = rest.find(ends).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(len);
+        if first == '/' && begins(out.chars().next_back()) && word.len() > 1 {
+            let name = word.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+            out += ".../";
+            out += name;
+            rest = after;
+        } else {
+            out.push(first);
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    out
+}
+
 /// How much of the machine other processes took while something was measured. Figures from a busy machine are worth
 /// little: the run says so.
 pub struct Others {
@@ -184,6 +211,19 @@ mod tests {
         let found = |dir| mount_in(mounts, Path::new(dir)).map(|(kind, _)| kind);
         assert_eq!(found("/data/x").as_deref(), Some("xfs"));
         assert_eq!(found("/database").as_deref(), Some("ext4"));
+    }
+
+    #[test]
+    fn absolute_paths_lose_what_is_true_here_only_and_nothing_else_changes() {
+        for (text, left) in [
+            ("compare --dir=/data/x/scratch --only a", "compare --dir=.../scratch --only a"),
+            ("--results /a/runs.jsonl", "--results .../runs.jsonl"),
+            ("/a/b/c: no such file (/d/e)", ".../c: no such file (.../e)"),
+            ("queue --uri amqp://guest@localhost:5672/%2f", "queue --uri amqp://guest@localhost:5672/%2f"),
+            ("7 records/s / 2, --dir results/scratch", "7 records/s / 2, --dir results/scratch"),
+        ] {
+            assert_eq!(placeless(text), left);
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod regress;
 mod report;
 mod results;
 mod runtime;
+mod streams;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::machine::{self, Machine, Others};
+use crate::machine::{self, Machine, Others, placeless};
 use crate::measure::{Measured, Of, Problem, Spread, histogram};
 
 /// Other processes may take this share of the processors before the run warns of it.
@@ -130,7 +130,7 @@ impl Row {
 
     /// A row without a figure, and why.
     pub fn failed(name: impl Into<String>, bar: Bar, failure: impl Into<String>) -> Row {
-        Row { failure: Some(failure.into()), ..Row::figure(name, "", &[], bar) }
+        Row { failure: Some(placeless(&failure.into())), ..Row::figure(name, "", &[], bar) }
     }
 }
 
@@ -182,14 +182,12 @@ impl Run {
             ));
         }
         let time_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let mut command = vec!["millbench".to_owned()];
-        command.extend(std::env::args().skip(1));
         Run {
             time_s,
             commit: machine::commit(),
             machine: Machine::of(dir),
             others_share,
-            command: command.join(" "),
+            command: format!("millbench {}", machine::arguments()),
             durability: durability.to_owned(),
             notes,
             rows,
@@ -219,6 +217,12 @@ mod tests {
         let row = Row::ratio("x", &[1.0, 1.4, 1.5], &[1.0, 1.0, 1.0], Bar::AtMost(1.3));
         assert_eq!(row.met, Some(false));
         assert_eq!(Bar::AtLeast(0.9).met(0.89), Some(false));
+    }
+
+    #[test]
+    fn a_failure_that_is_kept_names_no_folder_of_this_machine() {
+        let row = Row::failed("x", Bar::Reported, "/data/me/f: no space");
+        assert_eq!(row.failure.as_deref(), Some(".../f: no space"));
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! What Millstream is to reach beside Kafka, in the same run, with the same client.
+//! What Millstream is to reach beside Kafka and RabbitMQ, in the same run, with the same client.
 
 use super::outcome::{Cell, Outcome};
-use super::plan::{Load, RATE};
-use crate::load::turn::{END_TO_END, PRODUCE, SERVER_CPU};
-use crate::log::workload::Mode;
-use crate::peers::Kind;
+use super::plan::{Group, Line, Load, ONE_BY_ONE, QUEUE_RATE, RATE};
+use crate::load::turn::{DISK, END_TO_END, PRODUCE, SERVER_CPU};
+use crate::log::workload::{Mode, Workload};
+use crate::peers::{Kind, Protocol};
+use crate::queue::workload::Workload as Queues;
 use crate::results::{Bar, Row};
 
 /// Throughput with a flush, over Kafka's without one.
@@ -12,80 +13,162 @@ const THROUGHPUT: Bar = Bar::AtLeast(1.0);
 /// Processor time per record over Kafka's, for records of 100 B, and of 1 KiB.
 const CPU_SMALL: Bar = Bar::AtMost(0.25);
 const CPU_LARGE: Bar = Bar::AtMost(0.5);
-/// The 99th percentile of a latency over Kafka's; or over the null endpoint's, if that is more.
+/// The 99th percentile of a latency over the peer's; or over the null endpoint's, if that is more.
 const LATENCY: f64 = 0.2;
 const LATENCY_NULL: f64 = 1.5;
 /// Memory without load over Kafka's.
 const IDLE_MEMORY: Bar = Bar::AtMost(0.1);
+/// Throughput of queues over RabbitMQ's; or over the null endpoint's, if that is less.
+const QUEUE_THROUGHPUT: f64 = 10.0;
+const QUEUE_THROUGHPUT_NULL: f64 = 0.8;
+/// The median confirm of one message at a time, over a bare round trip and a bare durable write.
+const CONFIRM: Bar = Bar::AtMost(1.25);
+/// Bytes that are written by byte of a message, for a queue that keeps up and whose groups are large.
+const WRITTEN: Bar = Bar::AtMost(1.2);
 
-/// The rows whose throughput and processor time are judged.
+/// The rows of logs whose throughput and processor time are judged.
 const JUDGED: [&str; 4] = ["produce-1k", "produce-100", "produce-1k-default", "produce-100-default"];
+/// The row of queues by which bytes written are judged.
+const WRITTEN_ROW: &str = "queue-1-1024-3000";
 
-/// The bars, each with what was measured. There are none without Millstream and Kafka.
+/// Who takes part in a bar.
+pub const PEERS: [Kind; 4] = [Kind::Millstream, Kind::Kafka, Kind::RabbitMq, Kind::Null];
+
+/// Whether a bar is about a row.
+pub fn concern(line: &Line) -> bool {
+    match &line.load {
+        Load::Log(workload) => JUDGED.contains(&line.name.as_str()) || is_latency(workload),
+        Load::Queue(_) => matches!(line.group, Group::QueueThroughput | Group::QueueLatency),
+    }
+}
+
+fn is_latency(workload: &Workload) -> bool {
+    workload.mode == Mode::EndToEnd && (workload.throughput - RATE).abs() < 1.0
+}
+
+/// The bars, each with what was measured. There are none without Millstream and whom it is compared with.
 pub fn bars(outcome: &Outcome<'_>) -> Vec<Row> {
-    let both = [Kind::Millstream, Kind::Kafka].iter().all(|peer| outcome.peers.contains(peer));
-    if !both {
-        return Vec::new();
-    }
+    let there = |peer: Kind| outcome.peers.contains(&peer);
     let mut rows = Vec::new();
+    if !there(Kind::Millstream) {
+        return rows;
+    }
     for line in &outcome.lines {
-        let Load::Log(workload) = &line.load else { continue };
-        let (own, kafka, null) = (
-            outcome.cell(&line.name, Kind::Millstream),
-            outcome.cell(&line.name, Kind::Kafka),
-            outcome.cell(&line.name, Kind::Null),
-        );
-        let title = &line.title;
-        if JUDGED.contains(&line.name.as_str()) {
-            let rate = |cell: &Cell| cell.rate().map(|rate| rate.median);
-            rows.push(over(
-                &format!("{title}: throughput over Kafka's"),
-                rate(&own),
-                rate(&kafka),
-                THROUGHPUT,
-            ));
-            let cpu = |cell: &Cell| cell.figure(SERVER_CPU).map(|cpu| cpu.median);
-            let bar = if workload.record_size < 1024 { CPU_SMALL } else { CPU_LARGE };
-            rows.push(over(
-                &format!("{title}: server CPU per record over Kafka's"),
-                cpu(&own),
-                cpu(&kafka),
-                bar,
-            ));
-        }
-        if workload.mode == Mode::EndToEnd && (workload.throughput - RATE).abs() < 1.0 {
-            for latency in [PRODUCE, END_TO_END] {
-                let p99 = |cell: &Cell| cell.percentile(latency, 99.0).map(|p99| p99.median);
-                let bar = match (p99(&null), p99(&kafka)) {
-                    (Some(null), Some(kafka)) => LATENCY.max(LATENCY_NULL * null / kafka),
-                    _ => LATENCY,
-                };
-                let bar = Bar::AtMost((bar * 1000.0).round() / 1000.0);
-                rows.push(over(&format!("{title}: {latency} p99 over Kafka's"), p99(&own), p99(&kafka), bar));
+        let cells = Cells::of(outcome, line);
+        match &line.load {
+            Load::Log(workload) if there(Kind::Kafka) => log(line, workload, &cells, &mut rows),
+            Load::Queue(workload) if there(Kind::RabbitMq) => {
+                queue(line, workload, &cells, outcome.limits_us(), &mut rows);
             }
+            _ => {}
         }
     }
-    let idle = |peer| outcome.facts(peer).and_then(|facts| facts.idle_rss_mib);
-    rows.push(over(
-        "resident memory without load over Kafka's",
-        idle(Kind::Millstream),
-        idle(Kind::Kafka),
-        IDLE_MEMORY,
-    ));
+    if there(Kind::Kafka) && outcome.lines.iter().any(|line| matches!(line.load, Load::Log(_))) {
+        let idle = |peer| outcome.facts(peer).and_then(|facts| facts.idle_rss_mib);
+        rows.push(over(
+            "resident memory without load over Kafka's",
+            idle(Kind::Millstream),
+            idle(Kind::Kafka),
+            IDLE_MEMORY,
+        ));
+    }
     rows
 }
 
-fn over(name: &str, own: Option<f64>, kafka: Option<f64>, bar: Bar) -> Row {
-    match (own, kafka) {
-        (Some(own), Some(kafka)) => Row::figure(name, "ratio", &[own / kafka], bar),
+/// What those whom a bar is about came to in a row.
+struct Cells {
+    own: Cell,
+    other: Cell,
+    null: Cell,
+    /// The name of the other one.
+    name: &'static str,
+}
+
+impl Cells {
+    fn of(outcome: &Outcome<'_>, line: &Line) -> Cells {
+        let other = line.load.reference();
+        Cells {
+            own: outcome.cell(&line.name, Kind::Millstream),
+            other: outcome.cell(&line.name, other),
+            null: outcome.cell(&line.name, Kind::Null),
+            name: if other.speaks(Protocol::Kafka) { "Kafka" } else { "RabbitMQ" },
+        }
+    }
+
+    /// The bar of one latency: a fifth of the other's, or what the client and the kernel take anyway.
+    fn latency(&self, title: &str, latency: &str, rows: &mut Vec<Row>) {
+        let p99 = |cell: &Cell| cell.percentile(latency, 99.0).map(|p99| p99.median);
+        let bar = match (p99(&self.null), p99(&self.other)) {
+            (Some(null), Some(other)) => LATENCY.max(LATENCY_NULL * null / other),
+            _ => LATENCY,
+        };
+        let name = format!("{title}: {latency} p99 over {}'s", self.name);
+        rows.push(over(&name, p99(&self.own), p99(&self.other), Bar::AtMost(rounded(bar))));
+    }
+}
+
+fn log(line: &Line, workload: &Workload, cells: &Cells, rows: &mut Vec<Row>) {
+    let title = &line.title;
+    if JUDGED.contains(&line.name.as_str()) {
+        let name = format!("{title}: throughput over Kafka's");
+        rows.push(over(&name, rate(&cells.own), rate(&cells.other), THROUGHPUT));
+        let cpu = |cell: &Cell| cell.figure(SERVER_CPU).map(|cpu| cpu.median);
+        let bar = if workload.record_size < 1024 { CPU_SMALL } else { CPU_LARGE };
+        let name = format!("{title}: server CPU per record over Kafka's");
+        rows.push(over(&name, cpu(&cells.own), cpu(&cells.other), bar));
+    }
+    if is_latency(workload) {
+        cells.latency(title, PRODUCE, rows);
+        cells.latency(title, END_TO_END, rows);
+    }
+}
+
+fn queue(line: &Line, workload: &Queues, cells: &Cells, limits_us: Option<f64>, rows: &mut Vec<Row>) {
+    let title = &line.title;
+    if line.name == ONE_BY_ONE {
+        let p50 = cells.own.percentile(PRODUCE, 50.0).map(|p50| p50.median);
+        let name = format!("{title}: confirm p50 over a bare round trip and a bare durable write");
+        rows.push(over(&name, p50, limits_us, CONFIRM));
+    } else if line.group == Group::QueueThroughput {
+        let bar = match (rate(&cells.null), rate(&cells.other)) {
+            (Some(null), Some(other)) => QUEUE_THROUGHPUT.min(QUEUE_THROUGHPUT_NULL * null / other),
+            _ => QUEUE_THROUGHPUT,
+        };
+        let name = format!("{title}: throughput over RabbitMQ's");
+        rows.push(over(&name, rate(&cells.own), rate(&cells.other), Bar::AtLeast(rounded(bar))));
+    }
+    if line.name == WRITTEN_ROW {
+        let written = cells.own.figure(DISK).map(|written| written.median);
+        rows.push(over(&format!("{title}: bytes written by byte"), written, Some(1.0), WRITTEN));
+    }
+    if line.group == Group::QueueLatency && (line.load.rate() - QUEUE_RATE).abs() < 1.0 {
+        if workload.window().is_some() {
+            cells.latency(title, PRODUCE, rows);
+        }
+        cells.latency(title, END_TO_END, rows);
+    }
+}
+
+fn rate(cell: &Cell) -> Option<f64> {
+    cell.rate().map(|rate| rate.median)
+}
+
+/// To three digits behind the point.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+fn over(name: &str, own: Option<f64>, other: Option<f64>, bar: Bar) -> Row {
+    match (own, other) {
+        (Some(own), Some(other)) => Row::figure(name, "ratio", &[own / other], bar),
         _ => Row::failed(name, bar, "one of the two was not measured"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::journal::{Entry, PeerFacts};
-    use super::super::plan::lines;
+    use super::super::journal::{Entry, Limits, PeerFacts};
+    use super::super::plan::{lines, queue_row};
     use super::*;
     use crate::load::turn::{Latency, SENT, Turn};
     use crate::measure::histogram;
@@ -130,5 +213,44 @@ mod tests {
         assert_eq!(met("produce latency"), Some(true), "1.5 times the null endpoint's is allowed");
         assert_eq!(met("end-to-end"), None, "nothing was measured");
         assert_eq!(met("resident memory"), Some(true));
+    }
+
+    #[test]
+    fn queues_are_judged_beside_rabbitmq_or_what_the_client_can_do_at_all() {
+        let row = queue_row(32, 12, 192);
+        let outcome_of = |own, null| {
+            let entries = vec![
+                entry(&row, Kind::Millstream, own, 1.0, 1),
+                entry(&row, Kind::RabbitMq, 100.0, 1.0, 1),
+                entry(&row, Kind::Null, null, 1.0, 1),
+            ];
+            let all = lines();
+            let lines: Vec<&Line> = all.iter().filter(|line| line.name == row).collect();
+            let peers = vec![Kind::Millstream, Kind::RabbitMq, Kind::Null];
+            let bars = bars(&Outcome::of(lines, peers, &entries));
+            assert_eq!(bars.len(), 1, "Kafka has no part in it");
+            (bars[0].bar.clone().unwrap(), bars[0].met)
+        };
+        assert_eq!(outcome_of(999.0, 5000.0), (">= 10".to_owned(), Some(false)));
+        assert_eq!(outcome_of(1000.0, 5000.0), (">= 10".to_owned(), Some(true)));
+        assert_eq!(outcome_of(480.0, 600.0), (">= 4.8".to_owned(), Some(true)));
+        assert_eq!(outcome_of(470.0, 600.0), (">= 4.8".to_owned(), Some(false)));
+    }
+
+    #[test]
+    fn one_message_at_a_time_is_judged_beside_the_machine_itself() {
+        let all = lines();
+        let line = all.iter().find(|line| line.name == ONE_BY_ONE).unwrap();
+        let mut entries = vec![
+            entry(ONE_BY_ONE, Kind::Millstream, 1.0, 1.0, 160),
+            entry(ONE_BY_ONE, Kind::RabbitMq, 1.0, 1.0, 1),
+        ];
+        let peers = || vec![Kind::Millstream, Kind::RabbitMq];
+        assert_eq!(bars(&Outcome::of(vec![line], peers(), &entries))[0].met, None, "no limits are known");
+        let limits = |us| Entry::Limits(Limits { round_trip_us: us, durable_write_us: 100.0 });
+        entries.push(limits(30.0));
+        assert_eq!(bars(&Outcome::of(vec![line], peers(), &entries))[0].met, Some(true));
+        entries[2] = limits(20.0);
+        assert_eq!(bars(&Outcome::of(vec![line], peers(), &entries))[0].met, Some(false));
     }
 }

@@ -22,6 +22,8 @@ pub enum Entry {
     Plan(Value),
     /// A peer has been started.
     Peer(PeerFacts),
+    /// What the machine itself takes, measured at the beginning of a sitting.
+    Limits(Limits),
     /// A turn.
     Turn {
         /// The row.
@@ -42,6 +44,15 @@ pub enum Entry {
     },
     /// Nothing is missing.
     Complete,
+}
+
+/// What nothing on this machine can undercut, in microseconds: medians.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// A small request and its answer between two threads, over loopback.
+    pub round_trip_us: f64,
+    /// A block of 4 KiB that is written and flushed.
+    pub durable_write_us: f64,
 }
 
 /// What is known of a peer.

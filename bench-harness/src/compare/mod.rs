@@ -5,10 +5,10 @@ mod journal;
 mod outcome;
 pub mod plan;
 mod report;
+mod stage;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::thread::sleep;
 use std::time::Duration;
 
 use clap::Args;
@@ -17,38 +17,44 @@ use serde_json::json;
 
 use crate::doc::{Piece, html, markdown};
 use crate::load::Span;
-use crate::load::turn::{self, Turn};
-use crate::log::{self, Target};
+use crate::load::turn;
 use crate::machine::{self, Machine, Others};
 use crate::measure::Problem;
-use crate::peers::{Kind, Peer, Setup};
-use crate::queue::workload::Workload as Queues;
-use crate::queue::{self, Broker};
+use crate::peers::{Kind, Setup};
 use crate::raw;
-use crate::results::Run;
-use journal::{Entry, Journal, PeerFacts};
+use crate::results::{Bar, Row, Run};
+use journal::{Entry, Journal};
 use outcome::Outcome;
-use plan::{Line, Load};
+use plan::Line;
+pub use stage::give;
+use stage::{SETTLE_SECONDS, START_SECONDS, Stage, TURN_SECONDS};
 
 /// What `millbench compare` is told.
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Compare {
     /// The rows that can be measured within five minutes
     #[arg(long)]
     quick: bool,
+    /// The rows and the peers that Millstream's bars are about
+    #[arg(long, conflicts_with = "quick")]
+    bars: bool,
     /// These rows only; --list names them
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// These peers only
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Kind::Millstream, Kind::Kafka, Kind::KafkaFlush, Kind::RabbitMq, Kind::RabbitMqQuorum, Kind::Null])]
+    #[arg(long, value_delimiter = ',', value_enum)]
     peers: Vec<Kind>,
-    /// How often each row is measured [default: 4; 2 with --quick]
+    /// Runs through all rows, one after the other: a row whose runs differ is unstable
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// How often each row is measured in a run [default: 3; 1 with --quick and --bars]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     reps: Option<u16>,
-    /// Seconds that are measured in each turn [default: 5; 2.5 with --quick]
+    /// Seconds that are measured in each turn [default: 5; 2 with --quick and --bars]
     #[arg(long)]
     seconds: Option<f64>,
-    /// Seconds of the same load before that [default: 2; 1 with --quick]
+    /// Seconds of the same load before that [default: 2; 0.7 with --quick and --bars]
     #[arg(long)]
     warm_up: Option<f64>,
     /// Processors that the load generator uses, a pinned thread each [default: all]
@@ -79,40 +85,16 @@ pub struct Compare {
 
 /// The disk must have so much free before a turn.
 const TURN_BYTES: u64 = 8 << 30;
-/// How long a peer comes to rest before its memory without load is looked at, or after it stood still.
-const REST: Duration = Duration::from_secs(2);
-const RESUME: Duration = Duration::from_millis(200);
-/// How long a peer gets to remove the files of a deleted topic.
-const DELETED: Duration = Duration::from_millis(600);
-/// What a turn takes beside what is measured, about; and what a peer takes to start.
-const TURN_SECONDS: f64 = 1.2;
-const START_SECONDS: f64 = 7.0;
 
 impl Compare {
     /// Compares, writes the report, and gives the run to keep; none if it was only asked for the list.
     pub fn run(&self) -> Result<Option<Run>, Problem> {
-        let lines = self.lines()?;
-        let span = Span {
-            warm_up: Duration::try_from_secs_f64(self.warm_up.unwrap_or(if self.quick { 1.0 } else { 2.0 }))?,
-            measure: Some(Duration::try_from_secs_f64(self.seconds.unwrap_or(if self.quick {
-                2.5
-            } else {
-                5.0
-            }))?),
-        };
-        let turns = self.reps.unwrap_or(if self.quick { 2 } else { 4 });
-        let cells = self.cells(&lines);
-        let estimate = self.estimate(cells, turns, span);
+        let matrix = self.matrix()?;
         if self.list {
-            for line in &lines {
+            for line in &matrix.lines {
                 println!("{:20}{}", line.name, line.title);
             }
-            println!(
-                "{} rows, {} peers, {turns} turns each: {}",
-                lines.len(),
-                self.peers.len(),
-                minutes(estimate)
-            );
+            println!("{}", matrix.told());
             return Ok(None);
         }
         raw::note_interrupts();
@@ -120,54 +102,54 @@ impl Compare {
         clean_up(&self.dir)?;
         let scratch = self.dir.join(format!("compare-{}", std::process::id()));
         std::fs::create_dir_all(&scratch)?;
-        let compared = self.compare(&lines, turns, span, estimate, &scratch);
+        let compared = self.compare(&matrix, &scratch);
         std::fs::remove_dir_all(&scratch)?;
         compared.map(Some)
     }
 
-    fn lines(&self) -> Result<Vec<Line>, Problem> {
+    /// What is measured.
+    fn matrix(&self) -> Result<Matrix, Problem> {
         let all = plan::lines();
         if let Some(unknown) = self.only.iter().find(|only| all.iter().all(|line| line.name != **only)) {
             let names: Vec<&str> = all.iter().map(|line| line.name.as_str()).collect();
             return Err(format!("--only: there is no row {unknown}; there are {}", names.join(", ")).into());
         }
-        let chosen = |line: &Line| {
-            if self.only.is_empty() { !self.quick || line.quick } else { self.only.contains(&line.name) }
+        let chosen = |line: &Line| match () {
+            () if !self.only.is_empty() => self.only.contains(&line.name),
+            () if self.bars => bars::concern(line),
+            () => !self.quick || line.quick,
         };
-        Ok(all.into_iter().filter(chosen).collect())
+        let peers = match &self.peers[..] {
+            [] if self.bars => bars::PEERS.to_vec(),
+            [] if self.quick => Kind::QUICK.to_vec(),
+            [] => Kind::ALL.to_vec(),
+            named => named.to_vec(),
+        };
+        let short = self.quick || self.bars;
+        let seconds = |given: Option<f64>, short_s: f64, long_s: f64| {
+            Duration::try_from_secs_f64(given.unwrap_or(if short { short_s } else { long_s }))
+        };
+        Ok(Matrix {
+            lines: all.into_iter().filter(chosen).collect(),
+            peers,
+            runs: self.runs.into(),
+            reps: self.reps.unwrap_or(if short { 1 } else { 3 }).into(),
+            span: Span {
+                warm_up: seconds(self.warm_up, 0.7, 2.0)?,
+                measure: Some(seconds(self.seconds, 2.0, 5.0)?),
+            },
+        })
     }
 
-    /// Rows of each peer, all together.
-    fn cells(&self, lines: &[Line]) -> usize {
-        lines.iter().map(|line| self.peers.iter().filter(|&&peer| line.load.concerns(peer)).count()).sum()
-    }
-
-    fn estimate(&self, cells: usize, turns: u16, span: Span) -> f64 {
-        let turn = (span.warm_up + span.measure.unwrap_or_default()).as_secs_f64() + TURN_SECONDS;
-        turn * cells as f64 * f64::from(turns) + START_SECONDS * self.peers.len() as f64
-    }
-
-    fn compare(
-        &self,
-        lines: &[Line],
-        turns: u16,
-        span: Span,
-        estimate: f64,
-        scratch: &std::path::Path,
-    ) -> Result<Run, Problem> {
-        let commit = machine::commit();
+    fn compare(&self, matrix: &Matrix, scratch: &std::path::Path) -> Result<Run, Problem> {
         let plan = json!({
-            "commit": commit, "lines": lines, "turns": turns, "peers": self.peers, "heap": self.heap,
-            "seconds": span.measure, "warm_up": span.warm_up, "cpus": self.cpus()?,
+            "commit": machine::commit(), "lines": matrix.lines, "peers": matrix.peers, "heap": self.heap,
+            "runs": matrix.runs, "turns": matrix.reps, "cpus": self.cpus()?,
+            "seconds": matrix.span.measure, "warm_up": matrix.span.warm_up,
         });
         let mut journal = Journal::open(&self.out.join("turns.jsonl"), &plan, self.fresh)?;
-        eprintln!(
-            "{} rows, {} peers, {turns} turns each: {}{}",
-            lines.len(),
-            self.peers.len(),
-            minutes(estimate),
-            if journal.resumed { ", less what was measured before the interruption" } else { "" }
-        );
+        let less = if journal.resumed { ", less what was measured before the interruption" } else { "" };
+        eprintln!("{}{less}", matrix.told());
         let setup = Setup {
             scratch: scratch.to_owned(),
             cache: self.cache.clone(),
@@ -175,23 +157,18 @@ impl Compare {
             heap: self.heap.clone(),
         };
         let others = Others::start();
-        let mut stage = Stage { setup, peers: BTreeMap::new(), cpus: self.cpus()?, span };
-        for &peer in &self.peers {
-            if Compare::missing(&journal, lines, peer, turns) {
+        journal.add(Entry::Limits(stage::limits(scratch)?))?;
+        let mut stage = Stage::new(setup, self.cpus()?, matrix.span);
+        for &peer in &matrix.peers {
+            if !raw::interrupted() && matrix.misses(&journal, peer) {
                 eprintln!("starting {}", peer.title());
                 stage.start(peer, &mut journal)?;
             }
         }
-        self.measure(lines, turns, &mut stage, &mut journal)?;
+        self.measure(matrix, &mut stage, &mut journal)?;
         drop(stage);
         if raw::interrupted() {
-            self.write(
-                lines,
-                turns,
-                span,
-                &journal,
-                vec!["interrupted: not everything was measured".to_owned()],
-            )?;
+            self.write(matrix, &journal, vec!["interrupted: not everything was measured".to_owned()])?;
             return Err("interrupted; the same command goes on from here".into());
         }
         journal.add(Entry::Complete)?;
@@ -199,9 +176,9 @@ impl Compare {
         if journal.resumed {
             notes.push("measured in several sittings".to_owned());
         }
-        let rows = self.rows(lines, &journal);
+        let rows = rows(matrix, &journal);
         let run = Run::ended(&self.dir, &others, "acks=all where a row does not say otherwise", notes, rows);
-        self.write(lines, turns, span, &journal, run.notes.clone())?;
+        self.write(matrix, &journal, run.notes.clone())?;
         Ok(run)
     }
 
@@ -214,54 +191,37 @@ impl Compare {
         }
     }
 
-    /// Whether anything of a peer is still to be measured.
-    fn missing(journal: &Journal, lines: &[Line], peer: Kind, turns: u16) -> bool {
-        lines.iter().filter(|line| line.load.concerns(peer)).any(|line| {
-            !journal.failed(&line.name, peer) && journal.turns(&line.name, peer) < usize::from(turns)
-        })
-    }
-
-    fn measure(
-        &self,
-        lines: &[Line],
-        turns: u16,
-        stage: &mut Stage,
-        journal: &mut Journal,
-    ) -> Result<(), Problem> {
-        let bar = ProgressBar::new((self.cells(lines) * usize::from(turns)) as u64);
+    fn measure(&self, matrix: &Matrix, stage: &mut Stage, journal: &mut Journal) -> Result<(), Problem> {
+        let bar = ProgressBar::new((matrix.cells() * matrix.turns()) as u64);
         let style = "{elapsed_precise} [{bar:40}] {pos}/{len}, {eta} left: {msg}";
         bar.set_style(ProgressStyle::with_template(style)?.progress_chars("=> "));
-        for line in lines {
-            if bar.is_hidden() {
-                eprintln!("  {}", line.title);
+        let mut shown = String::new();
+        for (run, line, number, kind) in matrix.order() {
+            let title = format!("  run {} of {}: {}", run + 1, matrix.runs, line.title);
+            if bar.is_hidden() && shown != title {
+                eprintln!("{title}");
             }
-            for number in 1..=turns {
-                for &kind in self.peers.iter().filter(|&&peer| line.load.concerns(peer)) {
-                    bar.inc(1);
-                    let done = journal.turns(&line.name, kind) >= usize::from(number);
-                    if done || journal.failed(&line.name, kind) || !stage.peers.contains_key(&kind) {
-                        continue;
-                    }
-                    bar.set_message(format!("{}, {}", line.name, kind.title()));
-                    check_space(&self.dir)?;
-                    let taken = stage.turn(line, kind);
-                    if raw::interrupted() {
-                        bar.abandon();
-                        return Ok(());
-                    }
-                    let (line, peer) = (line.name.clone(), kind);
-                    match taken {
-                        Ok(turn) => journal.add(Entry::Turn { line, peer, turn })?,
-                        Err(problem) => {
-                            bar.suspend(|| eprintln!("{line}, {}: {problem}", kind.title()));
-                            journal.add(Entry::Failed {
-                                line: Some(line),
-                                peer,
-                                why: problem.to_string(),
-                            })?;
-                            stage.start_again(kind, journal)?;
-                        }
-                    }
+            shown = title;
+            bar.inc(1);
+            let done = journal.turns(&line.name, kind) >= number;
+            if done || journal.failed(&line.name, kind) || !stage.has(kind) {
+                continue;
+            }
+            bar.set_message(format!("{}, {}", line.name, kind.title()));
+            check_space(&self.dir)?;
+            let taken = stage.turn(line, kind);
+            if raw::interrupted() {
+                bar.abandon();
+                return Ok(());
+            }
+            let (line, peer) = (line.name.clone(), kind);
+            match taken {
+                Ok(turn) => journal.add(Entry::Turn { line, peer, turn })?,
+                Err(problem) => {
+                    bar.suspend(|| eprintln!("{line}, {}: {problem}", kind.title()));
+                    let (line, why) = (Some(line), problem.to_string());
+                    journal.add(Entry::Failed { line, peer, why })?;
+                    stage.start_again(kind, journal)?;
                 }
             }
         }
@@ -269,51 +229,24 @@ impl Compare {
         Ok(())
     }
 
-    fn outcome<'a>(&self, lines: &'a [Line], journal: &'a Journal) -> Outcome<'a> {
-        Outcome::of(lines.iter().collect(), self.peers.clone(), journal.entries())
-    }
-
-    /// Every figure, for `runs.jsonl`.
-    fn rows(&self, lines: &[Line], journal: &Journal) -> Vec<crate::results::Row> {
-        let outcome = self.outcome(lines, journal);
-        let mut rows = Vec::new();
-        for line in lines {
-            for &peer in self.peers.iter().filter(|&&peer| line.load.concerns(peer)) {
-                let cell = outcome.cell(&line.name, peer);
-                let name = format!("{}, {}", line.name, peer.title());
-                if let Some(why) = cell.failure {
-                    rows.push(crate::results::Row::failed(&name, crate::results::Bar::Reported, why));
-                }
-                rows.extend(turn::rows(&name, &cell.turns));
-            }
-        }
-        rows.extend(bars::bars(&outcome));
-        rows
-    }
-
     /// Writes the report, with its plots, as Markdown and as a page.
-    fn write(
-        &self,
-        lines: &[Line],
-        turns: u16,
-        span: Span,
-        journal: &Journal,
-        notes: Vec<String>,
-    ) -> Result<(), Problem> {
+    fn write(&self, matrix: &Matrix, journal: &Journal, notes: Vec<String>) -> Result<(), Problem> {
         let machine = Machine::of(&self.dir);
         let (commit, command) = (machine::commit(), command());
-        let measure = span.measure.unwrap_or_default().as_secs_f64();
         let head = report::Head {
             machine: &machine,
             commit: &commit,
             command: &command,
             turns: format!(
-                "{turns} turns of {measure} s after {} s of warm-up for each row and peer, interleaved",
-                span.warm_up.as_secs_f64()
+                "{} runs with {} turns of {} s after {} s of warm-up for each row and peer, interleaved",
+                matrix.runs,
+                matrix.reps,
+                matrix.span.measure.unwrap_or_default().as_secs_f64(),
+                matrix.span.warm_up.as_secs_f64()
             ),
             notes: &notes,
         };
-        let pieces = report::report(&head, &self.outcome(lines, journal))?;
+        let pieces = report::report(&head, &matrix.outcome(journal))?;
         for piece in &pieces {
             if let Piece::Figure(name, _, svg) = piece {
                 std::fs::write(self.out.join(name), svg)?;
@@ -327,82 +260,94 @@ impl Compare {
     }
 }
 
-/// The peers that serve, and how they are loaded.
-struct Stage {
-    setup: Setup,
-    peers: BTreeMap<Kind, Peer>,
-    cpus: Vec<usize>,
+/// What is measured, and how often.
+struct Matrix {
+    lines: Vec<Line>,
+    peers: Vec<Kind>,
+    runs: usize,
+    /// Turns of a row and peer in a run.
+    reps: usize,
     span: Span,
 }
 
-impl Stage {
-    /// Starts a peer and has it stand still; one that does not start is noted.
-    fn start(&mut self, kind: Kind, journal: &mut Journal) -> Result<(), Problem> {
-        let peer = match Peer::start(kind, &self.setup) {
-            Ok(peer) => peer,
-            Err(_) if raw::interrupted() => return Ok(()),
-            Err(problem) => {
-                eprintln!("{problem}");
-                return journal.add(Entry::Failed { line: None, peer: kind, why: problem.to_string() });
+impl Matrix {
+    /// Whom a row is about.
+    fn concerned<'a>(&'a self, line: &'a Line) -> impl Iterator<Item = &'a Kind> {
+        self.peers.iter().filter(|&&peer| line.load.concerns(peer))
+    }
+
+    /// Rows of each peer, all together.
+    fn cells(&self) -> usize {
+        self.lines.iter().map(|line| self.concerned(line).count()).sum()
+    }
+
+    /// Every turn in its order: the run, the row, which of its turns it is, the peer.
+    fn order(&self) -> impl Iterator<Item = (usize, &Line, usize, Kind)> {
+        let turns = (0..self.runs).flat_map(move |run| {
+            let in_run = move |line| (1..=self.reps).map(move |rep| (run, line, run * self.reps + rep));
+            self.lines.iter().flat_map(in_run)
+        });
+        turns.flat_map(|(run, line, number)| self.concerned(line).map(move |&peer| (run, line, number, peer)))
+    }
+
+    /// Turns of a row and peer.
+    fn turns(&self) -> usize {
+        self.runs * self.reps
+    }
+
+    /// Whether anything of a peer is still to be measured.
+    fn misses(&self, journal: &Journal, peer: Kind) -> bool {
+        self.lines
+            .iter()
+            .filter(|line| line.load.concerns(peer))
+            .any(|line| !journal.failed(&line.name, peer) && journal.turns(&line.name, peer) < self.turns())
+    }
+
+    /// Seconds that it takes, about.
+    fn estimate(&self) -> f64 {
+        let turn = (self.span.warm_up + self.span.measure.unwrap_or_default()).as_secs_f64() + TURN_SECONDS;
+        let settled: BTreeSet<_> = self
+            .lines
+            .iter()
+            .flat_map(|line| self.concerned(line).map(|&peer| (peer, line.load.protocol())))
+            .collect();
+        let started: BTreeSet<Kind> = settled.iter().map(|(peer, _)| *peer).collect();
+        turn * (self.cells() * self.turns()) as f64
+            + SETTLE_SECONDS * settled.len() as f64
+            + START_SECONDS * started.len() as f64
+    }
+
+    /// What it is, in a line.
+    fn told(&self) -> String {
+        let (rows, peers) = (self.lines.len(), self.peers.len());
+        let minutes = (self.estimate() / 60.0).max(1.0);
+        format!(
+            "{rows} rows, {peers} peers, {} runs of {} turns: about {minutes:.0} minutes",
+            self.runs, self.reps
+        )
+    }
+
+    fn outcome<'a>(&'a self, journal: &'a Journal) -> Outcome<'a> {
+        Outcome::of(self.lines.iter().collect(), self.peers.clone(), journal.entries())
+    }
+}
+
+/// Every figure, for `runs.jsonl`.
+fn rows(matrix: &Matrix, journal: &Journal) -> Vec<Row> {
+    let outcome = matrix.outcome(journal);
+    let mut rows = Vec::new();
+    for line in &matrix.lines {
+        for &peer in matrix.concerned(line) {
+            let cell = outcome.cell(&line.name, peer);
+            let name = format!("{}, {}", line.name, peer.title());
+            if let Some(why) = &cell.failure {
+                rows.push(Row::failed(&name, Bar::Reported, why));
             }
-        };
-        sleep(REST);
-        journal.add(Entry::Peer(PeerFacts {
-            peer: kind,
-            version: peer.version.clone(),
-            settings: peer.settings.clone(),
-            idle_rss_mib: peer.processes().rss_kib().map(|kib| kib / 1024.0),
-        }))?;
-        peer.pause();
-        self.peers.insert(kind, peer);
-        Ok(())
-    }
-
-    /// Starts a peer anew, which may have died.
-    fn start_again(&mut self, kind: Kind, journal: &mut Journal) -> Result<(), Problem> {
-        self.peers.remove(&kind);
-        self.start(kind, journal)
-    }
-
-    /// Loads a peer once, while the others stand still.
-    fn turn(&mut self, line: &Line, kind: Kind) -> Result<Turn, Problem> {
-        let peer = self.peers.get_mut(&kind).ok_or("it does not run")?;
-        give(peer, &line.load, kind == Kind::RabbitMqQuorum, &self.cpus, self.span)
-    }
-}
-
-/// Gives a load to a peer that stands still, and has it stand still again.
-pub fn give(
-    peer: &mut Peer,
-    load: &Load,
-    quorum_queue: bool,
-    cpus: &[usize],
-    span: Span,
-) -> Result<Turn, Problem> {
-    raw::sync();
-    peer.resume();
-    sleep(RESUME);
-    let (address, amqp, processes) = (peer.address, peer.amqp(), peer.processes());
-    let turn = match load {
-        Load::Log(workload) => {
-            let target = Target { address, processes: &processes, cpus, settings: &[], records: None };
-            log::load(&target, &workload.clone().checked()?, span)
+            rows.extend(turn::rows(&name, &cell.turns));
         }
-        Load::Queue(workload) => {
-            let workload = Queues { quorum_queue, ..workload.clone().checked()? };
-            queue::load(&Broker::at(amqp), &processes, cpus, &workload, span)
-        }
-    };
-    let ended = peer.ended();
-    if matches!(load, Load::Log(_)) && !load.is_paced() {
-        // What was written is deleted now, and not while the peer is measured the next time.
-        sleep(DELETED);
     }
-    peer.pause();
-    turn.map_err(|problem| match ended {
-        Some(why) => format!("{problem}; {why}").into(),
-        None => problem,
-    })
+    rows.extend(bars::bars(&outcome));
+    rows
 }
 
 /// Removes what a comparison has left behind that was killed without a word.
@@ -431,14 +376,9 @@ fn check_space(dir: &std::path::Path) -> Result<(), Problem> {
     Ok(())
 }
 
-fn minutes(seconds: f64) -> String {
-    format!("about {:.0} minutes", (seconds / 60.0).max(1.0))
-}
-
 /// The command that repeats this.
 fn command() -> String {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    format!("cargo run --release -p millstream-bench -- {}", arguments.join(" "))
+    format!("cargo run --release -p millstream-bench -- {}", machine::arguments())
 }
 
 #[cfg(test)]
@@ -460,17 +400,52 @@ mod tests {
 
     #[test]
     fn a_row_that_does_not_exist_is_explained() {
-        let why = compare(&["--only", "produce-1k,nonsense"]).unwrap().lines().unwrap_err().to_string();
+        let why = compare(&["--only", "produce-1k,nonsense"]).unwrap().matrix().err().unwrap().to_string();
         assert!(why.contains("nonsense") && why.contains("latency-100"), "{why}");
         assert!(compare(&["--peers", "nobody"]).err().unwrap().contains("nobody"));
     }
 
     #[test]
     fn the_quick_comparison_ends_within_five_minutes() {
-        let quick = compare(&["--quick"]).unwrap();
-        let span = Span { warm_up: Duration::from_secs(1), measure: Some(Duration::from_millis(2500)) };
-        let estimate = quick.estimate(quick.cells(&quick.lines().unwrap()), 2, span);
-        assert!(estimate < 5.0 * 60.0, "{estimate} s");
+        let quick = compare(&["--quick"]).unwrap().matrix().unwrap();
+        assert!(quick.estimate() < 5.0 * 60.0, "{} s", quick.estimate());
+        assert!(compare(&[]).unwrap().matrix().unwrap().estimate() > quick.estimate());
+    }
+
+    #[test]
+    fn rows_and_peers_of_the_bars_are_measured_when_only_bars_are_asked_for() {
+        let matrix = compare(&["--bars"]).unwrap().matrix().unwrap();
+        assert_eq!(matrix.peers, bars::PEERS);
+        assert!(matrix.lines.iter().all(bars::concern) && matrix.lines.len() > 15);
+        assert!(compare(&["--bars", "--quick"]).is_err());
+    }
+
+    #[test]
+    fn a_run_is_over_all_rows_before_the_next_begins_and_peers_take_turns() {
+        let asked = ["--only", "produce-1k,produce-100", "--peers", "null,kafka", "--reps", "1"];
+        let matrix = compare(&asked).unwrap().matrix().unwrap();
+        let order: Vec<_> =
+            matrix.order().map(|(run, line, number, kind)| (run, &line.name[..], number, kind)).collect();
+        let run = |run, number| {
+            let row = move |name| [(run, name, number, Kind::Null), (run, name, number, Kind::Kafka)];
+            [row("produce-1k"), row("produce-100")].concat()
+        };
+        assert_eq!(order, [run(0, 1), run(1, 2)].concat());
+    }
+
+    #[test]
+    fn a_peer_is_needed_until_it_has_had_its_turns_in_all_runs() {
+        let asked = ["--only", "produce-1k", "--peers", "null", "--runs", "2", "--reps", "2"];
+        let matrix = compare(&asked).unwrap().matrix().unwrap();
+        let path = std::env::temp_dir().join(format!("millbench-{}-runs.jsonl", std::process::id()));
+        let mut journal = Journal::open(&path, &json!(1), true).unwrap();
+        for _ in 0..4 {
+            assert!(matrix.misses(&journal, Kind::Null));
+            let (line, turn) = ("produce-1k".to_owned(), turn::Turn::default());
+            journal.add(Entry::Turn { line, peer: Kind::Null, turn }).unwrap();
+        }
+        assert!(!matrix.misses(&journal, Kind::Null));
+        std::fs::remove_file(path).unwrap();
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::journal::{Entry, PeerFacts};
 use super::plan::Line;
-use crate::load::turn::{self, RECEIVED, SENT, Turn};
+use crate::load::turn::{self, END_TO_END, PRODUCE, RECEIVED, SENT, Turn};
 use crate::measure::Spread;
 use crate::peers::Kind;
 
@@ -40,6 +40,15 @@ impl<'a> Outcome<'a> {
         })
     }
 
+    /// What a bare round trip and a bare durable write take together, in microseconds: the median over the sittings.
+    pub fn limits_us(&self) -> Option<f64> {
+        let limits = self.entries.iter().filter_map(|entry| match entry {
+            Entry::Limits(limits) => Some(limits.round_trip_us + limits.durable_write_us),
+            _ => None,
+        });
+        Some(Spread::of(&limits.collect::<Vec<_>>())?.median)
+    }
+
     /// A cell.
     pub fn cell(&self, of: &str, by: Kind) -> Cell {
         let mut cell = Cell { turns: Vec::new(), failure: None };
@@ -74,16 +83,32 @@ impl Cell {
         Spread::of(&turn::percentiles(&self.turns, name, percent))
     }
 
-    /// Records per second: those that were sent, or received if none were.
-    pub fn rate(&self) -> Option<Spread> {
-        self.figure(SENT).or_else(|| self.figure(RECEIVED))
+    /// Records per second, turn by turn: those that came through, if they were both sent and received.
+    fn rates(&self) -> Vec<f64> {
+        let rate = |turn: &Turn| match (turn.get(SENT), turn.get(RECEIVED)) {
+            (Some(sent), Some(received)) => Some(sent.min(received)),
+            (sent, received) => sent.or(received),
+        };
+        self.turns.iter().filter_map(rate).collect()
     }
 
-    /// Whether the two halves of the turns say something different.
-    pub fn is_unstable(&self) -> bool {
-        let rates: Vec<f64> =
-            self.turns.iter().filter_map(|turn| turn.get(SENT).or_else(|| turn.get(RECEIVED))).collect();
-        let (first, second) = rates.split_at(rates.len() / 2);
+    /// Records per second.
+    pub fn rate(&self) -> Option<Spread> {
+        Spread::of(&self.rates())
+    }
+
+    /// Whether the two halves of the turns, which are the two runs of a comparison, say something different: of records per
+    /// second, or of the latency's 99th percentile if the rate was given.
+    pub fn is_unstable(&self, paced: bool) -> bool {
+        let figures = if paced {
+            match turn::percentiles(&self.turns, END_TO_END, 99.0) {
+                none if none.is_empty() => turn::percentiles(&self.turns, PRODUCE, 99.0),
+                figures => figures,
+            }
+        } else {
+            self.rates()
+        };
+        let (first, second) = figures.split_at(figures.len() / 2);
         match (Spread::of(first), Spread::of(second)) {
             (Some(first), Some(second)) => {
                 let (low, high) = (first.median.min(second.median), first.median.max(second.median));
@@ -96,7 +121,10 @@ impl Cell {
 
 #[cfg(test)]
 mod tests {
+    use super::super::journal::Limits;
     use super::*;
+    use crate::load::turn::Latency;
+    use crate::measure::histogram;
 
     fn entry(line: &str, peer: Kind, rate: f64) -> Entry {
         let mut turn = Turn::default();
@@ -131,8 +159,48 @@ mod tests {
             let entries: Vec<Entry> = rates.iter().map(|rate| entry("a", Kind::Null, *rate)).collect();
             Outcome::of(Vec::new(), Vec::new(), &entries).cell("a", Kind::Null)
         };
-        assert!(!cell(&[100.0, 50.0, 101.0, 108.0, 60.0, 107.0]).is_unstable());
-        assert!(cell(&[100.0, 101.0, 112.0, 113.0]).is_unstable());
-        assert!(!cell(&[100.0]).is_unstable());
+        assert!(!cell(&[100.0, 50.0, 101.0, 108.0, 60.0, 107.0]).is_unstable(false));
+        assert!(cell(&[100.0, 101.0, 112.0, 113.0]).is_unstable(false));
+        assert!(!cell(&[100.0]).is_unstable(false));
+        assert!(!cell(&[100.0, 200.0]).is_unstable(true), "of no latency nothing is said");
+    }
+
+    #[test]
+    fn at_a_fixed_rate_the_latencies_of_the_two_runs_are_compared_and_not_the_rates() {
+        let cell = |p99s_us: &[u64]| {
+            let entries: Vec<Entry> = p99s_us
+                .iter()
+                .map(|us| {
+                    let mut latency = histogram();
+                    latency.saturating_record_n(us * 1000, 100);
+                    let mut turn = Turn::default();
+                    turn.figure(SENT, 1000.0);
+                    turn.latencies.push((PRODUCE.to_owned(), Latency::of(&latency)));
+                    Entry::Turn { line: "a".to_owned(), peer: Kind::Null, turn }
+                })
+                .collect();
+            Outcome::of(Vec::new(), Vec::new(), &entries).cell("a", Kind::Null)
+        };
+        assert!(cell(&[1000, 1500]).is_unstable(true) && !cell(&[1000, 1500]).is_unstable(false));
+        assert!(!cell(&[1000, 1050]).is_unstable(true));
+    }
+
+    #[test]
+    fn what_was_sent_and_never_came_did_not_come_through() {
+        let mut turn = Turn::default();
+        turn.figure(SENT, 1000.0);
+        turn.figure(RECEIVED, 400.0);
+        let entries = [Entry::Turn { line: "a".to_owned(), peer: Kind::Null, turn }];
+        let cell = Outcome::of(Vec::new(), Vec::new(), &entries).cell("a", Kind::Null);
+        assert!((cell.rate().unwrap().median - 400.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_limits_of_all_sittings_are_one_figure() {
+        let limits = |us| Entry::Limits(Limits { round_trip_us: us, durable_write_us: 100.0 });
+        let entries = [limits(20.0), limits(40.0), limits(30.0)];
+        let outcome = Outcome::of(Vec::new(), Vec::new(), &entries);
+        assert_eq!(outcome.limits_us(), Some(130.0));
+        assert_eq!(Outcome::of(Vec::new(), Vec::new(), &[]).limits_us(), None);
     }
 }

@@ -53,6 +53,14 @@ pub enum Load {
 }
 
 impl Load {
+    /// What it speaks.
+    pub fn protocol(&self) -> Protocol {
+        match self {
+            Load::Log(_) => Protocol::Kafka,
+            Load::Queue(_) => Protocol::Amqp,
+        }
+    }
+
     /// Whether it keeps to a schedule.
     pub fn is_paced(&self) -> bool {
         match self {
@@ -93,9 +101,20 @@ impl Load {
         }
     }
 
-    /// Whether a peer gets this load. One that flushes reads no slower than one that does not.
+    /// Whether a peer gets this load. One that flushes reads no slower than one that does not. Those who speak neither protocol
+    /// get what they have words for: no keys, no batches, nothing that is acknowledged before it is stored.
     pub fn concerns(&self, peer: Kind) -> bool {
+        let own_words = peer.dialect().is_some();
         match self {
+            Load::Log(workload) if own_words => {
+                let batches_only =
+                    !workload.is_paced() && workload.batch_size == Workload::default().batch_size;
+                workload.mode != Mode::Consume
+                    && workload.acks == Acks::All
+                    && workload.key_distribution == Distribution::None
+                    && !batches_only
+            }
+            Load::Queue(workload) if own_words => workload.is_persistent() && workload.window().is_some(),
             Load::Log(workload) => {
                 let fills_slowly = workload.mode == Mode::Consume && peer == Kind::KafkaFlush;
                 peer.speaks(Protocol::Kafka) && !fills_slowly
@@ -127,7 +146,7 @@ pub fn lines() -> Vec<Line> {
         consume("consume-100", "consume from the beginning, 100 B records", 100, false),
         one_by_one(),
         paced("latency-1k", Group::Latency, RATE, 1024, true),
-        paced("latency-100", Group::Latency, RATE, 100, true),
+        paced("latency-100", Group::Latency, RATE, 100, false),
     ];
     for rate in RATES {
         lines.push(paced(&format!("load-{rate}"), Group::Load, f64::from(rate), 1024, false));
@@ -140,72 +159,94 @@ pub fn lines() -> Vec<Line> {
 }
 
 /// The rate of the latency row of queues, in messages per second.
-const QUEUE_RATE: f64 = 5_000.0;
+pub const QUEUE_RATE: f64 = 5_000.0;
 /// Rates of the load rows of queues.
 const QUEUE_RATES: [u32; 4] = [1_000, 10_000, 20_000, 40_000];
 /// Numbers of queues.
 const MANY_QUEUES: [u16; 3] = [1, 10, 100];
+/// Messages that a publisher may have unconfirmed.
+const WINDOWS: [i64; 2] = [192, 3000];
+/// Numbers of queues whose throughput is measured, each with a publisher and a consumer of its own.
+const THROUGHPUT_QUEUES: [u16; 2] = [1, 32];
+/// Sizes of messages.
+const SIZES: [usize; 2] = [1024, 12];
 
-/// The rows of queues: persistent messages, confirmed, and acknowledged by whoever consumes them.
+/// The rows of queues.
 fn queue_lines() -> Vec<Line> {
-    let line = |name: &str, title: &str, group, quick, load| Line {
-        name: name.to_owned(),
-        title: title.to_owned(),
+    let line = |name: String, title: String, group, quick, load| Line {
+        name,
+        title,
         group,
         quick,
         load: Load::Queue(load),
     };
-    let mut lines = vec![
-        line(
-            "queue-1k",
-            "one queue, 1 KiB persistent messages, 1,000 unconfirmed, published and consumed",
-            Group::QueueThroughput,
-            true,
-            task(1024),
-        ),
-        line(
-            "queue-12",
-            "one queue, 12 B persistent messages, 1,000 unconfirmed, published and consumed",
-            Group::QueueThroughput,
-            false,
-            task(12),
-        ),
-        line(
-            "queue-one-by-one",
-            "one queue, one 1 KiB persistent message at a time, each confirmed before the next",
-            Group::QueueThroughput,
-            false,
-            Queues { confirm: 1, multi_ack_every: 1, ..task(1024) },
-        ),
-    ];
+    let mut lines = Vec::new();
+    let through = |queues: u16| if queues == 1 { "one queue".to_owned() } else { format!("{queues} queues") };
+    for queues in THROUGHPUT_QUEUES {
+        for size in SIZES {
+            for window in WINDOWS {
+                let title = format!(
+                    "{}, {} persistent messages, {} unconfirmed",
+                    through(queues),
+                    bytes(size),
+                    thousands(window as f64)
+                );
+                let load = Queues { confirm: window, ..task(size, queues) };
+                let quick = queues == 1 && window == 3000;
+                lines.push(line(queue_row(queues, size, window), title, Group::QueueThroughput, quick, load));
+            }
+        }
+    }
+    for queues in THROUGHPUT_QUEUES {
+        for size in SIZES {
+            let name = format!("transient-{queues}-{size}");
+            let title = format!("{}, {} transient messages, auto-ack", through(queues), bytes(size));
+            let load = Queues { autoack: true, confirm: -1, flags: Vec::new(), ..task(size, queues) };
+            lines.push(line(name, title, Group::QueueThroughput, false, load));
+        }
+    }
+    lines.push(line(
+        ONE_BY_ONE.to_owned(),
+        "one queue, one 1 KiB persistent message at a time, each confirmed before the next".to_owned(),
+        Group::QueueThroughput,
+        false,
+        Queues { confirm: 1, multi_ack_every: 1, ..task(1024, 1) },
+    ));
     let paced = |rate: f64, queues: u16| Queues {
-        queues,
-        producers: queues.into(),
-        consumers: queues.into(),
         rate: rate / f64::from(queues),
         multi_ack_every: 1,
-        ..task(1024)
+        ..task(1024, queues)
     };
-    let title = |rate: f64, queues: u16| match queues {
-        1 => format!("{} persistent messages/s of 1 KiB through one queue", thousands(rate)),
-        _ => format!("{} persistent messages/s of 1 KiB through {queues} queues", thousands(rate)),
+    let title = |rate: f64, queues: u16| {
+        format!("{} persistent messages/s of 1 KiB through {}", thousands(rate), through(queues))
     };
     let latency = title(QUEUE_RATE, 1);
-    lines.push(line("queue-latency", &latency, Group::QueueLatency, true, paced(QUEUE_RATE, 1)));
+    lines.push(line("queue-latency".to_owned(), latency, Group::QueueLatency, true, paced(QUEUE_RATE, 1)));
     for rate in QUEUE_RATES {
         let (name, rate) = (format!("queue-load-{rate}"), f64::from(rate));
-        lines.push(line(&name, &title(rate, 1), Group::QueueLoad, false, paced(rate, 1)));
+        lines.push(line(name, title(rate, 1), Group::QueueLoad, false, paced(rate, 1)));
     }
     for queues in MANY_QUEUES {
         let name = format!("queues-{queues}");
-        lines.push(line(&name, &title(QUEUE_RATE, queues), Group::Queues, false, paced(QUEUE_RATE, queues)));
+        lines.push(line(name, title(QUEUE_RATE, queues), Group::Queues, false, paced(QUEUE_RATE, queues)));
     }
     lines
 }
 
-/// A task queue under load.
-fn task(size: usize) -> Queues {
+/// The row in which each message waits for the confirm of the one before.
+pub const ONE_BY_ONE: &str = "queue-one-by-one";
+
+/// The name of a row of persistent messages.
+pub fn queue_row(queues: u16, size: usize, window: i64) -> String {
+    format!("queue-{queues}-{size}-{window}")
+}
+
+/// A task queue under load: a publisher and a consumer for each queue; consumers acknowledge a hundred at a time.
+fn task(size: usize, queues: u16) -> Queues {
     Queues {
+        queues,
+        producers: queues.into(),
+        consumers: queues.into(),
         size,
         confirm: 1000,
         qos: 1000,
@@ -213,6 +254,11 @@ fn task(size: usize) -> Queues {
         flags: vec!["persistent".to_owned()],
         ..Queues::default()
     }
+}
+
+/// A size of records.
+fn bytes(size: usize) -> String {
+    if size == 1024 { "1 KiB".to_owned() } else { format!("{size} B") }
 }
 
 /// What Kafka's documentation recommends for throughput: larger batches, and some time to fill them.
@@ -271,7 +317,6 @@ fn one_by_one() -> Line {
 
 /// A fixed rate, with consumers that follow, and without lingering: what the broker adds.
 fn paced(name: &str, group: Group, rate: f64, record_size: usize, quick: bool) -> Line {
-    let size = if record_size == 1024 { "1 KiB".to_owned() } else { format!("{record_size} B") };
     let workload = Workload {
         mode: Mode::EndToEnd,
         partitions: PARTITIONS,
@@ -283,8 +328,9 @@ fn paced(name: &str, group: Group, rate: f64, record_size: usize, quick: bool) -
     Line {
         name: name.to_owned(),
         title: format!(
-            "{} records/s of {size}, produced and consumed, acks=all, linger.ms=0",
-            thousands(rate)
+            "{} records/s of {}, produced and consumed, acks=all, linger.ms=0",
+            thousands(rate),
+            bytes(record_size)
         ),
         group,
         quick,

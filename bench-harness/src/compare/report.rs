@@ -2,15 +2,15 @@
 
 use super::bars::bars;
 use super::outcome::{Cell, Outcome};
-use super::plan::{Group, Line, Load, thousands};
+use super::plan::{Group, Line, Load, queue_row, thousands};
 use crate::doc::plot::{self, Axes};
 use crate::doc::{Piece, row};
 use crate::load::turn::{
     self, END_TO_END, PROCESS_CPU, PRODUCE, RECEIVED_MB, RSS, SENT_MB, SERVER_CPU, UNSENT,
 };
-use crate::machine::Machine;
+use crate::machine::{Machine, placeless};
 use crate::measure::{Problem, Spread};
-use crate::peers::{Kind, Protocol};
+use crate::peers::Kind;
 use crate::results::Row;
 
 /// What stands at the report's head.
@@ -83,7 +83,7 @@ pub fn report(head: &Head<'_>, outcome: &Outcome<'_>) -> Result<Vec<Piece>, Prob
 }
 
 const HOW_TO_READ: &[&str] = &[
-    "A figure is the median of the turns, with the smallest and the largest. All peers of a row take turns, so that whatever the machine does falls on all of them; whoever is not measured stands still. A row is unstable if the medians of the first and the second half of its turns differ by more than 10 %.",
+    "A figure is the median of the turns, with the smallest and the largest. All peers of a row take turns, so that whatever the machine does falls on all of them; whoever is not measured stands still. A comparison goes through all rows twice; a row is unstable if the medians of the two runs differ by more than 10 %: of its records per second, or, at a fixed rate, of the 99th percentile of its end-to-end latency.",
     "Latencies at a fixed rate are counted from the moment at which a record was due, whether or not it could be sent then: a server that pauses is seen to pause. End-to-end latency ends when a consumer has the record.",
     "Server CPU is the processor time of the whole machine less the load generator's, so that kernel threads that flush and write back count. Process CPU is that of the server's processes alone. What a server leaves in the page cache and the kernel writes back after the turn is in neither.",
     "The null endpoint parses and answers at once and stores nothing: where it is no faster than a server, the client is the limit. While a turn is measured nobody else writes; before each turn the page cache is written out.",
@@ -125,14 +125,21 @@ fn quoted(outcome: &Outcome<'_>) -> Piece {
     };
     let of = |peer, logs: [&str; 2], latency_of: &str| (rate(peer, logs), latency(peer, latency_of));
     let mut rows = Vec::new();
-    for (peer, quoted) in [
+    let everyone = [
         (Kind::RabbitMq, ["4-10 K msg/s", "1-5 ms"]),
         (Kind::RabbitMqQuorum, ["-", "-"]),
         (Kind::Kafka, ["1 M+ msg/s", "5-50 ms"]),
+        (Kind::Nats, ["-", "-"]),
+        (Kind::Redis, ["-", "-"]),
         (Kind::Millstream, ["-", "-"]),
-    ] {
-        let log = peer.speaks(Protocol::Kafka);
-        let names = if log { ["produce-100", "produce-1k"] } else { ["queue-12", "queue-1k"] };
+    ];
+    for (peer, quoted) in everyone.into_iter().filter(|(peer, _)| outcome.peers.contains(peer)) {
+        let log = !matches!(peer, Kind::RabbitMq | Kind::RabbitMqQuorum);
+        let names = if log {
+            ["produce-100", "produce-1k"]
+        } else {
+            [&queue_row(1, 12, 3000)[..], &queue_row(1, 1024, 3000)]
+        };
         let (rate, latency) = of(peer, names, if log { "latency-1k" } else { "queue-latency" });
         rows.push(line(peer.title(), quoted, rate, latency));
     }
@@ -219,17 +226,17 @@ fn table(line: &Line, outcome: &Outcome<'_>) -> Piece {
         put("process CPU", cell.figure(PROCESS_CPU).map_or("-".to_owned(), |cpu| two(cpu.median)));
         put("RSS MiB", cell.figure(RSS).map_or("-".to_owned(), |rss| format!("{:.0}", rss.max)));
         put("turns", cell.turns.len().to_string());
-        put("", remark(&cell));
+        put("", remark(&cell, line.load.is_paced()));
         rows.push(cells);
     }
     Piece::Table(head, rows)
 }
 
 /// What must be said of a cell.
-fn remark(cell: &Cell) -> String {
+fn remark(cell: &Cell, paced: bool) -> String {
     match &cell.failure {
-        Some(failure) => failure.split_whitespace().collect::<Vec<_>>().join(" "),
-        None if cell.is_unstable() => "unstable".to_owned(),
+        Some(failure) => placeless(&failure.split_whitespace().collect::<Vec<_>>().join(" ")),
+        None if cell.is_unstable(paced) => "unstable".to_owned(),
         None => String::new(),
     }
 }
@@ -343,7 +350,7 @@ mod tests {
         entries.push(Entry::Failed {
             line: None,
             peer: Kind::KafkaFlush,
-            why: "java is\n not installed".to_owned(),
+            why: "/opt/java is\n not installed".to_owned(),
         });
         let peers = vec![Kind::Millstream, Kind::Kafka, Kind::KafkaFlush];
         let outcome = Outcome::of(all.iter().collect(), peers, &entries);
@@ -361,7 +368,7 @@ mod tests {
         for line in &all {
             assert!(text.contains(&format!("### {}\n", line.title)), "{}", line.title);
         }
-        let failed = text.matches("java is not installed").count();
+        let failed = text.matches(".../java is not installed").count();
         let concerned = all.iter().filter(|line| line.load.concerns(Kind::KafkaFlush)).count();
         assert_eq!(failed, concerned, "each row of a peer that did not start says why");
         assert!(

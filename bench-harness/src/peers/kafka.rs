@@ -80,7 +80,15 @@ pub fn start(setup: &Setup, flush: bool) -> Result<Peer, Problem> {
     if flush {
         settings += ", log.flush.interval.messages=1";
     }
-    Ok(Peer { version: version().to_owned(), settings, address, amqp: None, child, _helper: None })
+    Ok(Peer {
+        version: version().to_owned(),
+        settings,
+        address,
+        amqp: None,
+        dialect: None,
+        child,
+        _helper: None,
+    })
 }
 
 /// Whether it answers.

@@ -35,7 +35,7 @@ pub fn start_binary(setup: &Setup, name: &str, binary: &Path) -> Result<Peer, Pr
     let mut child = Child::start(&mut command, &dir)?;
     let address = child.until(|child| ready(&child.told(), "kafka"))?;
     let amqp = ready(&child.told(), "amqp");
-    Ok(Peer { version, settings: SETTINGS.to_owned(), address, amqp, child, _helper: None })
+    Ok(Peer { version, settings: SETTINGS.to_owned(), address, amqp, dialect: None, child, _helper: None })
 }
 
 /// The address of a protocol in the line that says that a server is ready.

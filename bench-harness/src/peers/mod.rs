@@ -5,8 +5,10 @@ pub mod child;
 mod debian;
 mod kafka;
 mod millstream;
+mod nats;
 mod null;
 mod rabbitmq;
+mod redis;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::load::footprint::Processes;
 use crate::measure::Problem;
+use crate::streams::Dialect;
 use child::Child;
 
 /// Who is compared.
@@ -38,10 +41,18 @@ pub enum Kind {
     #[value(name = "rabbitmq-quorum")]
     #[serde(rename = "rabbitmq-quorum")]
     RabbitMqQuorum,
+    /// NATS JetStream with its defaults, which flush every two minutes.
+    Nats,
+    /// NATS JetStream with a flush before each acknowledgement.
+    NatsFlush,
+    /// Redis Streams with an append-only file that is flushed once a second.
+    Redis,
+    /// Redis Streams with a flush before each answer.
+    RedisFlush,
 }
 
 /// What a load speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
     /// Kafka's.
     Kafka,
@@ -50,6 +61,23 @@ pub enum Protocol {
 }
 
 impl Kind {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Kind; 10] = [
+        Kind::Millstream,
+        Kind::Kafka,
+        Kind::KafkaFlush,
+        Kind::RabbitMq,
+        Kind::RabbitMqQuorum,
+        Kind::Nats,
+        Kind::NatsFlush,
+        Kind::Redis,
+        Kind::RedisFlush,
+        Kind::Null,
+    ];
+    /// Those of the quick comparison.
+    pub const QUICK: [Kind; 6] =
+        [Kind::Millstream, Kind::Kafka, Kind::KafkaFlush, Kind::RabbitMq, Kind::RabbitMqQuorum, Kind::Null];
+
     /// How it is called in tables.
     pub fn title(self) -> &'static str {
         match self {
@@ -59,6 +87,10 @@ impl Kind {
             Kind::Null => "null (the client's limit)",
             Kind::RabbitMq => "RabbitMQ, classic queues",
             Kind::RabbitMqQuorum => "RabbitMQ, quorum queues",
+            Kind::Nats => "NATS JetStream",
+            Kind::NatsFlush => "NATS JetStream, sync_interval: always",
+            Kind::Redis => "Redis Streams",
+            Kind::RedisFlush => "Redis Streams, appendfsync always",
         }
     }
 
@@ -68,6 +100,16 @@ impl Kind {
             Kind::Kafka | Kind::KafkaFlush => protocol == Protocol::Kafka,
             Kind::RabbitMq | Kind::RabbitMqQuorum => protocol == Protocol::Amqp,
             Kind::Millstream | Kind::Null => true,
+            Kind::Nats | Kind::NatsFlush | Kind::Redis | Kind::RedisFlush => false,
+        }
+    }
+
+    /// What it speaks if that is neither protocol.
+    pub fn dialect(self) -> Option<Dialect> {
+        match self {
+            Kind::Nats | Kind::NatsFlush => Some(Dialect::Nats),
+            Kind::Redis | Kind::RedisFlush => Some(Dialect::Redis),
+            _ => None,
         }
     }
 
@@ -79,6 +121,10 @@ impl Kind {
             Kind::KafkaFlush => "flushed to the disk, batch by batch",
             Kind::Null => "nothing is stored",
             Kind::RabbitMq => "handed to the kernel; flushed later",
+            Kind::Nats => "in the page cache; flushed every two minutes",
+            Kind::NatsFlush => "flushed to the disk, message by message",
+            Kind::Redis => "in the page cache or about to be; flushed every second",
+            Kind::RedisFlush => "flushed to the disk, as many as came together",
         }
     }
 }
@@ -106,6 +152,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Where it serves AMQP, if that is elsewhere.
     amqp: Option<SocketAddr>,
+    /// What it speaks, if that is neither protocol.
+    pub dialect: Option<Dialect>,
     child: Child,
     /// What must run beside it, and end after it.
     _helper: Option<Child>,
@@ -120,6 +168,10 @@ impl Peer {
             Kind::KafkaFlush => kafka::start(setup, true),
             Kind::Null => null::start(setup),
             Kind::RabbitMq | Kind::RabbitMqQuorum => rabbitmq::start(setup, kind),
+            Kind::Nats => nats::start(setup, false),
+            Kind::NatsFlush => nats::start(setup, true),
+            Kind::Redis => redis::start(setup, false),
+            Kind::RedisFlush => redis::start(setup, true),
         };
         started.map_err(|problem| format!("{} did not start: {problem}", kind.title()).into())
     }

@@ -15,5 +15,13 @@ pub fn start(setup: &Setup) -> Result<Peer, Problem> {
     let mut child = Child::start(&mut command, &dir)?;
     let address = child.until(|child| ready(&child.told(), "kafka"))?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    Ok(Peer { version, settings: "stores nothing".to_owned(), address, amqp: None, child, _helper: None })
+    Ok(Peer {
+        version,
+        settings: "stores nothing".to_owned(),
+        address,
+        amqp: None,
+        dialect: None,
+        child,
+        _helper: None,
+    })
 }

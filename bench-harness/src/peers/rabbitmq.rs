@@ -67,7 +67,15 @@ pub fn start(setup: &Setup, kind: Kind) -> Result<Peer, Problem> {
         Kind::RabbitMq => "defaults of Debian's package, classic queues",
         _ => "defaults of Debian's package, quorum queues of one node",
     };
-    Ok(Peer { version, settings: settings.to_owned(), address, amqp: None, child, _helper: Some(helper) })
+    Ok(Peer {
+        version,
+        settings: settings.to_owned(),
+        address,
+        amqp: None,
+        dialect: None,
+        child,
+        _helper: Some(helper),
+    })
 }
 
 /// The command that starts the Erlang machine, wherever its packages were unpacked.

@@ -1,7 +1,7 @@
 //! `millbench queue`: loads any broker that speaks AMQP 0-9-1, and measures it.
 
 pub mod codec;
-mod confirms;
+pub mod confirms;
 mod consumer;
 mod link;
 mod publisher;
