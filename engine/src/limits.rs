@@ -85,6 +85,8 @@ pub const MAILBOX_SLOTS_MIN: usize = 64;
 pub const MAIL_PER_ROUND: usize = 1024;
 /// How often a turn looks into its mailboxes: a request and its answer, within one shard, in one turn.
 pub const MAIL_ROUNDS_PER_TURN: usize = 4;
+/// What other threads have to say to the host of one shard, and it has not heard yet.
+pub const CALLS_WAITING_MAX: usize = 1024;
 /// Completions that one turn takes before it looks at its other work.
 pub const COMPLETIONS_PER_TURN: usize = 512;
 

@@ -69,6 +69,8 @@ pub enum AppEvent {
         /// What it says.
         message: Box<dyn Any + Send>,
     },
+    /// What a thread has to say that is no shard's: [`super::node::Caller::call`].
+    Called(Box<dyn Any + Send>),
     /// Messages for consumers of this shard, from one shard: all that came of one turn there.
     Delivered(Vec<Delivery>),
     /// A consumer of this shard was ended by its queue.

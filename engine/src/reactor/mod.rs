@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod boot;
+mod calls;
 pub mod import;
 pub mod node;
 pub mod reshard;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use app::{App, AppEvent, Outbox, Output};
+pub use calls::Call;
+use calls::Line;
 use slow::{Sending, SlowSends};
 use timers::Timers;
 
@@ -81,6 +84,8 @@ pub struct Shared {
     settled: AtomicUsize,
     /// Connections of each shard.
     connections: Vec<AtomicUsize>,
+    /// What other threads say to each shard's host.
+    lines: Vec<Line>,
 }
 
 impl Shared {
@@ -90,6 +95,16 @@ impl Shared {
             stop: AtomicBool::new(false),
             settled: AtomicUsize::new(0),
             connections: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            lines: (0..shards).map(|_| Line::default()).collect(),
+        }
+    }
+
+    /// Says something to the host of a shard, which must be woken, too: [`AppEvent::Called`]. Gives it back if there is no
+    /// such shard, or so much waits there already that there is no room.
+    pub fn call(&self, shard: ShardId, call: Call) -> Result<(), Call> {
+        match self.lines.get(usize::from(shard.0)) {
+            Some(line) => line.put(call),
+            None => Err(call),
         }
     }
 
@@ -279,6 +294,9 @@ impl<I: Io, A: App> Reactor<I, A> {
             self.on_event(event);
         }
         self.events = events;
+        for call in self.calls() {
+            self.step(AppEvent::Called(call));
+        }
         while let Some(token) = self.timers.due(self.outbox.now) {
             self.step(AppEvent::Timer(token));
         }
@@ -310,6 +328,12 @@ impl<I: Io, A: App> Reactor<I, A> {
         let parked: usize = self.parked.values().map(VecDeque::len).sum();
         self.shard.observer().turn_ended(now, parked);
         self.settle()
+    }
+
+    /// What other threads have to say to the host.
+    fn calls(&self) -> Vec<Call> {
+        let line = self.shared.lines.get(usize::from(self.shard.id().0));
+        line.expect("every shard has one").take()
     }
 
     /// When there is something to do again at the latest.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::app::App;
 use super::boot::{Boot, boot, finish};
 use super::reshard::reshard;
-use super::{Reactor, Shared, Turn};
+use super::{Call, Reactor, Shared, Turn};
 use crate::buffer::Pool;
 use crate::config::Config;
 use crate::error::Fatal;
@@ -58,6 +58,37 @@ pub struct Node {
     direct: bool,
     boot: Boot,
     _lock: File,
+}
+
+/// A way for other threads to say something to the hosts of a node's shards.
+#[derive(Clone)]
+pub struct Caller {
+    shared: Arc<Shared>,
+    /// In order of the shards' numbers.
+    bells: Arc<[Arc<dyn Bell>]>,
+}
+
+impl Caller {
+    /// Says something to the host of a shard: [`super::app::AppEvent::Called`]. Gives it back if there is no such shard, or
+    /// so much waits there already that there is no room. A node that has stopped hears nothing, and drops what it was told.
+    pub fn call(&self, shard: ShardId, call: Call) -> Result<(), Call> {
+        self.shared.call(shard, call)?;
+        if let Some(bell) = self.bells.get(usize::from(shard.0)) {
+            bell.ring();
+        }
+        Ok(())
+    }
+
+    /// The shards that there are.
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        (0..self.bells.len() as u16).map(ShardId)
+    }
+}
+
+impl std::fmt::Debug for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Caller({} shards)", self.bells.len())
+    }
 }
 
 /// What a shard's thread tells the thread that started it.
@@ -166,6 +197,15 @@ impl Node {
     /// Where it listens, in the order in which that was asked for.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// A way for other threads to reach the shards' hosts.
+    pub fn caller(&self) -> Caller {
+        // Shards have told of themselves in whatever order they came up.
+        let mut bells: Vec<_> = self.reports.iter().map(|(shard, _)| *shard).zip(&self.bells).collect();
+        bells.sort_unstable_by_key(|(shard, _)| *shard);
+        let bells = bells.into_iter().map(|(_, bell)| Arc::clone(bell)).collect();
+        Caller { shared: Arc::clone(&self.shared), bells }
     }
 
     /// What the start found out about the machine, for the operator.
