@@ -3,5 +3,5 @@
 mod password;
 mod pattern;
 
-pub use password::{hash_password, password_matches};
+pub use password::{SHA256_HASH_BYTES, SHA512_HASH_BYTES, hash_password, password_matches};
 pub use pattern::Pattern;

@@ -129,6 +129,11 @@ impl Wishes {
         Ok(wishes)
     }
 
+    /// What is wrong with one setting of a policy, if anything is.
+    pub fn check_policy_setting(name: &[u8], value: Value<'_>) -> Result<(), String> {
+        Wishes::default().take(&[b"x-", name].concat(), value)
+    }
+
     /// Reads a policy, whose names lack the `x-`. What makes no sense is ignored.
     pub fn of_policy(definition: Table<'_>) -> Wishes {
         let mut wishes = Wishes::default();

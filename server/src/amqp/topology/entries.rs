@@ -24,6 +24,10 @@ pub const TOPIC_PERMISSION: u16 = 0x106;
 pub const POLICY: u16 = 0x107;
 /// A policy that can only tighten: key vhost, name.
 pub const OPERATOR_POLICY: u16 = 0x108;
+/// A parameter, kept for whoever wants to read it: key vhost, component, name; the value is JSON.
+pub const PARAMETER: u16 = 0x10A;
+/// A parameter of the node as a whole: key name; the value is JSON.
+pub const GLOBAL_PARAMETER: u16 = 0x10B;
 /// Says that the first vhost and user were made once, so that they do not come back when they are deleted.
 pub const FOUNDED: u16 = 0x109;
 
@@ -204,11 +208,47 @@ impl QueueValue {
     }
 }
 
+/// What is kept of a vhost. One of which nothing is said has an empty value.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct VhostValue {
+    /// What it is for, in words.
+    pub description: Vec<u8>,
+    /// Tags, separated by commas.
+    pub tags: Vec<u8>,
+    /// The type of queues that are declared without one; empty: classic.
+    pub default_queue_type: Vec<u8>,
+}
+
+impl VhostValue {
+    /// As it is kept.
+    pub fn write(&self) -> Vec<u8> {
+        if *self == VhostValue::default() {
+            return Vec::new();
+        }
+        let mut value = vec![VERSION];
+        let mut writer = Writer::new(&mut value);
+        writer.long_string(&self.description);
+        writer.long_string(&self.tags);
+        writer.long_string(&self.default_queue_type);
+        value
+    }
+
+    /// Reads what was kept.
+    pub fn read(value: &[u8]) -> Result<VhostValue, Malformed> {
+        if value.is_empty() {
+            return Ok(VhostValue::default());
+        }
+        let mut reader = versioned(value)?;
+        let (description, tags) = (reader.long_string()?.to_vec(), reader.long_string()?.to_vec());
+        Ok(VhostValue { description, tags, default_queue_type: reader.long_string()?.to_vec() })
+    }
+}
+
 /// What is kept of a user.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct UserValue {
-    /// The hash of the password, as RabbitMQ has it: four bytes of salt, then SHA-256 over salt and password. Empty: no password
-    /// will do.
+    /// The hash of the password, as RabbitMQ has it: four bytes of salt, then SHA-256 or SHA-512 over salt and password; its length
+    /// says which. Empty: no password will do.
     pub password_hash: Vec<u8>,
     /// What the user may do beyond AMQP: `administrator`, `monitoring` and so on, separated by commas.
     pub tags: Vec<u8>,
@@ -367,6 +407,16 @@ mod tests {
         assert_eq!(PolicyValue::read(&policy.write()), Ok(policy));
         let user = UserValue { password_hash: vec![1; 36], tags: b"administrator".to_vec() };
         assert_eq!(UserValue::read(&user.write()), Ok(user));
+        for vhost in [
+            VhostValue::default(),
+            VhostValue {
+                description: b"d".to_vec(),
+                tags: b"a,b".to_vec(),
+                default_queue_type: b"quorum".to_vec(),
+            },
+        ] {
+            assert_eq!(VhostValue::read(&vhost.write()), Ok(vhost));
+        }
         assert_eq!(read_patterns(&patterns(&[b".*", b""])), Ok([b".*".to_vec(), Vec::new()]));
         assert_eq!(names(&key(QUEUE, &[b"/", b"q"]).key), Ok([b"/".to_vec(), b"q".to_vec()]));
     }

@@ -17,7 +17,7 @@ use self::entries::{
     QUEUE, QueueValue, TOPIC_PERMISSION, USER, UserValue, VHOST, names, read_binding_value, read_patterns,
 };
 use self::users::{Permission, User};
-pub use self::vhost::{Exchange, Queue, Vhost};
+pub use self::vhost::{Effective, Exchange, Queue, Vhost};
 use super::codec::Malformed;
 use super::error::Failure;
 use crate::auth::Pattern;

@@ -46,14 +46,16 @@ impl Access {
     }
 }
 
+/// By exchange: the keys by which a user may publish and bind.
+pub type Topics = BTreeMap<Vec<u8>, (Pattern, Pattern)>;
+
 /// What a user may do in a vhost.
 #[derive(Clone, Debug)]
 pub struct Permission {
     configure: Pattern,
     write: Pattern,
     read: Pattern,
-    /// By exchange: the keys by which it may publish and bind.
-    topics: BTreeMap<Vec<u8>, (Pattern, Pattern)>,
+    topics: Topics,
 }
 
 impl Permission {
@@ -62,11 +64,6 @@ impl Permission {
         let topics = BTreeMap::new();
         let (configure, write, read) = (Pattern::new(configure), Pattern::new(write), Pattern::new(read));
         Permission { configure, write, read, topics }
-    }
-
-    /// Takes the place of another one, whose topics stay.
-    pub fn replace(&mut self, other: Permission) {
-        *self = Permission { topics: std::mem::take(&mut self.topics), ..other };
     }
 
     /// Whether it is for this name. The default exchange is called `amq.default` here.
@@ -89,11 +86,8 @@ impl Permission {
         })
     }
 
-    /// Sets the keys for an exchange, or takes that back.
-    pub fn set_topic(&mut self, exchange: Vec<u8>, patterns: Option<(Pattern, Pattern)>) {
-        match patterns {
-            Some(patterns) => drop(self.topics.insert(exchange, patterns)),
-            None => drop(self.topics.remove(&exchange)),
-        }
+    /// Sets the keys.
+    pub fn set_topics(&mut self, topics: Topics) {
+        self.topics = topics;
     }
 }

@@ -8,8 +8,8 @@ use millstream_engine::types::{MetadataEpoch, QueueId, ShardId};
 
 use super::arguments::Wishes;
 use super::entries::{ApplyTo, Binding, Destination, ExchangeValue, Owner, PolicyValue, QueueValue};
-use super::users::Permission;
-use crate::amqp::codec::{Table, Value};
+use super::users::{Permission, Topics};
+use crate::amqp::codec::{Table, TableWriter, Value};
 use crate::amqp::routing::bindings::{Bindings, ExchangeKind, Target};
 use crate::auth::Pattern;
 
@@ -75,6 +75,17 @@ struct Policy {
     pattern: Pattern,
 }
 
+/// The policies that hold for something.
+#[derive(Clone, Debug, Default)]
+pub struct Effective<'v> {
+    /// The policy's name.
+    pub policy: Option<&'v [u8]>,
+    /// The name of the policy that can only tighten.
+    pub operator_policy: Option<&'v [u8]>,
+    /// What both say together, a table's content.
+    pub definition: Vec<u8>,
+}
+
 /// A vhost.
 #[derive(Debug)]
 pub struct Vhost {
@@ -87,6 +98,8 @@ pub struct Vhost {
     bindings: BTreeMap<Binding, Option<QueueId>>,
     by_destination: BTreeMap<Destination, BTreeSet<Binding>>,
     permissions: BTreeMap<Vec<u8>, Permission>,
+    /// By user, whether the user has a permission or not.
+    topic_permissions: BTreeMap<Vec<u8>, Topics>,
     policies: BTreeMap<Vec<u8>, Policy>,
     operator_policies: BTreeMap<Vec<u8>, Policy>,
 }
@@ -114,6 +127,7 @@ impl Vhost {
             bindings: BTreeMap::new(),
             by_destination: BTreeMap::new(),
             permissions: BTreeMap::new(),
+            topic_permissions: BTreeMap::new(),
             policies: BTreeMap::new(),
             operator_policies: BTreeMap::new(),
         }
@@ -255,10 +269,12 @@ impl Vhost {
     }
 
     pub(super) fn set_permission(&mut self, user: Vec<u8>, permission: Option<Permission>) {
-        match (permission, self.permissions.get_mut(&user)) {
-            (Some(permission), Some(old)) => old.replace(permission),
-            (Some(permission), None) => drop(self.permissions.insert(user, permission)),
-            (None, _) => drop(self.permissions.remove(&user)),
+        match permission {
+            Some(mut permission) => {
+                permission.set_topics(self.topic_permissions.get(&user).cloned().unwrap_or_default());
+                self.permissions.insert(user, permission);
+            }
+            None => drop(self.permissions.remove(&user)),
         }
     }
 
@@ -268,8 +284,16 @@ impl Vhost {
         exchange: Vec<u8>,
         patterns: Option<(Pattern, Pattern)>,
     ) {
+        let topics = self.topic_permissions.entry(user.to_vec()).or_default();
+        match patterns {
+            Some(patterns) => drop(topics.insert(exchange, patterns)),
+            None => drop(topics.remove(&exchange)),
+        }
         if let Some(permission) = self.permissions.get_mut(user) {
-            permission.set_topic(exchange, patterns);
+            permission.set_topics(topics.clone());
+        }
+        if topics.is_empty() {
+            self.topic_permissions.remove(user);
         }
     }
 
@@ -303,32 +327,69 @@ impl Vhost {
         }
     }
 
+    /// Of the policies that fit, the one that holds: the highest; of several, the first by name.
     fn policy<'v>(
         policies: &'v BTreeMap<Vec<u8>, Policy>,
         name: &[u8],
         fits: impl Fn(ApplyTo) -> bool,
-    ) -> Option<Table<'v>> {
+    ) -> Option<(&'v [u8], Table<'v>)> {
         let fitting =
-            policies.values().filter(|policy| fits(policy.value.apply_to) && policy.pattern.fits(name));
-        let highest = fitting.max_by_key(|policy| policy.value.priority)?;
-        Table::from_raw(&highest.value.definition).ok()
+            policies.iter().filter(|(_, policy)| fits(policy.value.apply_to) && policy.pattern.fits(name));
+        let (name, highest) = fitting.rev().max_by_key(|(_, policy)| policy.value.priority)?;
+        Some((name, Table::from_raw(&highest.value.definition).ok()?))
+    }
+
+    fn policies_of_queue(&self, name: &[u8], quorum: bool) -> Effective<'_> {
+        let fits = |apply_to| match apply_to {
+            ApplyTo::All | ApplyTo::Queues => true,
+            ApplyTo::ClassicQueues => !quorum,
+            ApplyTo::QuorumQueues => quorum,
+            ApplyTo::Exchanges => false,
+        };
+        let policy = Vhost::policy(&self.policies, name, fits);
+        let operator = Vhost::policy(&self.operator_policies, name, fits);
+        let definition =
+            |policy: Option<(_, Table<'_>)>| policy.map(|(_, definition)| definition.raw().to_vec());
+        Effective {
+            policy: policy.map(|(name, _)| name),
+            operator_policy: operator.map(|(name, _)| name),
+            definition: match (policy, operator) {
+                (Some((_, policy)), Some((_, operator))) => merged(policy, operator),
+                (one, other) => definition(one).or(definition(other)).unwrap_or_default(),
+            },
+        }
+    }
+
+    /// The policies that hold for a queue.
+    pub fn queue_policies(&self, queue: &Queue) -> Effective<'_> {
+        self.policies_of_queue(&queue.name, queue.wishes.quorum)
+    }
+
+    /// The name of the policy that holds for an exchange.
+    pub fn exchange_policy(&self, name: &[u8]) -> Option<&[u8]> {
+        let fits = |apply_to| matches!(apply_to, ApplyTo::All | ApplyTo::Exchanges);
+        Some(Vhost::policy(&self.policies, name, fits)?.0)
+    }
+
+    /// Its policies, or those that can only tighten, by name.
+    pub fn policies(&self, operator: bool) -> impl Iterator<Item = (&Vec<u8>, &PolicyValue)> {
+        let policies = if operator { &self.operator_policies } else { &self.policies };
+        policies.iter().map(|(name, policy)| (name, &policy.value))
+    }
+
+    /// The policy of that name.
+    pub fn policy_named(&self, operator: bool, name: &[u8]) -> Option<&PolicyValue> {
+        let policies = if operator { &self.operator_policies } else { &self.policies };
+        Some(&policies.get(name)?.value)
     }
 
     /// What holds for a queue: what its arguments say, and the policies under that.
     pub fn with_policies(&self, name: &[u8], own: Wishes) -> Wishes {
-        let fits = |apply_to| match apply_to {
-            ApplyTo::All | ApplyTo::Queues => true,
-            ApplyTo::ClassicQueues => !own.quorum,
-            ApplyTo::QuorumQueues => own.quorum,
-            ApplyTo::Exchanges => false,
-        };
-        let policies = [&self.policies, &self.operator_policies];
-        let under: Vec<Wishes> = policies
-            .iter()
-            .filter_map(|policies| Vhost::policy(policies, name, fits))
-            .map(Wishes::of_policy)
-            .collect();
-        under.iter().fold(own, Wishes::over)
+        let effective = self.policies_of_queue(name, own.quorum);
+        if effective.definition.is_empty() {
+            return own;
+        }
+        own.over(&Wishes::of_policy(Table::from_raw(&effective.definition).unwrap_or_default()))
     }
 
     /// Where what an exchange knows no way for goes: what its arguments say, else what a policy does.
@@ -338,7 +399,76 @@ impl Vhost {
             return Some(own.to_vec());
         }
         let fits = |apply_to| matches!(apply_to, ApplyTo::All | ApplyTo::Exchanges);
-        let policy = Vhost::policy(&self.policies, name, fits)?;
+        let (_, policy) = Vhost::policy(&self.policies, name, fits)?;
         policy.get(b"alternate-exchange").and_then(Value::string).map(<[u8]>::to_vec)
+    }
+}
+
+/// Two policies as one: of two numbers the lower one holds, else what the one says that can only tighten.
+fn merged(policy: Table<'_>, operator: Table<'_>) -> Vec<u8> {
+    let mut both = TableWriter::default();
+    for (name, value) in policy.iter() {
+        let value = match (value.integer(), operator.get(name)) {
+            (_, None) => value,
+            (Some(own), Some(other)) if other.integer().is_some_and(|other| own <= other) => value,
+            (_, Some(other)) => other,
+        };
+        both.put(name, value);
+    }
+    for (name, value) in operator.iter().filter(|(name, _)| policy.get(name).is_none()) {
+        both.put(name, value);
+    }
+    both.into_raw()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(pattern: &str, priority: i32, definition: &TableWriter) -> Option<PolicyValue> {
+        let definition = definition.table().raw().to_vec();
+        Some(PolicyValue {
+            pattern: pattern.as_bytes().to_vec(),
+            apply_to: ApplyTo::Queues,
+            priority,
+            definition,
+        })
+    }
+
+    #[test]
+    fn the_highest_policy_holds_and_an_operators_tightens_it() {
+        let mut vhost = Vhost::new(b"/".to_vec());
+        let low = TableWriter::default().with("max-length", Value::I64(10));
+        let high = TableWriter::default()
+            .with("max-length", Value::I64(50))
+            .with("overflow", Value::String(b"reject-publish"))
+            .with("message-ttl", Value::I64(7));
+        let operator = TableWriter::default()
+            .with("max-length", Value::I64(20))
+            .with("expires", Value::I64(1000))
+            .with("message-ttl", Value::I64(9))
+            .with("overflow", Value::String(b"drop-head"));
+        vhost.set_policy(false, b"low".to_vec(), policy("^q", 1, &low));
+        vhost.set_policy(false, b"high".to_vec(), policy("^q", 2, &high));
+        vhost.set_policy(false, b"other".to_vec(), policy("^x", 9, &low));
+        vhost.set_policy(true, b"o".to_vec(), policy("", 0, &operator));
+        vhost.set_policy(true, b"o".to_vec(), policy("q", 0, &operator));
+        let held = vhost.policies_of_queue(b"q1", false);
+        assert_eq!((held.policy, held.operator_policy), (Some(&b"high"[..]), Some(&b"o"[..])));
+        let definition = Table::from_raw(&held.definition).unwrap();
+        let found: Vec<_> = definition.iter().map(|(name, value)| (name, value.integer())).collect();
+        let expected = [
+            (&b"max-length"[..], Some(20)),
+            (b"overflow", None),
+            (b"message-ttl", Some(7)),
+            (b"expires", Some(1000)),
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(definition.get(b"overflow"), Some(Value::String(b"drop-head")));
+        let wishes = vhost.with_policies(b"q1", Wishes::default());
+        assert_eq!(wishes.settings.max_messages, Some(20));
+        vhost.set_policy(false, b"high".to_vec(), None);
+        assert_eq!(vhost.policies_of_queue(b"q1", false).policy, Some(&b"low"[..]));
+        assert!(vhost.policies_of_queue(b"z", false).policy.is_none());
     }
 }
