@@ -17,6 +17,7 @@ use crate::coordinator::Message;
 use crate::coordinator::shard::{Coordinator, Desk};
 use crate::dispatch::{self, Origin, Pending};
 use crate::limits::CONNECTIONS_PER_SHARD_MAX;
+use crate::management::call::{Call, News, Waiting};
 use crate::metrics::BrokerMetrics;
 use crate::net::{Connection, Shared};
 
@@ -35,6 +36,8 @@ pub struct Broker {
     pending: Pending,
     metrics: Meter<BrokerMetrics>,
     coordinator: Coordinator,
+    /// Callers from outside.
+    waiting: Waiting,
     /// Bytes of requests that have arrived in part, over all connections.
     partial_bytes: usize,
     stopping: bool,
@@ -50,6 +53,7 @@ impl Broker {
             amqp: Amqp::default(),
             pending: Pending::default(),
             metrics: Meter::default(),
+            waiting: Waiting::default(),
             partial_bytes: 0,
             stopping: false,
         }
@@ -151,7 +155,13 @@ impl Broker {
             Some(origin @ (Origin::Request { conn, .. } | Origin::SendQueue(conn) | Origin::Timer(conn))) => {
                 self.with(conn, out, |connection, shared| work(origin, connection, shared));
             }
-            Some(Origin::IdleCheck | Origin::Offsets { .. } | Origin::GroupTimer | Origin::Amqp(_))
+            Some(
+                Origin::IdleCheck
+                | Origin::Offsets { .. }
+                | Origin::GroupTimer
+                | Origin::Amqp(_)
+                | Origin::Call(_),
+            )
             | None => {}
         }
     }
@@ -168,6 +178,28 @@ impl Broker {
         self.metrics.offsets.set(extent.offsets as u64);
         self.metrics.offsets_bytes.set(extent.offsets_bytes as u64);
         self.metrics.offset_commits.reach(tally.commits);
+    }
+
+    /// A call from outside.
+    fn called(&mut self, call: Call, out: &mut Outbox) {
+        // That nobody waits for an answer any more is nobody's concern.
+        match call {
+            Call::News(answer) => {
+                let (metadata, now) = (Arc::clone(out.metadata()), out.wall_ms());
+                let _ = answer.send(News { metadata, now, random: [out.random(), out.random()] });
+            }
+            Call::Engine(request, answer) => {
+                let origin = Origin::Call(self.waiting.insert(answer));
+                let shard = out.shard();
+                dispatch::ask(out, &mut self.pending, origin, shard, request, None);
+            }
+            Call::Connections(wanted, answer) => drop(answer.send(self.amqp.reports(wanted))),
+            Call::Close(conn, reason, answer) => {
+                let mut there = false;
+                self.with_amqp(out, |amqp, seat| there = amqp.force(conn, &reason, seat));
+                let _ = answer.send(there);
+            }
+        }
     }
 
     fn told(&mut self, from: ShardId, message: Message, out: &mut Outbox) {
@@ -207,7 +239,7 @@ impl App for Broker {
                     return;
                 }
                 if listener == AMQP_LISTENER {
-                    self.with_amqp(out, |amqp, seat| amqp.accept(conn, peer, seat));
+                    self.with_amqp(out, |amqp, seat| amqp.accept(conn, peer, local, seat));
                 } else {
                     let connection = Connection::new(conn, peer, local, &self.config, out.now());
                     self.connections.insert(conn, connection);
@@ -262,6 +294,9 @@ impl App for Broker {
             }
             AppEvent::Reply(token, reply) => {
                 let origin = self.pending.take(token);
+                if let Some(Origin::Call(number)) = origin {
+                    return self.waiting.answer(number, reply);
+                }
                 if let Some(Origin::Amqp(origin)) = origin {
                     return self.with_amqp(out, |amqp, seat| amqp.replied(origin, reply, seat));
                 }
@@ -284,6 +319,9 @@ impl App for Broker {
                     }
                     _ => panic!("{origin:?} was answered by a helper"),
                 });
+            }
+            AppEvent::Called(call) => {
+                self.called(*call.downcast().expect("who calls from outside makes calls"), out);
             }
             AppEvent::Delivered(deliveries) => {
                 self.with_amqp(out, |amqp, seat| amqp.delivered(deliveries, seat));

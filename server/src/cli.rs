@@ -84,12 +84,15 @@ pub struct Serve {
     /// Where RabbitMQ clients are listened for; port 0 picks a free one [default: 127.0.0.1:5672]
     #[arg(long, value_name = "ADDR")]
     amqp: Option<SocketAddr>,
-    /// Where health and metrics are answered over HTTP; port 0 picks a free one [default: 127.0.0.1:15672]
-    #[arg(long, value_name = "ADDR")]
+    /// Where health, metrics and RabbitMQ's management are answered over HTTP; port 0 picks a free one [default: 127.0.0.1:15672]
+    #[arg(long, visible_alias = "management", value_name = "ADDR")]
     http: Option<SocketAddr>,
     /// What clients are told to connect to [default: the address at which they reached us]
     #[arg(long, value_name = "HOST[:PORT]")]
     advertise: Option<Advertise>,
+    /// A file with RabbitMQ's definitions, to be loaded at each start
+    #[arg(long, value_name = "FILE")]
+    load_definitions: Option<String>,
 }
 
 impl Cli {
@@ -115,6 +118,12 @@ impl Serve {
         config.amqp_listen = self.amqp.unwrap_or(config.amqp_listen);
         config.http_listen = self.http.unwrap_or(config.http_listen);
         config.kafka_advertise = self.advertise.or(config.kafka_advertise);
+        config.load_definitions = self.load_definitions.unwrap_or(config.load_definitions);
+        if !config.load_definitions.is_empty() {
+            let path = &config.load_definitions;
+            let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+            config.definitions = Some(text);
+        }
         Ok(config)
     }
 }

@@ -40,6 +40,10 @@ pub struct ServerConfig {
     pub groups: GroupConfig,
     /// RabbitMQ's clients.
     pub amqp: AmqpConfig,
+    /// A file with definitions to load at each start; empty: none.
+    pub load_definitions: String,
+    /// What is in it.
+    pub definitions: Option<String>,
     /// What is logged: a level, or a filter as `tracing` has them.
     pub log_level: String,
     /// The engine's part. Its `shards` is set when the node starts.
@@ -62,6 +66,8 @@ impl Default for ServerConfig {
             idle_ms_max: 600_000,
             groups: GroupConfig::default(),
             amqp: AmqpConfig::default(),
+            load_definitions: String::new(),
+            definitions: None,
             log_level: "info".to_owned(),
             engine: Config { journal_bytes: 0, ..Config::default() },
         }
@@ -112,6 +118,8 @@ pub struct AmqpConfig {
     pub version: String,
     /// Whether the user `guest` may come from this machine only.
     pub guest_is_local: bool,
+    /// Whether a fresh node gets the user `guest`.
+    pub founds_user: bool,
 }
 
 impl Default for AmqpConfig {
@@ -121,6 +129,7 @@ impl Default for AmqpConfig {
             product: "Millstream".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             guest_is_local: true,
+            founds_user: true,
         }
     }
 }
@@ -252,7 +261,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "http.listen",
-        about: "Where health and metrics are answered over HTTP (docs/metrics.md); port 0 picks a free one. `--http` comes first.",
+        about: "Where health, metrics (docs/metrics.md) and RabbitMQ's management (docs/management.md) are answered over HTTP; port 0 picks a free one. `--http` comes first.",
         get: |config| quoted(&config.http_listen.to_string()),
         set: |config, value| address(value, "127.0.0.1:15672").map(|listen| config.http_listen = listen),
     },
@@ -482,6 +491,12 @@ pub static KEYS: &[Key] = &[
         about: "Whether the user `guest` may log in from this machine only.",
         get: |config| config.amqp.guest_is_local.to_string(),
         set: |config, value| boolean(value).map(|local| config.amqp.guest_is_local = local),
+    },
+    Key {
+        name: "load_definitions",
+        about: "A file with RabbitMQ's definitions (docs/management.md) to load at each start; empty means none. `--load-definitions` comes first.",
+        get: |config| quoted(&config.load_definitions),
+        set: |config, value| text(value).map(|path| path.clone_into(&mut config.load_definitions)),
     },
     Key {
         name: "journal.bytes",

@@ -49,6 +49,8 @@ pub enum Origin {
         /// For what.
         errand: Errand,
     },
+    /// Somebody outside of the shards.
+    Call(u64),
     /// Something of AMQP.
     Amqp(amqp::Origin),
     /// The coordinator's timer.

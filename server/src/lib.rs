@@ -16,6 +16,7 @@ pub mod dispatch;
 pub mod inspect;
 pub mod kafka;
 pub mod limits;
+pub mod management;
 pub mod metrics;
 pub mod net;
 pub mod run;

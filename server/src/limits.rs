@@ -53,6 +53,28 @@ pub const HTTP_HEAD_WAIT: Duration = Duration::from_secs(20);
 pub const HTTP_LIFE: Duration = Duration::from_mins(5);
 /// See [`HTTP_LIFE`].
 pub const HTTP_LIFE_GRACE: Duration = Duration::from_secs(10);
+/// Bytes of a request's body under `/api`: definitions may be large.
+pub const HTTP_BODY_BYTES_MAX: usize = 20 << 20;
+/// How long a request's body may take to come.
+pub const HTTP_BODY_WAIT: Duration = Duration::from_secs(30);
+/// Bytes of an answer: a list that is longer has to be asked for in pages.
+pub const HTTP_ANSWER_BYTES_MAX: usize = 256 << 20;
+/// Requests under `/api` that are worked on at a time. More wait for their turn.
+pub const MANAGEMENT_REQUESTS_MAX: usize = 4;
+/// How long a shard may take to answer the management thread.
+pub const MANAGEMENT_WAIT: Duration = Duration::from_secs(30);
+/// Queues that one shard is asked about at once.
+pub const MANAGEMENT_ASKED_MAX: usize = 500;
+/// Objects of a list that are written without looking whether there is something else to do.
+pub const MANAGEMENT_ROWS_AT_ONCE: usize = 500;
+/// Objects on a page, as in RabbitMQ.
+pub const MANAGEMENT_PAGE_MAX: usize = 500;
+/// Messages that one request may get out of a queue.
+pub const MANAGEMENT_MESSAGES_MAX: usize = 1_000;
+/// Bytes of these.
+pub const MANAGEMENT_MESSAGES_BYTES_MAX: usize = 32 << 20;
+/// Edits of definitions that are made in one change.
+pub const DEFINITIONS_EDITS_AT_ONCE: usize = 1_000;
 /// Looks at the shards, about one per second, after which one that has not turned is taken to be stuck.
 pub const STUCK_LOOKS: u32 = 10;
 
@@ -196,6 +218,10 @@ pub const AMQP_STOP_WAIT_MS: u64 = 1_000;
 pub const AMQP_SMALL_PIECES_MAX: usize = 1024;
 /// How often an operation looks anew because others have changed what it relies on.
 pub const AMQP_OPERATION_TRIES_MAX: u32 = 16;
+/// Consumers that are told of when it is told of one connection.
+pub const AMQP_CONSUMERS_REPORTED_MAX: usize = 10_000;
+/// Connections, channels and consumers that are told of at once, and one connection more.
+pub const AMQP_REPORTS_AT_ONCE: usize = 1_000;
 /// A binding's arguments: they are a part of its name.
 pub const AMQP_BINDING_ARGUMENTS_BYTES_MAX: usize = 3 << 10;
 

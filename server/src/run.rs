@@ -17,6 +17,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::admin::Admin;
 use crate::broker::Broker;
 use crate::config::ServerConfig;
+use crate::management::{About, Api, Definitions};
 use crate::metrics::{BrokerMetrics, ShardReaders};
 
 /// How often the process looks whether it was told to end, or has to.
@@ -27,6 +28,12 @@ const LOOK: Duration = Duration::from_millis(20);
 pub fn serve(mut config: ServerConfig) -> Result<(), Fatal> {
     let stop = watch_signals()?;
     config.engine.shards = config.shards.unwrap_or(0);
+    let definitions = match &config.definitions {
+        Some(text) => Some(Definitions::parse(text).map_err(wrong_definitions)?),
+        None => None,
+    };
+    // Whoever brings users needs nobody to log in as at first.
+    config.amqp.founds_user = !definitions.as_ref().is_some_and(Definitions::has_users);
     let options = NodeOptions {
         config: config.engine.clone(),
         data: config.data_dir.clone().into(),
@@ -36,13 +43,18 @@ pub fn serve(mut config: ServerConfig) -> Result<(), Fatal> {
     // First of all, so that whoever asks is told that the node starts.
     let admin = Admin::start(config.http_listen).map_err(Fatal::Refused)?;
     let readers = Arc::new(Mutex::new(BTreeMap::new()));
-    let collected = Arc::clone(&readers);
+    let (collected, shards_config) = (Arc::clone(&readers), Arc::clone(&config));
     let node = start(options, move |shard| {
-        let broker = Broker::new(Arc::clone(&config));
+        let broker = Broker::new(Arc::clone(&shards_config));
         collected.lock().unwrap_or_else(PoisonError::into_inner).insert(shard, broker.metrics());
         broker
     })?;
-    admin.serving(join(&node, &mut readers.lock().unwrap_or_else(PoisonError::into_inner)));
+    let api = Arc::new(Api::new(node.caller(), about(&config, &node, admin.address())));
+    let readers = join(&node, &mut readers.lock().unwrap_or_else(PoisonError::into_inner));
+    if let Some(definitions) = &definitions {
+        load(&api, definitions)?;
+    }
+    admin.serving(readers, Some(api));
     announce(&node, admin.address());
     while !stop.load(Ordering::Relaxed) && !node.has_failed() {
         std::thread::sleep(LOOK);
@@ -52,6 +64,28 @@ pub fn serve(mut config: ServerConfig) -> Result<(), Fatal> {
     node.stop()?;
     tracing::info!("stopped: everything acknowledged is on disk");
     Ok(())
+}
+
+/// What is told of the node over HTTP.
+fn about(config: &ServerConfig, node: &Node, http: SocketAddr) -> About {
+    let [kafka, amqp] = *node.addresses() else { panic!("a node listens where it was asked to") };
+    About {
+        product: config.amqp.product.clone(),
+        version: config.amqp.version.clone(),
+        guest_is_local: config.amqp.guest_is_local,
+        listeners: vec![("kafka", kafka), ("amqp", amqp), ("http", http)],
+    }
+}
+
+fn wrong_definitions(wrong: impl std::fmt::Display) -> Fatal {
+    Fatal::Refused(format!("the definitions cannot be loaded: {wrong}"))
+}
+
+/// Makes what the definitions say, before anybody is told that the node serves.
+fn load(api: &Api, definitions: &Definitions) -> Result<(), Fatal> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(wrong_definitions)?;
+    runtime.block_on(api.load(definitions)).map_err(wrong_definitions)
 }
 
 /// Both parts of what each shard tells, in order of the shards' numbers.

@@ -1,6 +1,6 @@
-//! HTTP/1.1 as far as it is needed: small requests without a body, a bounded number of connections, and none of them for
-//! long.
+//! HTTP/1.1 as far as it is needed: small requests, a bounded number of connections, and none of them for long.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,10 @@ use axum::Router;
 use axum::extract;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::{State, Verdict};
 use crate::limits::{HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEAD_WAIT, HTTP_LIFE, HTTP_LIFE_GRACE};
+use crate::management::{self, Peer};
 use crate::metrics::CONTENT_TYPE;
 
 /// How often the shards are looked at.
@@ -53,7 +56,7 @@ async fn accept(listener: TcpListener, router: Router) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => match Arc::clone(&room).try_acquire_owned() {
-                Ok(permit) => drop(tokio::spawn(connection(stream, router.clone(), permit))),
+                Ok(permit) => drop(tokio::spawn(connection(stream, peer, router.clone(), permit))),
                 Err(_) => {
                     tracing::warn!(%peer, "an HTTP connection was closed: there are {HTTP_CONNECTIONS_MAX} already");
                 }
@@ -67,11 +70,15 @@ async fn accept(listener: TcpListener, router: Router) {
 }
 
 /// Serves one connection, which ends after a while whatever its peer does.
-async fn connection(stream: TcpStream, router: Router, _permit: OwnedSemaphorePermit) {
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, _permit: OwnedSemaphorePermit) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HTTP_HEAD_WAIT).max_buf_size(HTTP_HEAD_BYTES_MAX);
-    let mut connection =
-        pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
+        router.call(request)
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = match timeout(HTTP_LIFE, connection.as_mut()).await {
         Ok(ended) => ended,
         Err(_) => {
@@ -89,11 +96,19 @@ fn router(state: Arc<State>) -> Router {
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
         .route("/metrics", get(metrics))
+        .route("/api/{*path}", any(api))
         .fallback(async || problem(StatusCode::NOT_FOUND, "there is nothing under this path"))
         .method_not_allowed_fallback(async || {
             problem(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here")
         })
         .with_state(state)
+}
+
+async fn api(extract::State(state): extract::State<Arc<State>>, request: extract::Request) -> Response {
+    match state.api.get().cloned() {
+        Some(api) => management::serve(&api, &state, request).await,
+        None => problem(StatusCode::SERVICE_UNAVAILABLE, "the node is starting"),
+    }
 }
 
 async fn live(extract::State(state): extract::State<Arc<State>>) -> Response {

@@ -1,5 +1,6 @@
-//! The node's management over HTTP: health and metrics. It has a thread of its own, which asks nothing of the shards: it
-//! reads what they have noted, so that it answers although one of them is stuck or poisoned, and holds none of them up.
+//! The node's management over HTTP: health, metrics, and what is under `/api`. It has a thread of its own. For health and metrics it asks
+//! nothing of the shards: it reads what they have noted, so that it answers although one of them is stuck or poisoned, and holds none of
+//! them up. What is under `/api` asks them for little: [`crate::management`].
 
 mod health;
 mod http;
@@ -10,6 +11,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::Notify;
 
+use crate::management::Api;
 use crate::metrics::{Metrics, ShardReaders};
 pub use health::{Health, Seen, Stage, Verdict};
 
@@ -22,19 +24,23 @@ pub struct Admin {
 
 /// What the thread that serves and the one that runs the node share.
 #[derive(Default)]
-struct State {
+pub struct State {
     health: Mutex<Health>,
+    /// What serves `/api`, once the node can be reached.
+    api: OnceLock<Arc<Api>>,
     /// What there is to read, once the shards serve. The lock is the readers' among themselves.
     metrics: OnceLock<Mutex<Metrics>>,
     end: Notify,
 }
 
 impl State {
-    fn health(&self) -> MutexGuard<'_, Health> {
+    /// How the node is.
+    pub fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn metrics(&self) -> Option<MutexGuard<'_, Metrics>> {
+    /// What is told of the node, once it serves.
+    pub fn metrics(&self) -> Option<MutexGuard<'_, Metrics>> {
         self.metrics.get().map(|metrics| metrics.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -74,7 +80,10 @@ impl Admin {
     }
 
     /// The node serves, and its shards tell this of themselves, in order of their numbers.
-    pub fn serving(&self, shards: Vec<ShardReaders>) {
+    pub fn serving(&self, shards: Vec<ShardReaders>, api: Option<Arc<Api>>) {
+        if let Some(api) = api {
+            let _ = self.state.api.set(api);
+        }
         let _ = self.state.metrics.set(Mutex::new(Metrics::new(shards)));
         self.state.look();
         self.state.health().enter(Stage::Serving);
@@ -122,7 +131,7 @@ mod tests {
         engine.poisoned.set(1);
         let readers =
             ShardReaders { engine: engine.reader(), broker: Meter::<BrokerMetrics>::default().reader() };
-        admin.serving(vec![readers]);
+        admin.serving(vec![readers], None);
         let poisoned = ["/health/live", "/health/ready", "/metrics"].map(|path| status(&admin, path));
         assert_eq!(poisoned, ["503", "503", "200"]);
     }

@@ -56,6 +56,10 @@ pub struct Link {
     pub user: Vec<u8>,
     /// Where.
     pub vhost: Vec<u8>,
+    /// What the client has said of itself, a table's content.
+    pub client_properties: Vec<u8>,
+    /// By which mechanism it has logged in.
+    pub mechanism: Vec<u8>,
     /// What the client understands.
     pub capabilities: Capabilities,
     /// The largest frame that the client takes.
@@ -84,6 +88,8 @@ impl Link {
             owner,
             user: Vec::new(),
             vhost: Vec::new(),
+            client_properties: Vec::new(),
+            mechanism: Vec::new(),
             capabilities: Capabilities::default(),
             frame_max,
             own_queues: BTreeMap::new(),

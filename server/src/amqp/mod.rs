@@ -15,6 +15,7 @@ pub mod message;
 mod names;
 pub mod operations;
 pub mod reply_to;
+pub mod report;
 pub mod routing;
 pub mod shard;
 pub mod state;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use millstream_engine::buffer::Slice;
@@ -21,7 +22,8 @@ use super::state::{Desk, Ended, Origin, State, Told};
 use super::topology::Touched;
 use super::topology::entries::{FOUNDED, PERMISSION, USER, UserValue, VHOST, key, patterns};
 use crate::auth::hash_password;
-use crate::limits::AMQP_TICK_MS;
+use crate::limits::{AMQP_REPORTS_AT_ONCE, AMQP_TICK_MS};
+use crate::management::call::{Connections, ConnectionsWanted};
 
 /// The vhost and the user that there are at first, as in RabbitMQ.
 const FIRST_VHOST: &[u8] = b"/";
@@ -42,6 +44,35 @@ impl Amqp {
     /// Connections that are not over.
     pub fn connections(&self) -> usize {
         self.connections.len()
+    }
+
+    /// What is told of connections: of `only` one, or of some behind `after`; and behind which to go on, if there are more.
+    pub fn reports(&self, wanted: ConnectionsWanted) -> Connections {
+        if let Some(only) = wanted.only {
+            return Connections {
+                reports: self.connections.get(&only).map(Connection::report).into_iter().collect(),
+                next: None,
+            };
+        }
+        let start = wanted.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut found = Connections::default();
+        let mut weight = 0;
+        for (conn, connection) in self.connections.range((start, Bound::Unbounded)) {
+            let report = connection.report();
+            weight += report.weight();
+            found.reports.push(report);
+            if weight >= AMQP_REPORTS_AT_ONCE {
+                found.next = Some(*conn);
+                break;
+            }
+        }
+        found
+    }
+
+    /// Closes a connection and says why. Gives whether there is such a one.
+    pub fn force(&mut self, conn: ConnId, reason: &str, seat: &mut Seat<'_>) -> bool {
+        self.with(conn, seat, |connection, desk| connection.force(reason, desk));
+        self.serves(conn)
     }
 
     /// Bytes of memory that hold what clients have begun and not ended.
@@ -70,12 +101,13 @@ impl Amqp {
                 tags: b"administrator".to_vec(),
             };
             let set = |key, value| Edit::SetEntry { key, value, transient: false };
-            let edits = vec![
-                set(founded.clone(), Vec::new()),
-                set(key(VHOST, &[FIRST_VHOST]), Vec::new()),
-                set(key(USER, &[FIRST_USER]), user.write()),
-                set(key(PERMISSION, &[FIRST_VHOST, FIRST_USER]), patterns(&[b".*", b".*", b".*"])),
-            ];
+            let mut edits =
+                vec![set(founded.clone(), Vec::new()), set(key(VHOST, &[FIRST_VHOST]), Vec::new())];
+            if seat.config.amqp.founds_user {
+                edits.push(set(key(USER, &[FIRST_USER]), user.write()));
+                let all = patterns(&[b".*", b".*", b".*"]);
+                edits.push(set(key(PERMISSION, &[FIRST_VHOST, FIRST_USER]), all));
+            }
             let change = MetadataChange { guards: vec![Guard::Entry(founded, None)], edits };
             self.with_desk(seat, None, |_, desk| {
                 desk.ask(Origin::Nobody, METADATA_SHARD, Request::ChangeMetadata(change), None);
@@ -115,9 +147,12 @@ impl Amqp {
     }
 
     /// A connection is this shard's now.
-    pub fn accept(&mut self, conn: ConnId, peer: SocketAddr, seat: &mut Seat<'_>) {
-        let connection = Connection::new(conn, seat.out.shard().0, peer, seat.out.now());
+    pub fn accept(&mut self, conn: ConnId, peer: SocketAddr, local: SocketAddr, seat: &mut Seat<'_>) {
+        let times = (seat.out.now(), seat.out.wall_ms());
+        let connection = Connection::new(conn, seat.out.shard().0, peer, local, times);
         self.connections.insert(conn, connection);
+        seat.metrics.amqp_connections_opened.add(1);
+        seat.metrics.amqp_connections.set(self.connections.len() as u64);
         self.with(conn, seat, |_, _| {});
     }
 
@@ -206,6 +241,8 @@ impl Amqp {
             self.state.everybody.kept -= connection.counted();
             self.state.everybody.kept += published;
         }
+        seat.metrics.amqp_connections_closed.add(1);
+        seat.metrics.amqp_connections.set(self.connections.len() as u64);
     }
 
     /// The node stops.

@@ -32,14 +32,50 @@ metrics! {
             "Bytes that were handed to the kernel for clients.";
         records_out: Counter = Counter::default(), Count, "millstream_fetch_records_total",
             "Records in the answers to fetches: what goes out.";
-        amqp_published: Counter = Counter::default(), Count, "millstream_amqp_published_total",
+        amqp_connections: Gauge = Gauge::default(), Count, "rabbitmq_connections",
+            "Connections of AMQP clients.";
+        amqp_channels: Gauge = Gauge::default(), Count, "rabbitmq_channels",
+            "Their channels.";
+        amqp_consumers: Gauge = Gauge::default(), Count, "rabbitmq_consumers",
+            "Consumers of these.";
+        amqp_connections_opened: Counter = Counter::default(), Count, "rabbitmq_connections_opened_total",
+            "Connections that AMQP clients have opened.";
+        amqp_connections_closed: Counter = Counter::default(), Count, "rabbitmq_connections_closed_total",
+            "Of these, connections that are over.";
+        amqp_channels_opened: Counter = Counter::default(), Count, "rabbitmq_channels_opened_total",
+            "Channels that were opened.";
+        amqp_channels_closed: Counter = Counter::default(), Count, "rabbitmq_channels_closed_total",
+            "Of these, channels that are over.";
+        amqp_published: Counter = Counter::default(), Count, "rabbitmq_global_messages_received_total",
             "Messages that AMQP clients have published to an exchange that is there.";
-        amqp_returned: Counter = Counter::default(), Count, "millstream_amqp_returned_total",
-            "Of these, messages that came back for there was no way.";
+        amqp_published_to_confirm: Counter = Counter::default(), Count, "rabbitmq_global_messages_received_confirm_total",
+            "Of these, messages on channels that confirm.";
+        amqp_routed: Counter = Counter::default(), Count, "rabbitmq_global_messages_routed_total",
+            "Of all these, messages for which there was a way to a queue.";
+        amqp_returned: Counter = Counter::default(), Count, "rabbitmq_global_messages_unroutable_returned_total",
+            "Messages that came back for there was no way.";
+        amqp_dropped: Counter = Counter::default(), Count, "rabbitmq_global_messages_unroutable_dropped_total",
+            "Messages that were dropped for there was no way, and nobody wanted to be told.";
+        amqp_messages_confirmed: Counter = Counter::default(), Count, "rabbitmq_global_messages_confirmed_total",
+            "Messages that were confirmed, or refused.";
         amqp_confirmed: Counter = Counter::default(), Count, "millstream_amqp_confirms_total",
             "Confirms that were sent, each for one message or several.";
-        amqp_delivered: Counter = Counter::default(), Count, "millstream_amqp_delivered_total",
-            "Messages that were given to AMQP clients.";
+        amqp_delivered: Counter = Counter::default(), Count, "rabbitmq_global_messages_delivered_total",
+            "Messages that were given to AMQP clients, to consumers and one by one.";
+        amqp_delivered_to_ack: Counter = Counter::default(), Count, "rabbitmq_global_messages_delivered_consume_manual_ack_total",
+            "Messages that were given to consumers which settle them.";
+        amqp_delivered_no_ack: Counter = Counter::default(), Count, "rabbitmq_global_messages_delivered_consume_auto_ack_total",
+            "Messages that were given to consumers which do not.";
+        amqp_got_to_ack: Counter = Counter::default(), Count, "rabbitmq_global_messages_delivered_get_manual_ack_total",
+            "Messages that were got one by one and are to be settled.";
+        amqp_got_no_ack: Counter = Counter::default(), Count, "rabbitmq_global_messages_delivered_get_auto_ack_total",
+            "Messages that were got one by one and are not.";
+        amqp_got_empty: Counter = Counter::default(), Count, "rabbitmq_global_messages_get_empty_total",
+            "Requests for one message that found none.";
+        amqp_redelivered: Counter = Counter::default(), Count, "rabbitmq_global_messages_redelivered_total",
+            "Messages that may have been given to somebody before.";
+        amqp_acked: Counter = Counter::default(), Count, "rabbitmq_global_messages_acknowledged_total",
+            "Messages that were acknowledged.";
         requests: Family<Counter> = Family::new("api", apis()), Count, "millstream_kafka_requests_total",
             "Requests of Kafka's protocol that could be read.";
         errors: Family<Counter> = Family::new("api", apis()), Count, "millstream_kafka_errors_total",

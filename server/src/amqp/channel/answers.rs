@@ -156,6 +156,7 @@ impl Channel {
             (After::Got { keeper }, Done::Got(delivery, left)) => match delivery {
                 Some(delivery) => self.got(keeper, &delivery, left, link, desk),
                 None => {
+                    desk.metrics.amqp_got_empty.add(1);
                     self.drop_keeper_if_over(keeper, desk);
                     link.method(channel, BasicGetEmpty { cluster_id: Short(b"") });
                 }

@@ -84,6 +84,8 @@ impl Channel {
             keeper.is_told_count = is_told_count;
             keeper.tag = Some(tag.clone());
             keeper.no_ack = method.no_ack;
+            keeper.is_exclusive = method.exclusive;
+            keeper.arguments = method.arguments.raw().to_vec();
             keeper.prefetch = prefetch;
             keeper.life = Life::Coming;
             keeper
@@ -237,6 +239,8 @@ impl Channel {
         let channel = self.who.channel;
         let Some(keeper) = self.keeper(index) else { return };
         desk.metrics.amqp_delivered.add(1);
+        desk.metrics.amqp_redelivered.add(u64::from(delivery.redelivered));
+        if keeper.no_ack { &desk.metrics.amqp_got_no_ack } else { &desk.metrics.amqp_got_to_ack }.add(1);
         keeper.given(delivery.seq, 0);
         let is_told_count = keeper.is_told_count;
         let tag = if keeper.no_ack {

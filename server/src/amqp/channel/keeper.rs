@@ -39,6 +39,10 @@ pub struct Keeper {
     pub no_ack: bool,
     /// How many messages it may keep; 0: any number.
     pub prefetch: u16,
+    /// Whether it is its queue's only consumer.
+    pub is_exclusive: bool,
+    /// What it was made with, a table's content.
+    pub arguments: Vec<u8>,
     /// Whether it is told how often a message has come back.
     pub is_told_count: bool,
     /// How it stands.
@@ -67,6 +71,8 @@ impl Keeper {
             tag: None,
             no_ack: false,
             prefetch: 0,
+            is_exclusive: false,
+            arguments: Vec::new(),
             is_told_count: false,
             life: Life::There,
             kept: 0,

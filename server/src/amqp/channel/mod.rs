@@ -31,6 +31,7 @@ use super::kept::Kept;
 use super::link::Link;
 use super::message::Stored;
 use super::operations::Who;
+use super::report::{ChannelReport, ConsumerReport};
 use super::state::Desk;
 use crate::limits::AMQP_SEND_BYTES_HUNG_UP;
 
@@ -107,6 +108,38 @@ impl Channel {
             hungry: Vec::new(),
             counted: Kept::default(),
             failed_later: None,
+        }
+    }
+
+    /// What is told of it, and of `room` consumers at most.
+    pub fn report(&self, room: usize) -> ChannelReport {
+        let consumers = self.consumers.iter().filter_map(|(tag, keeper)| {
+            let keeper = self.keepers.get(*keeper as usize)?.as_ref()?;
+            Some(ConsumerReport {
+                tag: tag.clone(),
+                queue: keeper.queue_name.clone(),
+                no_ack: keeper.no_ack,
+                is_exclusive: keeper.is_exclusive,
+                prefetch: keeper.prefetch,
+                arguments: keeper.arguments.clone(),
+            })
+        });
+        let (unconfirmed, uncommitted) = match &self.mode {
+            Mode::Plain => (0, 0),
+            Mode::Confirm(confirms) => (confirms.len(), 0),
+            Mode::Transaction(transaction) => (0, transaction.messages()),
+        };
+        ChannelReport {
+            number: self.who.channel,
+            confirms: matches!(self.mode, Mode::Confirm(_)),
+            is_transactional: matches!(self.mode, Mode::Transaction(_)),
+            prefetch: self.prefetch,
+            prefetch_all: self.prefetch_all,
+            unacked: self.unacked.len(),
+            unconfirmed,
+            uncommitted,
+            consumer_count: self.consumers.len(),
+            consumers: consumers.take(room).collect(),
         }
     }
 
@@ -226,7 +259,14 @@ impl Channel {
             return;
         }
         link.is_hopeless |= link.waiting_bytes() >= AMQP_SEND_BYTES_HUNG_UP;
+        self.deliver(index, delivery, link, desk);
+    }
+
+    fn deliver(&mut self, index: u32, delivery: Delivery, link: &mut Link, desk: &Desk<'_>) {
+        let no_ack = self.keeper(index).is_some_and(|keeper| keeper.no_ack);
         desk.metrics.amqp_delivered.add(1);
+        desk.metrics.amqp_redelivered.add(u64::from(delivery.redelivered));
+        if no_ack { &desk.metrics.amqp_delivered_no_ack } else { &desk.metrics.amqp_delivered_to_ack }.add(1);
         self.write_delivery(index, delivery, link);
     }
 
@@ -273,6 +313,7 @@ impl Channel {
         let index = taken.entry.keeper;
         let Some(keeper) = self.keeper(index) else { return };
         keeper.kept = keeper.kept.saturating_sub(1);
+        desk.metrics.amqp_acked.add(u64::from(verdict == Verdict::Ack));
         if keeper.life != Life::Gone {
             let in_order = taken.in_order && keeper.in_order;
             desk.state.batches.settle(
@@ -402,6 +443,7 @@ impl Channel {
     pub fn finish(&mut self, link: &mut Link, desk: &mut Desk<'_>) {
         let channel = self.who.channel;
         if let Mode::Confirm(confirms) = &mut self.mode {
+            let before = confirms.len();
             while let Some(Confirm { tag, multiple, refused }) = confirms.next_confirm() {
                 desk.metrics.amqp_confirmed.add(1);
                 if refused {
@@ -411,13 +453,13 @@ impl Channel {
                     link.method(channel, BasicAck { delivery_tag: tag, multiple });
                 }
             }
+            desk.metrics.amqp_messages_confirmed.add((before - confirms.len()) as u64);
         }
         while self.has_room()
             && let Some((index, delivery)) = self.held.pop_front()
         {
             self.held_bytes -= delivery.header.len() + delivery.body.len();
-            desk.metrics.amqp_delivered.add(1);
-            self.write_delivery(index, delivery, link);
+            self.deliver(index, delivery, link, desk);
         }
         self.loosen_content();
         self.count(link);

@@ -255,14 +255,21 @@ impl Channel {
         desk.metrics.amqp_published.add(1);
         let route = desk.route(&link.vhost, exchange, key, &more, properties);
         let replied = exchange.is_empty() && reply(key, arrived, link, desk);
-        if route.is_empty() && !replied && arrived.publish.mandatory {
-            desk.metrics.amqp_returned.add(1);
-            self.return_message(arrived, link);
+        match (route.is_empty() && !replied, arrived.publish.mandatory) {
+            (false, _) => desk.metrics.amqp_routed.add(1),
+            (true, true) => {
+                desk.metrics.amqp_returned.add(1);
+                self.return_message(arrived, link);
+            }
+            (true, false) => desk.metrics.amqp_dropped.add(1),
         }
         let shards = route.shards.len();
         let number = match &mut self.mode {
             Mode::Plain => None,
-            Mode::Confirm(confirms) => Some(confirms.publish(shards as u16)),
+            Mode::Confirm(confirms) => {
+                desk.metrics.amqp_published_to_confirm.add(1);
+                Some(confirms.publish(shards as u16))
+            }
             Mode::Transaction(transaction) => {
                 transaction.expect(shards);
                 Some(0)

@@ -65,6 +65,11 @@ pub struct Transaction {
 }
 
 impl Transaction {
+    /// Messages that are held.
+    pub fn messages(&self) -> usize {
+        self.messages.len()
+    }
+
     pub(super) fn hold(&mut self, message: Held) {
         self.bytes += message.bytes();
         self.messages.push(message);

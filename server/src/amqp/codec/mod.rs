@@ -10,7 +10,7 @@ mod writer;
 pub use method::*;
 pub use properties::{Header, Properties};
 pub use reader::{Malformed, Reader};
-pub use table::{Array, Table, TableWriter, Value};
+pub use table::{Array, ArrayContent, Table, TableWriter, Value};
 pub use writer::Writer;
 
 /// A frame of methods.

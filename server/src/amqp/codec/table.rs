@@ -296,6 +296,11 @@ pub struct ArrayContent {
 }
 
 impl ArrayContent {
+    /// An array of the values of several.
+    pub fn joined(arrays: &[ArrayContent]) -> ArrayContent {
+        ArrayContent { raw: arrays.iter().flat_map(|array| &array.raw).copied().collect() }
+    }
+
     /// As a value.
     pub fn value(&self) -> Value<'_> {
         Value::Array(Array { raw: &self.raw })

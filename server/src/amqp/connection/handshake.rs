@@ -136,6 +136,8 @@ impl Connection {
             return Ok(());
         }
         self.link.user = login.user.to_vec();
+        self.link.client_properties = method.client_properties.raw().to_vec();
+        self.link.mechanism = method.mechanism.0.to_vec();
         self.stage = Stage::TuneOk;
         self.link.method(
             0,

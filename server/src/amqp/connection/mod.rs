@@ -11,7 +11,7 @@ use millstream_engine::buffer::Slice;
 use millstream_engine::error::Refusal;
 use millstream_engine::io::ConnId;
 use millstream_engine::shard::message::{CancelReason, Delivery};
-use millstream_engine::time::Nanos;
+use millstream_engine::time::{Nanos, WallMs};
 use millstream_engine::types::QueueId;
 
 use super::batches::Published;
@@ -23,12 +23,13 @@ use super::keepers::Place;
 use super::kept::Kept;
 use super::link::Link;
 use super::operations::{DeleteQueue, Done, Operation, Running, Who};
+use super::report::ConnectionReport;
 use super::state::Desk;
 use super::topology::entries::Owner;
 use crate::limits::{
-    AMQP_CLOSE_WAIT_MS, AMQP_FRAME_BYTES_BEFORE_TUNE, AMQP_FRAME_BYTES_MAX, AMQP_HANDSHAKE_MS,
-    AMQP_PUBLISHING_BYTES_MAX, AMQP_SEND_BYTES_MAX, AMQP_STALLED_BYTES_MAX, AMQP_STOP_WAIT_MS,
-    AMQP_UNCONFIRMED_MAX, AMQP_UNFINISHED_BYTES_MAX,
+    AMQP_CLOSE_WAIT_MS, AMQP_CONSUMERS_REPORTED_MAX, AMQP_FRAME_BYTES_BEFORE_TUNE, AMQP_FRAME_BYTES_MAX,
+    AMQP_HANDSHAKE_MS, AMQP_PUBLISHING_BYTES_MAX, AMQP_SEND_BYTES_MAX, AMQP_STALLED_BYTES_MAX,
+    AMQP_STOP_WAIT_MS, AMQP_UNCONFIRMED_MAX, AMQP_UNFINISHED_BYTES_MAX,
 };
 use crate::net::SendStep;
 
@@ -63,6 +64,10 @@ enum Stage {
 )]
 pub struct Connection {
     peer: SocketAddr,
+    local: SocketAddr,
+    since: WallMs,
+    received_bytes: u64,
+    sent_bytes: u64,
     stage: Stage,
     /// When the handshake has to be over, or the answer to a close has to be there.
     deadline: Nanos,
@@ -78,6 +83,8 @@ pub struct Connection {
     channel_max: u16,
     /// How many channels there have been.
     lives: u32,
+    /// How many of these have been counted.
+    lives_counted: u32,
     /// How long either side may be silent; zero: for ever.
     heartbeat: Nanos,
     received_at: Nanos,
@@ -98,9 +105,19 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that was accepted at `now` by this shard. Reading is on.
-    pub fn new(id: ConnId, shard: u16, peer: SocketAddr, now: Nanos) -> Connection {
+    pub fn new(
+        id: ConnId,
+        shard: u16,
+        peer: SocketAddr,
+        local: SocketAddr,
+        (now, since): (Nanos, WallMs),
+    ) -> Connection {
         Connection {
             peer,
+            local,
+            since,
+            received_bytes: 0,
+            sent_bytes: 0,
             stage: Stage::Header,
             deadline: now + Nanos::from_millis(AMQP_HANDSHAKE_MS),
             frames: Frames::new(AMQP_FRAME_BYTES_BEFORE_TUNE),
@@ -111,6 +128,7 @@ impl Connection {
             waiting: None,
             channel_max: 0,
             lives: 0,
+            lives_counted: 0,
             heartbeat: Nanos::ZERO,
             received_at: now,
             sent_at: now,
@@ -137,6 +155,7 @@ impl Connection {
     /// Bytes came in.
     pub fn received(&mut self, bytes: Slice, desk: &mut Desk<'_>) {
         self.received_at = desk.out.now();
+        self.received_bytes += bytes.len() as u64;
         if matches!(self.stage, Stage::Draining | Stage::Closed) || self.is_deaf {
             return;
         }
@@ -247,6 +266,53 @@ impl Connection {
         let channel = self.channels.get_mut(&who.channel).filter(|channel| channel.who == who)?;
         self.busy.insert(who.channel);
         Some((channel, &mut self.link))
+    }
+
+    /// What is told of it.
+    pub fn report(&self) -> ConnectionReport {
+        let mut room = AMQP_CONSUMERS_REPORTED_MAX;
+        let channels = self.channels.values().map(|channel| {
+            let report = channel.report(room);
+            room -= report.consumers.len();
+            report
+        });
+        ConnectionReport {
+            shard: self.link.owner.shard,
+            conn: self.link.id,
+            peer: self.peer,
+            local: self.local,
+            since: self.since,
+            state: match self.stage {
+                Stage::Header | Stage::StartOk => "starting",
+                Stage::TuneOk => "tuning",
+                Stage::Open => "opening",
+                Stage::Running if self.is_overrun() => "flow",
+                Stage::Running => "running",
+                Stage::Leaving | Stage::Closing | Stage::Draining => "closing",
+                Stage::Closed => "closed",
+            },
+            user: self.link.user.clone(),
+            vhost: self.link.vhost.clone(),
+            client_properties: self.link.client_properties.clone(),
+            mechanism: self.link.mechanism.clone(),
+            heartbeat_s: self.heartbeat.0 / 1_000_000_000,
+            frame_bytes_max: self.link.frame_max,
+            channels_max: self.channel_max,
+            received_bytes: self.received_bytes,
+            sent_bytes: self.sent_bytes,
+            channels: channels.collect(),
+        }
+    }
+
+    /// Whoever looks after the node wants it closed.
+    pub fn force(&mut self, reason: &str, desk: &mut Desk<'_>) {
+        match self.stage {
+            Stage::Running | Stage::Open | Stage::TuneOk => {
+                self.close_with(&Failure::new(ReplyCode::ConnectionForced, reason), (0, 0), desk);
+            }
+            Stage::Closed | Stage::Closing | Stage::Draining => {}
+            Stage::Header | Stage::StartOk | Stage::Leaving => self.drain(desk),
+        }
     }
 
     /// The node stops.
@@ -371,8 +437,13 @@ impl Connection {
             let everybody = &mut desk.state.everybody.kept;
             *everybody -= self.counted;
             *everybody += kept;
-            self.counted = kept;
+            desk.metrics.amqp_channels.set(everybody.channels as u64);
+            desk.metrics.amqp_consumers.set(everybody.consumers as u64);
         }
+        let opened = (self.lives - self.lives_counted) as usize;
+        desk.metrics.amqp_channels_opened.add(opened as u64);
+        desk.metrics.amqp_channels_closed.add((self.counted.channels + opened - kept.channels) as u64);
+        (self.counted, self.lives_counted) = (kept, self.lives);
     }
 
     /// Ends the connection if it has begun more than it, or everybody together, may have begun.
@@ -455,7 +526,9 @@ impl Connection {
         match self.link.queue.next_step() {
             None => {}
             Some(SendStep::Send(slices)) => {
-                desk.metrics.sent.add(slices.iter().map(|slice| slice.len() as u64).sum());
+                let bytes = slices.iter().map(|slice| slice.len() as u64).sum();
+                desk.metrics.sent.add(bytes);
+                self.sent_bytes += bytes;
                 self.sent_at = desk.out.now();
                 desk.out.send(self.link.id, slices);
             }
