@@ -55,6 +55,8 @@ pub const HTTP_LIFE: Duration = Duration::from_mins(5);
 pub const HTTP_LIFE_GRACE: Duration = Duration::from_secs(10);
 /// Bytes of a request's body under `/api`: definitions may be large.
 pub const HTTP_BODY_BYTES_MAX: usize = 20 << 20;
+/// A body of which any number of connections may have one.
+pub const HTTP_SMALL_BODY_BYTES: usize = 64 << 10;
 /// How long a request's body may take to come.
 pub const HTTP_BODY_WAIT: Duration = Duration::from_secs(30);
 /// Bytes of an answer: a list that is longer has to be asked for in pages.

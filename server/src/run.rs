@@ -51,9 +51,7 @@ pub fn serve(mut config: ServerConfig) -> Result<(), Fatal> {
     })?;
     let api = Arc::new(Api::new(node.caller(), about(&config, &node, admin.address())));
     let readers = join(&node, &mut readers.lock().unwrap_or_else(PoisonError::into_inner));
-    if let Some(definitions) = &definitions {
-        load(&api, definitions)?;
-    }
+    prepare(&api, definitions.as_ref())?;
     admin.serving(readers, Some(api));
     announce(&node, admin.address());
     while !stop.load(Ordering::Relaxed) && !node.has_failed() {
@@ -81,11 +79,16 @@ fn wrong_definitions(wrong: impl std::fmt::Display) -> Fatal {
     Fatal::Refused(format!("the definitions cannot be loaded: {wrong}"))
 }
 
-/// Makes what the definitions say, before anybody is told that the node serves.
-fn load(api: &Api, definitions: &Definitions) -> Result<(), Fatal> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(wrong_definitions)?;
-    runtime.block_on(api.load(definitions)).map_err(wrong_definitions)
+/// Sees to it that there is a vhost and somebody to log in, and makes what the definitions say, before anybody is told that the node
+/// serves.
+fn prepare(api: &Api, definitions: Option<&Definitions>) -> Result<(), Fatal> {
+    let refused = |error: std::io::Error| Fatal::Refused(error.to_string());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(refused)?;
+    runtime.block_on(api.founded()).map_err(Fatal::Refused)?;
+    match definitions {
+        Some(definitions) => runtime.block_on(api.load(definitions)).map_err(wrong_definitions),
+        None => Ok(()),
+    }
 }
 
 /// Both parts of what each shard tells, in order of the shards' numbers.

@@ -2,7 +2,8 @@
 
 use regex::bytes::Regex;
 
-/// Which names a permission is for. As in RabbitMQ an expression fits anywhere in a name, and an empty one fits the empty name only.
+/// Which names a permission is for. As in RabbitMQ an expression fits anywhere in a name, and a permission's empty one fits the empty
+/// name only.
 #[derive(Clone, Debug)]
 pub struct Pattern(Kind);
 
@@ -43,6 +44,11 @@ impl Pattern {
         }))
     }
 
+    /// Reads a policy's expression, of which an empty one fits everything. One that makes no sense fits nothing.
+    pub fn of_policy(expression: &[u8]) -> Pattern {
+        if expression.is_empty() { Pattern(Kind::Everything) } else { Pattern::new(expression) }
+    }
+
     /// Whether it is for this name.
     pub fn fits(&self, name: &[u8]) -> bool {
         match &self.0 {
@@ -65,6 +71,12 @@ mod tests {
         assert!(pattern.fits(b"a.b.xx./"));
         assert!(!pattern.fits(b"aXb.xx./"), "a name is no expression");
         assert!(!pattern.fits(b"a.b.xxx./"));
+    }
+
+    #[test]
+    fn a_policy_without_an_expression_is_for_everything() {
+        assert!(Pattern::of_policy(b"").fits(b"q") && !Pattern::of_policy(b"(").fits(b"q"));
+        assert!(Pattern::of_policy(b"^a").fits(b"ab") && !Pattern::of_policy(b"^a").fits(b"ba"));
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! A request under `/api`: who asks, what for, whether they may, what comes of it.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use millstream_engine::reactor::node::Caller;
 use serde_json::{Map, Value, json};
@@ -24,7 +23,10 @@ use super::{
 };
 use crate::admin::State;
 use crate::amqp::topology::Topology;
-use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_BODY_WAIT, MANAGEMENT_REQUESTS_MAX, MANAGEMENT_ROWS_AT_ONCE};
+use crate::limits::{
+    HTTP_BODY_BYTES_MAX, HTTP_BODY_WAIT, HTTP_SMALL_BODY_BYTES, MANAGEMENT_REQUESTS_MAX,
+    MANAGEMENT_ROWS_AT_ONCE,
+};
 
 /// Where a request came from.
 #[derive(Clone, Copy, Debug)]
@@ -52,12 +54,19 @@ pub struct Api {
     pub(super) about: About,
     /// How many requests may be worked on.
     room: Semaphore,
+    /// How many large bodies may be arriving.
+    large_bodies: Semaphore,
 }
 
 impl Api {
     /// For a node that is reached so.
     pub fn new(caller: Caller, about: About) -> Api {
-        Api { node: Node::new(caller), about, room: Semaphore::new(MANAGEMENT_REQUESTS_MAX) }
+        Api {
+            node: Node::new(caller),
+            about,
+            room: Semaphore::new(MANAGEMENT_REQUESTS_MAX),
+            large_bodies: Semaphore::new(MANAGEMENT_REQUESTS_MAX),
+        }
     }
 
     /// Looks at vhosts, queues and so on.
@@ -230,7 +239,6 @@ async fn answer(api: &Api, state: &State, request: Request) -> Result<Response, 
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().strip_prefix("/api/").unwrap_or_default();
     let method = if parts.method == Method::HEAD { Method::GET } else { parts.method };
-    let _room = api.room.acquire().await.map_err(|_| Problem::unavailable("the node is stopping"))?;
     api.node.refresh().await?;
     let peer =
         parts.extensions.get::<Peer>().map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)), |peer| peer.0);
@@ -242,10 +250,16 @@ async fn answer(api: &Api, state: &State, request: Request) -> Result<Response, 
     }
     session.needs(resource.role(&method))?;
     let query = Query::read(parts.uri.query().unwrap_or_default())?;
-    let body = read_body(body, &method, &resource).await?;
+    let body = read_body(api, body, &method, &resource, &parts.headers).await?;
+    let _room = api.room.acquire().await.map_err(|_| Problem::unavailable("the node is stopping"))?;
     let body = parse_body(&body, &resource)?;
     let asked = Asked { api, session: &session, query: &query, body: &body };
-    dispatch(asked, &resource, &method, state).await.map(IntoResponse::into_response)
+    let answer = dispatch(asked, &resource, &method, state).await?;
+    Ok(match answer {
+        Answer::Value(value) => Answer::Text(query.cut(&value)),
+        answer => answer,
+    }
+    .into_response())
 }
 
 fn not_allowed(method: &Method, methods: &[Method]) -> Response {
@@ -263,13 +277,30 @@ fn not_allowed(method: &Method, methods: &[Method]) -> Response {
     response
 }
 
-async fn read_body(body: Body, method: &Method, resource: &Resource) -> Result<Bytes, Problem> {
+/// Reads a body. Whoever takes long keeps nobody from being served but others with large bodies.
+async fn read_body(
+    api: &Api,
+    body: Body,
+    method: &Method,
+    resource: &Resource,
+    headers: &HeaderMap,
+) -> Result<Bytes, Problem> {
     // A body that nobody needs is not waited for.
     if matches!(*method, Method::GET | Method::DELETE) && !matches!(resource, Resource::UsersBulkDelete) {
         return Ok(Bytes::new());
     }
-    let wait: Duration = HTTP_BODY_WAIT;
-    match timeout(wait, to_bytes(body, HTTP_BODY_BYTES_MAX)).await {
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let most = length.unwrap_or(HTTP_BODY_BYTES_MAX);
+    if most > HTTP_BODY_BYTES_MAX {
+        return Err(Problem::too_large(HTTP_BODY_BYTES_MAX));
+    }
+    let reading = async {
+        let large = most > HTTP_SMALL_BODY_BYTES;
+        let _turn = if large { api.large_bodies.acquire().await.ok() } else { None };
+        to_bytes(body, HTTP_BODY_BYTES_MAX).await
+    };
+    match timeout(HTTP_BODY_WAIT, reading).await {
         Err(_) => Err(Problem::too_slow()),
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) => Err(match std::error::Error::source(&error) {
@@ -307,9 +338,10 @@ async fn dispatch(
         R::Overview => overview::overview(asked, state).await,
         R::ClusterName => Ok(Answer::Value(json!({"name": overview::CLUSTER_NAME}))),
         R::Nodes => overview::nodes(asked, state).await,
-        R::Node(name) => overview::node(asked, name, state).await,
-        R::Extensions | R::FeatureFlags | R::DeprecatedFeatures => Ok(Answer::Value(json!([]))),
-        R::UserLimits(_) => Ok(Answer::Value(json!([]))),
+        R::Node(name) => overview::node(asked, name, state),
+        R::Extensions | R::FeatureFlags | R::DeprecatedFeatures | R::UserLimits(_) => {
+            Ok(Answer::Value(json!([])))
+        }
         R::Whoami => Ok(users::whoami(asked)),
         R::HashPassword(password) => Ok(users::hash(asked, password)),
         R::Aliveness(vhost) => health::aliveness(asked, vhost),

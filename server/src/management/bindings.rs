@@ -1,6 +1,8 @@
 //! Bindings: listed, made, taken back. What tells one from another of the same two ends is its `properties_key`: the routing key, and
 //! if there are arguments, a hash of these.
 
+use std::fmt::Write;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -25,7 +27,7 @@ fn quoted(name: &[u8]) -> String {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'_' => quoted.push(char::from(*byte)),
             b' ' => quoted.push('+'),
-            other => quoted.push_str(&format!("%{other:02X}")),
+            other => write!(quoted, "%{other:02X}").expect("a string takes anything"),
         }
     }
     quoted

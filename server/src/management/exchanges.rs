@@ -61,7 +61,7 @@ pub async fn put(asked: Asked<'_>, vhost: &[u8], name: &[u8]) -> Result<Answer, 
     let name = short(name)?;
     let value = ExchangeValue {
         kind: fields.name("type")?.to_vec(),
-        durable: fields.flag("durable", true)?,
+        durable: fields.flag("durable", false)?,
         auto_delete: fields.flag("auto_delete", false)?,
         internal: fields.flag("internal", false)?,
         arguments: fields.table("arguments")?,

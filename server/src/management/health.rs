@@ -23,13 +23,13 @@ pub fn check(asked: Asked<'_>, name: &[Vec<u8>], state: &State) -> Result<Answer
             let failed = || json!({"status": "failed", "reason": reason["reasons"]});
             Ok(if verdict.good { well } else { Answer::Unwell(failed()) })
         }
+        // There are no certificates that could end, and nothing that others would have to agree to.
         [b"virtual-hosts" | b"below-node-connection-limit" | b"reached-target-cluster-size"]
-        | [b"metadata-store" | b"quorum-queues-without-elected-leaders", ..] => Ok(well),
+        | [b"metadata-store" | b"quorum-queues-without-elected-leaders", ..]
+        | [b"certificate-expiration", _, _] => Ok(well),
         [b"node-is-quorum-critical" | b"node-is-mirror-sync-critical"] => {
             Ok(Answer::Value(json!({"status": "ok", "reason": "single node cluster"})))
         }
-        // There are no certificates.
-        [b"certificate-expiration", _, _] => Ok(well),
         [b"port-listener", port] => {
             let wanted = std::str::from_utf8(port).ok().and_then(|port| port.parse::<u16>().ok());
             let wanted = wanted.ok_or_else(|| Problem::bad("a port is a number"))?;

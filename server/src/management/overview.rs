@@ -164,7 +164,7 @@ pub async fn nodes(asked: Asked<'_>, state: &State) -> Result<Answer, Problem> {
     super::api::list_values(asked.query, vec![node_value(asked, state)]).await
 }
 
-pub async fn node(asked: Asked<'_>, name: &[u8], state: &State) -> Result<Answer, Problem> {
+pub fn node(asked: Asked<'_>, name: &[u8], state: &State) -> Result<Answer, Problem> {
     if text(name) != NODE_NAME {
         return Err(Problem::no_object());
     }

@@ -137,7 +137,7 @@ impl Query {
     }
 
     /// What of an object is wanted.
-    fn cut(&self, value: &Value) -> String {
+    pub fn cut(&self, value: &Value) -> String {
         if self.columns.is_empty() {
             return value.to_string();
         }

@@ -120,7 +120,7 @@ pub async fn put(asked: Asked<'_>, vhost: &[u8], name: &[u8]) -> Result<Answer, 
     let name = short(name)?;
     let arguments = fields.table("arguments")?;
     let value = QueueValue {
-        durable: fields.flag("durable", true)?,
+        durable: fields.flag("durable", false)?,
         auto_delete: fields.flag("auto_delete", false)?,
         owner: None,
         arguments,

@@ -282,15 +282,15 @@ impl Resource {
             | R::Queue(..)
             | R::Vhost(_)
             | R::User(_)
-            | R::Permission(..) => OBJECT,
-            R::TopicPermission(..) => &[Method::GET, Method::DELETE],
-            R::TopicPermissionsOf(..) => &[Method::GET, Method::PUT, Method::DELETE],
+            | R::Permission(..)
+            | R::TopicPermissionsOf(..) => OBJECT,
             R::VhostLimit(..) => &[Method::PUT, Method::DELETE],
             R::Definitions(_) | R::BindingsBetween(_) => &[Method::GET, Method::POST],
-            R::Binding(..) | R::Connection(_) | R::ConnectionsOf(_) => &[Method::GET, Method::DELETE],
+            R::Binding(..) | R::Connection(_) | R::ConnectionsOf(_) | R::TopicPermission(..) => {
+                &[Method::GET, Method::DELETE]
+            }
             R::Publish(..) | R::QueueGet(..) | R::UsersBulkDelete => &[Method::POST],
             R::QueueContents(..) => &[Method::DELETE],
-            R::Users => &[Method::GET],
             _ => READ,
         }
     }
@@ -300,34 +300,36 @@ impl Resource {
         use Resource as R;
         let reads = *method == Method::GET;
         match self {
-            R::Vhost(_) if reads => Role::Management,
-            R::Definitions(None) | R::Vhost(_) | R::VhostPermissions(_) | R::VhostTopicPermissions(_) => {
-                Role::Administrator
-            }
-            R::Users | R::UsersWithoutPermissions | R::UsersBulkDelete => Role::Administrator,
-            R::User(_) | R::UserPermissions(_) | R::UserTopicPermissions(_) => Role::Administrator,
-            R::Permissions | R::Permission(..) => Role::Administrator,
-            R::TopicPermissions | R::TopicPermissionsOf(..) | R::TopicPermission(..) => Role::Administrator,
-            R::Policies { operator: true, .. } | R::Policy { operator: true, .. } if reads => {
+            R::Vhost(_) | R::Policies { .. } | R::Policy { .. } | R::Parameters(..) | R::Parameter(..)
+                if reads =>
+            {
                 Role::Management
             }
-            R::Policy { operator: true, .. } => Role::Administrator,
-            R::Policies { .. } | R::Policy { .. } | R::Parameters(..) | R::Parameter(..) => {
-                if reads {
-                    Role::Management
-                } else {
-                    Role::PolicyMaker
-                }
-            }
-            R::Definitions(Some(_)) => Role::PolicyMaker,
-            R::GlobalParameters | R::GlobalParameter(_) => {
-                if reads {
-                    Role::PolicyMaker
-                } else {
-                    Role::Administrator
-                }
-            }
-            R::VhostLimit(..) => Role::Administrator,
+            R::Definitions(None)
+            | R::Vhost(_)
+            | R::VhostPermissions(_)
+            | R::VhostTopicPermissions(_)
+            | R::VhostLimit(..)
+            | R::Users
+            | R::UsersWithoutPermissions
+            | R::UsersBulkDelete
+            | R::User(_)
+            | R::UserPermissions(_)
+            | R::UserTopicPermissions(_)
+            | R::Permissions
+            | R::Permission(..)
+            | R::TopicPermissions
+            | R::TopicPermissionsOf(..)
+            | R::TopicPermission(..)
+            | R::Policy { operator: true, .. } => Role::Administrator,
+            R::GlobalParameters | R::GlobalParameter(_) if !reads => Role::Administrator,
+            R::Policies { .. }
+            | R::Policy { .. }
+            | R::Parameters(..)
+            | R::Parameter(..)
+            | R::Definitions(Some(_))
+            | R::GlobalParameters
+            | R::GlobalParameter(_) => Role::PolicyMaker,
             R::Nodes | R::Node(_) | R::UserLimits(_) => Role::Monitoring,
             _ => Role::Management,
         }

@@ -4,11 +4,14 @@
 #![allow(clippy::disallowed_methods, reason = "what a process leaves behind is looked at in real files")]
 
 mod admin;
+mod api;
 mod broker;
 mod client;
+mod definitions;
 mod exposition;
 mod groups;
 mod hostile;
+mod http;
 mod inspection;
 mod kill;
 mod management;

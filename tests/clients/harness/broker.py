@@ -64,7 +64,7 @@ class Millstream(Process):
     def __init__(self, binary, folder, *arguments):
         super().__init__(folder)
         self.command = [str(pathlib.Path(binary).resolve()), "--data", str(self.folder / "data"), *arguments]
-        self.amqp = None
+        self.amqp = self.http = None
 
     def start(self):
         """Where clients reach it stays the same over restarts."""
@@ -72,7 +72,7 @@ class Millstream(Process):
         for line in self.process.stdout:
             if line.startswith(b"ready kafka="):
                 addresses = dict(part.split("=", 1) for part in line.decode().split()[1:])
-                self.address, self.amqp = addresses["kafka"], addresses["amqp"]
+                self.address, self.amqp, self.http = addresses["kafka"], addresses["amqp"], addresses["http"]
                 return
         self._failed()
 

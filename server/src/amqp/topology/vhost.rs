@@ -301,7 +301,7 @@ impl Vhost {
         let policies = if operator { &mut self.operator_policies } else { &mut self.policies };
         match value {
             Some(value) => {
-                let pattern = Pattern::new(&value.pattern);
+                let pattern = Pattern::of_policy(&value.pattern);
                 policies.insert(name, Policy { value, pattern });
             }
             None => drop(policies.remove(&name)),
@@ -425,14 +425,20 @@ fn merged(policy: Table<'_>, operator: Table<'_>) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn policy(pattern: &str, priority: i32, definition: &TableWriter) -> Option<PolicyValue> {
-        let definition = definition.table().raw().to_vec();
-        Some(PolicyValue {
+    fn set(
+        vhost: &mut Vhost,
+        operator: bool,
+        name: &str,
+        (pattern, priority): (&str, i32),
+        definition: &TableWriter,
+    ) {
+        let value = PolicyValue {
             pattern: pattern.as_bytes().to_vec(),
             apply_to: ApplyTo::Queues,
             priority,
-            definition,
-        })
+            definition: definition.table().raw().to_vec(),
+        };
+        vhost.set_policy(operator, name.as_bytes().to_vec(), Some(value));
     }
 
     #[test]
@@ -448,11 +454,12 @@ mod tests {
             .with("expires", Value::I64(1000))
             .with("message-ttl", Value::I64(9))
             .with("overflow", Value::String(b"drop-head"));
-        vhost.set_policy(false, b"low".to_vec(), policy("^q", 1, &low));
-        vhost.set_policy(false, b"high".to_vec(), policy("^q", 2, &high));
-        vhost.set_policy(false, b"other".to_vec(), policy("^x", 9, &low));
-        vhost.set_policy(true, b"o".to_vec(), policy("", 0, &operator));
-        vhost.set_policy(true, b"o".to_vec(), policy("q", 0, &operator));
+        set(&mut vhost, false, "low", ("^q", 1), &low);
+        set(&mut vhost, false, "high", ("^q", 2), &high);
+        set(&mut vhost, false, "other", ("^x", 9), &low);
+        set(&mut vhost, true, "o", ("", 0), &operator);
+        assert!(vhost.policies_of_queue(b"z", false).operator_policy.is_some());
+        set(&mut vhost, true, "o", ("q", 0), &operator);
         let held = vhost.policies_of_queue(b"q1", false);
         assert_eq!((held.policy, held.operator_policy), (Some(&b"high"[..]), Some(&b"o"[..])));
         let definition = Table::from_raw(&held.definition).unwrap();

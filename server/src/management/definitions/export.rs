@@ -1,5 +1,7 @@
 //! Definitions as they are now, object by object: the whole is never held in a form larger than its text.
 
+use std::fmt::Write;
+
 use serde_json::{Value, json};
 
 use super::read::OPERATOR_POLICIES;
@@ -15,20 +17,20 @@ use crate::management::problem::Problem;
 use crate::management::{parameters, policies, users, vhosts};
 
 /// A section that is written object by object.
-struct Writer {
+struct Sections {
     text: String,
     begun: bool,
 }
 
-impl Writer {
+impl Sections {
     fn field(&mut self, name: &str, value: &Value) {
         self.comma();
-        self.text.push_str(&format!("{}:{value}", json!(name)));
+        write!(self.text, "{}:{value}", json!(name)).expect("a string takes anything");
     }
 
     fn section(&mut self, name: &str, values: impl Iterator<Item = Value>) -> Result<(), Problem> {
         self.comma();
-        self.text.push_str(&format!("{}:[", json!(name)));
+        write!(self.text, "{}:[", json!(name)).expect("a string takes anything");
         for (place, value) in values.enumerate() {
             if place > 0 {
                 self.text.push(',');
@@ -73,7 +75,7 @@ fn in_vhost(mut value: Value, vhost: &[u8], only: Option<&[u8]>) -> Value {
     value
 }
 
-fn queues<'v>(vhost: &'v Vhost) -> impl Iterator<Item = Value> + use<'v> {
+fn queues(vhost: &Vhost) -> impl Iterator<Item = Value> {
     let kept = vhost.queues().filter(|queue| queue.value.owner.is_none());
     kept.map(|queue| {
         json!({
@@ -83,7 +85,7 @@ fn queues<'v>(vhost: &'v Vhost) -> impl Iterator<Item = Value> + use<'v> {
     })
 }
 
-fn exchanges<'v>(vhost: &'v Vhost) -> impl Iterator<Item = Value> + use<'v> {
+fn exchanges(vhost: &Vhost) -> impl Iterator<Item = Value> {
     let own = vhost.exchanges().filter(|(name, _)| !name.starts_with(b"amq."));
     own.map(|(name, exchange)| {
         let exchange = &exchange.value;
@@ -94,7 +96,7 @@ fn exchanges<'v>(vhost: &'v Vhost) -> impl Iterator<Item = Value> + use<'v> {
     })
 }
 
-fn bindings<'v>(vhost: &'v Vhost) -> impl Iterator<Item = Value> + use<'v> {
+fn bindings(vhost: &Vhost) -> impl Iterator<Item = Value> {
     let lasting = vhost.bindings().filter(|binding| {
         let own = match &binding.destination {
             Destination::Queue(name) => vhost.queue(name).is_some_and(|queue| queue.value.owner.is_some()),
@@ -115,7 +117,7 @@ fn bindings<'v>(vhost: &'v Vhost) -> impl Iterator<Item = Value> + use<'v> {
 /// All definitions, or those of one vhost.
 pub fn text(asked: Asked<'_>, only: Option<&[u8]>) -> Result<String, Problem> {
     let about = &asked.api.about;
-    let mut writer = Writer { text: "{".to_owned(), begun: false };
+    let mut writer = Sections { text: "{".to_owned(), begun: false };
     asked.api.node.look_deep(|topology, metadata| {
         for name in ["rabbit_version", "rabbitmq_version", "product_version"] {
             writer.field(name, &json!(about.version));

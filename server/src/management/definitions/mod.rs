@@ -5,13 +5,20 @@ mod apply;
 mod export;
 mod read;
 
+use std::time::Duration;
+
 use millstream_engine::shard::change::EntryKey;
 use serde_json::Map;
+use tokio::time::timeout;
 
 use super::api::{Answer, Api, Asked};
 use super::problem::Problem;
 use super::session::Role;
 use crate::amqp::topology::entries::{Binding, ExchangeValue, QueueValue};
+use crate::limits::MANAGEMENT_WAIT;
+
+/// How often it is looked whether a fresh node has its first vhost.
+const FOUNDING_LOOK: Duration = Duration::from_millis(1);
 
 /// What a definitions file holds, checked as far as it can be without a node.
 #[derive(Debug, Default)]
@@ -60,6 +67,21 @@ impl Definitions {
 }
 
 impl Api {
+    /// Waits until the node has its first vhost and user: at its first start they are made when it serves already.
+    pub async fn founded(&self) -> Result<(), String> {
+        let founded = async {
+            while !self.look(crate::amqp::topology::Topology::is_founded) {
+                self.node.refresh().await?;
+                tokio::time::sleep(FOUNDING_LOOK).await;
+            }
+            Ok(())
+        };
+        match timeout(MANAGEMENT_WAIT, founded).await {
+            Ok(founded) => founded.map_err(|problem: Problem| problem.to_string()),
+            Err(_) => Err("the node does not get its first vhost".to_owned()),
+        }
+    }
+
     /// Makes what the definitions say. An error names the object that cannot be made, before anything has changed; or says what
     /// has kept the node from doing it.
     pub async fn load(&self, definitions: &Definitions) -> Result<(), String> {
