@@ -191,6 +191,7 @@ impl App for LoadApp {
             | AppEvent::Stuck(_)
             | AppEvent::Offloaded(..)
             | AppEvent::Told { .. }
+            | AppEvent::Called(_)
             | AppEvent::Delivered(_)
             | AppEvent::ConsumerCancelled { .. }
             | AppEvent::DeadLettered(_)
