@@ -154,6 +154,11 @@ pub const SETTLEMENT_BYTES_MAX: usize = 64 << 10;
 pub const MARK_AHEAD: u64 = 4_096;
 /// Groups with messages that a shard reads back at a time.
 pub const QUEUE_READS_IN_FLIGHT: usize = 4;
+/// How often a group with messages is tried to be read, with growing rests in between (three seconds in all), before it counts
+/// as lost.
+pub const QUEUE_READ_ATTEMPTS_MAX: u32 = 7;
+/// Groups that may be lost in a life of a shard. At one more the disk is sick, and the shard is poisoned.
+pub const QUEUE_GROUPS_LOST_MAX: usize = 16;
 /// Bytes of groups that were read back and are kept for what else is wanted of them.
 pub const QUEUE_GROUPS_CACHED_BYTES: usize = 16 << 20;
 /// Messages still wanted in the journal files to be recycled are carried forward up to so many bytes; more are moved to
@@ -167,6 +172,14 @@ pub const MESSAGE_FILE_BYTES: u64 = 64 << 20;
 pub const QUEUES_PER_REQUEST_MAX: usize = 1_000;
 /// Leaving messages of one shard that its host is asked about at a time; the others wait in their queues.
 pub const LEAVING_TOLD_MAX: usize = 256;
+/// The same of one queue, before it is another one's turn.
+pub const LEAVING_TOLD_PER_QUEUE_MAX: usize = 32;
+/// Leaving messages that could not go: so many of a shard its host is asked about again in a second.
+pub const LEAVING_AGAIN_MAX: usize = 1_024;
+/// Names of messages that came from queues of other shards and may come once more, per shard. At so many no more are let in.
+pub const MOVED_NAMES_MAX: usize = 65_536;
+/// Names that one shard asks another about at a time.
+pub const MOVED_NAMES_PER_QUESTION_MAX: usize = 1_024;
 /// A queue's name: what the host puts into it.
 pub const QUEUE_NAME_BYTES_MAX: usize = 1_024;
 /// The key of one of the host's entries, and its value.

@@ -9,6 +9,7 @@ pub mod queue_model;
 pub mod queues;
 pub mod replay;
 pub mod scheduler;
+pub mod several;
 pub mod sim;
 pub mod solo;
 pub mod source;

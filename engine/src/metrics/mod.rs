@@ -292,6 +292,8 @@ metrics! {
             "Bytes that the disk has free.";
         disk_full: Gauge = Gauge::default(), Count, "millstream_disk_full",
             "1 while appends are refused because the disk is full.";
+        messages_lost: Counter = Counter::default(), Count, "millstream_messages_lost_total",
+            "Messages of queues that could not be read any more and were set aside. The log names them.";
         poisoned: Gauge = Gauge::default(), Count, "millstream_shard_poisoned",
             "1 once a failed flush has ended the shard's service.";
     }

@@ -120,6 +120,8 @@ pub enum Cause {
     Left,
     /// It was purged.
     Purged,
+    /// Its bytes cannot be had any more.
+    Lost,
 }
 
 /// A message given to somebody.

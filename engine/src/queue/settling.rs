@@ -91,6 +91,7 @@ impl Queue {
         let chunk = self.index.chunk_mut(spot.slot);
         chunk.entry_mut(spot.place).reason = Some(reason);
         chunk.told &= !spot.bit();
+        self.untold_from = self.untold_from.min(chunk.no);
         let (seq, persistent) = (chunk.no.seq(spot.place), chunk.persistent & spot.bit() != 0);
         self.index.shift(spot.slot, spot.bit(), from, State::Leaving);
         out.push(Output::Leaving { seq, reason, persistent });
@@ -98,13 +99,14 @@ impl Queue {
 
     /// Tells of messages that have to leave, as many as the host can take. Each is told once.
     pub fn tell_leaving(&mut self, most: usize, out: &mut Vec<Output>) {
-        let (mut told, mut from) = (0, ChunkNo(0));
+        let mut told = 0;
         while told < most
-            && let Some(slot) = self.index.chunk_from(State::Leaving, from)
+            && let Some(slot) = self.index.chunk_from(State::Leaving, self.untold_from)
         {
             let chunk = self.index.chunk_mut(slot);
-            from = chunk.no.next();
             let untold = chunk.mask(State::Leaving) & !chunk.told;
+            let all = untold.count_ones() as usize <= most - told;
+            self.untold_from = if all { chunk.no.next() } else { chunk.no };
             for place in Places(untold).take(most - told) {
                 told += 1;
                 chunk.told |= 1 << place;
@@ -129,13 +131,45 @@ impl Queue {
         spot.is_some()
     }
 
-    /// A message that had to leave could not: it is told again. `false`: it was not leaving.
-    pub fn stayed(&mut self, seq: Seq) -> bool {
-        let spot = self.index.locate(seq, State::Leaving);
-        if let Some(spot) = spot {
-            self.index.chunk_mut(spot.slot).told &= !spot.bit();
+    /// Messages that had to leave could not, and are told once more: about so many of them, from this one on, but not those
+    /// that somebody is busy with. Gives where to go on; `None` at the end.
+    pub fn tell_again(&mut self, from: Seq, most: usize, is_busy: impl Fn(Seq) -> bool) -> Option<Seq> {
+        let (mut again, mut no) = (0, ChunkNo::of(from));
+        while again < most {
+            let slot = self.index.chunk_from(State::Leaving, no)?;
+            let chunk = self.index.chunk_mut(slot);
+            no = chunk.no.next();
+            let told = chunk.mask(State::Leaving) & chunk.told;
+            let bits = Places(told).filter(|place| !is_busy(chunk.no.seq(*place)));
+            let bits = bits.fold(0_u64, |bits, place| bits | 1 << place);
+            chunk.told &= !bits;
+            again += bits.count_ones() as usize;
+            if bits != 0 {
+                self.untold_from = self.untold_from.min(chunk.no);
+            }
         }
-        spot.is_some()
+        Some(no.seq(0))
+    }
+
+    /// A message's bytes cannot be had any more: it is settled, whoever has to do with it. `false`: it was settled before, or is
+    /// paged out.
+    pub fn lose(&mut self, seq: Seq, out: &mut Vec<Output>) -> bool {
+        let Some(Spot { slot, place }) = self.index.locate_live(seq) else { return false };
+        let (bit, chunk) = (1 << place, self.index.chunk(slot));
+        let state = State::ALL.into_iter().find(|state| chunk.mask(*state) & bit != 0);
+        let state = state.expect("a message that is not settled is in a state");
+        let keeper = (state == State::Kept).then(|| Keeper(chunk.kept(place).keeper));
+        self.settle_in(slot, bit, state, Cause::Lost, out);
+        if let Some(keeper) = keeper {
+            self.keepers.unkeep(keeper, 1);
+            self.release(keeper, out);
+        }
+        true
+    }
+
+    /// Whether everything that was purged has been settled.
+    pub fn is_purged(&self) -> bool {
+        self.index.amount(State::Purged).messages == 0
     }
 
     /// Removes all messages that wait for a consumer; says how many. They are settled by [`Queue::run`].

@@ -1,6 +1,6 @@
 //! A queue, what it tells of itself, and messages coming in.
 
-use super::chunk::{Entry, NEVER, State};
+use super::chunk::{ChunkNo, Entry, NEVER, State};
 use super::index::{Arrival, Index};
 use super::keepers::Keepers;
 use super::work::Budget;
@@ -20,6 +20,8 @@ pub struct Queue {
     pub(super) expired: bool,
     /// Not later than the first message has been kept for too long.
     pub(super) timeout_at: WallMs,
+    /// Before this one there is no leaving message that was not told.
+    pub(super) untold_from: ChunkNo,
 }
 
 impl Queue {
@@ -32,6 +34,7 @@ impl Queue {
             used_at: now,
             expired: false,
             timeout_at: NEVER,
+            untold_from: ChunkNo(0),
         }
     }
 
@@ -112,6 +115,7 @@ impl Queue {
     pub fn publish_refused(&mut self, message: Incoming, now: WallMs, out: &mut Vec<Output>) -> Seq {
         let reason = LeaveReason::MaxLength;
         let seq = self.push(message, now, State::Leaving, Some(reason));
+        self.untold_from = self.untold_from.min(ChunkNo::of(seq));
         out.push(Output::Leaving { seq, reason, persistent: message.persistent });
         seq
     }

@@ -50,6 +50,8 @@ pub enum Ask {
     Inbound(Box<Inbound>),
     /// What came in has left its queue.
     Forget(QueueId, Seq),
+    /// These names of messages from there are remembered here.
+    Remembers(Vec<(QueueId, Seq)>),
     /// A consumer was ended by its queue.
     ConsumerCancelled(ConsumerId, QueueId, CancelReason),
     /// What one host has to say to another.
@@ -518,7 +520,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             match message {
                 Mail::Request(from, ask) => self.on_ask(from, ask),
                 Mail::Reply(_, Answer::Engine(token, reply)) => self.step(AppEvent::Reply(token, reply)),
-                Mail::Reply(_, Answer::Arrived(arrived)) => self.shard.arrived(&self.io, arrived),
+                Mail::Reply(from, Answer::Arrived(arrived)) => self.shard.arrived(&self.io, from, arrived),
                 Mail::Reply(_, Answer::Noted) => {}
                 Mail::Reply(_, Answer::Applied) => {
                     let mut next = Vec::new();
@@ -558,6 +560,10 @@ impl<I: Io, A: App> Reactor<I, A> {
             Ask::Forget(queue, seq) => {
                 self.post.reply(from, Answer::Noted);
                 self.shard.forget(&self.io, queue, seq);
+            }
+            Ask::Remembers(names) => {
+                self.post.reply(from, Answer::Noted);
+                self.shard.remembered(&self.io, from, names);
             }
             Ask::ConsumerCancelled(consumer, queue, reason) => {
                 self.post.reply(from, Answer::Noted);
@@ -653,6 +659,7 @@ impl<I: Io, A: App> Reactor<I, A> {
                 shard::Output::Inbound(to, inbound) => self.send(to, Ask::Inbound(Box::new(inbound)), None),
                 shard::Output::Arrived(to, arrived) => self.post.reply(to, Answer::Arrived(arrived)),
                 shard::Output::Forget(to, queue, seq) => self.send(to, Ask::Forget(queue, seq), None),
+                shard::Output::Remembers(to, names) => self.send(to, Ask::Remembers(names), None),
                 shard::Output::DeadLettered(letter) => self.step(AppEvent::DeadLettered(letter)),
                 shard::Output::QueueExpired(queue) => self.step(AppEvent::QueueExpired(queue)),
                 shard::Output::Woken(who, watch) => self.send(who.shard, Ask::Woken(who.token, watch), None),

@@ -6,7 +6,7 @@ use super::append::Waiting;
 use super::request::Reply;
 use super::{Requester, Shard, tokens};
 use crate::buffer::Slice;
-use crate::error::{IoError, Refusal};
+use crate::error::IoError;
 use crate::format::partition::{SEGMENT_FILES, file_name};
 use crate::io::{DiskDone, Io, Space, Token};
 use crate::journal::{Ended, Grow};
@@ -342,11 +342,7 @@ impl<I: Io> Shard<I> {
                     shard = self.id.0,
                     "segments fail to flush: this shard stores nothing any more"
                 );
-                self.journal.poison();
-                self.on_poisoned();
-                while let Some(waiting) = self.backlog.pop_front() {
-                    self.refuse(waiting.who(), Refusal::Poisoned);
-                }
+                self.poison(io);
             }
         }
     }

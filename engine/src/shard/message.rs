@@ -112,6 +112,8 @@ pub enum CancelReason {
     QueueDeleted,
     /// It has kept a delivery for too long. What it keeps has gone back.
     Timeout,
+    /// Its queue's shard stores nothing any more, and so settles nothing.
+    Poisoned,
 }
 
 /// A message that is to leave its queue, told to the host of the shard that the queue is on. The queue keeps it until the

@@ -91,6 +91,8 @@ pub enum Output {
     Arrived(ShardId, Arrived),
     /// What another shard has from here it need not remember any more: the message has left its queue.
     Forget(ShardId, QueueId, Seq),
+    /// Another shard is asked which of these names of its messages need not be remembered any more.
+    Remembers(ShardId, Vec<(QueueId, Seq)>),
     /// The host of this shard is asked where a message goes.
     DeadLettered(DeadLetter),
     /// The host of this shard is told that a queue was unused for too long.
@@ -319,9 +321,15 @@ impl<I: Io> Shard<I> {
     }
 
     /// A message that was sent to another shard has arrived there, or has not.
-    pub fn arrived(&mut self, io: &I, arrived: Arrived) {
+    pub fn arrived(&mut self, io: &I, from: ShardId, arrived: Arrived) {
         let (queues, mut desk) = self.queues(io);
-        queues.arrived(&mut desk, arrived);
+        queues.arrived(&mut desk, from, arrived);
+    }
+
+    /// Another shard remembers the names of messages that came from queues of this one.
+    pub fn remembered(&mut self, io: &I, from: ShardId, names: Vec<(QueueId, Seq)>) {
+        let (queues, mut desk) = self.queues(io);
+        queues.remembered(&mut desk, from, names);
     }
 
     /// What came in from another shard's queue has left that.
@@ -360,7 +368,7 @@ impl<I: Io> Shard<I> {
         let (submitted, now) = (self.journal.in_flight_since(), io.now());
         self.journal.on_durable(done.is_ok(), now);
         if self.journal.is_poisoned() {
-            return self.on_poisoned();
+            return self.on_poisoned(io);
         }
         let flying = std::mem::take(&mut self.flying);
         self.observer.durable(submitted, now, &flying);
@@ -406,14 +414,24 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn on_poisoned(&mut self) {
-        self.queues.poisoned(&mut self.outputs);
+    fn on_poisoned(&mut self, io: &I) {
+        let (queues, mut desk) = self.queues(io);
+        queues.poisoned(&mut desk);
         let waiting: Vec<Requester> = self.commits.drain().collect();
         for who in waiting
             .into_iter()
             .chain(self.trimmed.drain(..).filter_map(|trimmed| trimmed.who).collect::<Vec<_>>())
         {
             self.refuse(who, Refusal::Poisoned);
+        }
+    }
+
+    /// Ends this shard's service.
+    fn poison(&mut self, io: &I) {
+        self.journal.poison();
+        self.on_poisoned(io);
+        while let Some(waiting) = self.backlog.pop_front() {
+            self.refuse(waiting.who(), Refusal::Poisoned);
         }
     }
 
@@ -427,6 +445,14 @@ impl<I: Io> Shard<I> {
             queues.drain_backlog(&mut desk);
             queues.run(&mut desk);
             queues.note(&mut desk);
+            self.observer.metrics.messages_lost.add(self.queues.take_lost());
+            if self.queues.is_sick() && !self.is_poisoned() {
+                tracing::error!(
+                    shard = self.id.0,
+                    "too much cannot be read: this shard stores nothing any more"
+                );
+                self.poison(io);
+            }
         }
         self.submit(io);
         if queues_work {
@@ -472,6 +498,7 @@ impl<I: Io> Shard<I> {
             now: io.now(),
             wall: io.wall_ms(),
             journal: &mut self.journal,
+            metadata: &self.metadata,
             outputs: &mut self.outputs,
         };
         (&mut self.queues, desk)
@@ -665,6 +692,11 @@ impl<I: Io> Shard<I> {
     fn loses_queue(&self, next: &Metadata) -> bool {
         let gone = |id: &QueueId| !id.is_transient() && next.queue(*id).is_none();
         next.changed_queues().any(|id| gone(&id) && self.metadata.shard_of_queue(id) == Some(self.id))
+    }
+
+    /// How much the queues hold of everything that is to be bounded, for tests.
+    pub fn queues_held(&self) -> BTreeMap<&'static str, usize> {
+        self.queues.held()
     }
 
     /// Chunks that were served from mapped segments, for metrics.

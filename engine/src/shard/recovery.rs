@@ -92,6 +92,7 @@ impl<I: Io> Shard<I> {
             &metadata,
             id,
             format!("{home}/messages"),
+            manifest.journal_key,
             checkpoint.lsn,
             checkpoint.queues,
         )?;

@@ -143,8 +143,7 @@ pub enum Request {
         /// It is settled at once.
         no_ack: bool,
     },
-    /// Drop all ready messages: [`Reply::Purged`], at once. What a crash may take back of it is what it may take back of a
-    /// settlement.
+    /// Drop all ready messages: [`Reply::Purged`], when none of them comes back after a crash.
     Purge(QueueId),
     /// Tell how queues stand, as many of them as are here: [`Reply::QueueStats`].
     QueueStats {

@@ -61,9 +61,13 @@ impl Pair {
         // These answer at once, and differently when a page is elsewhere.
         let waits_for_no_page = match &operation {
             Operation::Publish { .. } => self.queue.settings().overflow != Overflow::DropHead,
-            operation => {
-                matches!(operation, Operation::Get { .. } | Operation::Relocate { .. } | Operation::Restart)
-            }
+            operation => matches!(
+                operation,
+                Operation::Get { .. }
+                    | Operation::Relocate { .. }
+                    | Operation::Lose { .. }
+                    | Operation::Restart
+            ),
         };
         if waits_for_no_page {
             self.page_in_all();
@@ -125,9 +129,15 @@ impl Pair {
                 let seq = self.model.live(which);
                 assert_eq!(self.queue.left(seq, &mut out), self.model.left(seq, &mut expected));
             }
-            Operation::Stayed { which } => {
+            Operation::TellAgain { which, most } => {
+                // Of 64 at a time: as many are told again as lie in as many of those as it takes.
+                let (from, busy) = (self.model.live(which), |seq: Seq| seq.0 % 7 == 3);
+                let again = self.queue.tell_again(from, most, busy);
+                assert_eq!(again, self.model.tell_again(from, most, busy));
+            }
+            Operation::Lose { which } => {
                 let seq = self.model.live(which);
-                assert_eq!(self.queue.stayed(seq), self.model.stayed(seq));
+                assert_eq!(self.queue.lose(seq, &mut out), self.model.lose(seq, &mut expected));
             }
             Operation::Purge => assert_eq!(self.queue.purge(), self.model.purge()),
             Operation::Touch => {

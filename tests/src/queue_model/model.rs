@@ -476,8 +476,37 @@ impl Model {
         leaving
     }
 
-    pub fn stayed(&mut self, seq: Seq) -> bool {
-        self.leaving(seq).map(|told| *told = false).is_some()
+    pub fn tell_again(&mut self, from: Seq, most: usize, is_busy: impl Fn(Seq) -> bool) -> Option<Seq> {
+        let (mut again, mut chunk) = (0, from.0 / 64);
+        while again < most {
+            let leaving = |(seq, message): (&Seq, &Message)| {
+                matches!(message.state, State::Leaving(..)).then_some(seq.0 / 64)
+            };
+            let at = self.messages.range(Seq(chunk * 64)..).find_map(leaving)?;
+            for (seq, message) in self.messages.range_mut(Seq(at * 64)..Seq((at + 1) * 64)) {
+                if let State::Leaving(_, told @ true) = &mut message.state
+                    && !is_busy(*seq)
+                {
+                    *told = false;
+                    again += 1;
+                }
+            }
+            chunk = at + 1;
+        }
+        Some(Seq(chunk * 64))
+    }
+
+    pub fn lose(&mut self, seq: Seq, out: &mut Vec<Output>) -> bool {
+        let Some(message) = self.messages.get(&seq) else { return false };
+        let keeper = match message.state {
+            State::Kept(token, ..) => Some(token),
+            _ => None,
+        };
+        self.settled(seq, Cause::Lost, out);
+        if let Some(token) = keeper {
+            self.release(token, out);
+        }
+        true
     }
 
     pub fn purge(&mut self) -> u64 {

@@ -16,7 +16,8 @@ pub enum Operation {
     Wait { ms: i64 },
     TellLeaving { most: usize },
     Left { which: usize },
-    Stayed { which: usize },
+    TellAgain { which: usize, most: usize },
+    Lose { which: usize },
     Purge,
     Touch,
     Configure(QueueSettings),
@@ -119,7 +120,8 @@ impl<'a> Script<'a> {
             28 => match self.below(4) {
                 0 => Operation::Purge,
                 1 => Operation::Touch,
-                _ => Operation::Stayed { which: self.number() },
+                2 => Operation::TellAgain { which: self.number(), most: self.below(5).into() },
+                _ => Operation::Lose { which: self.number() },
             },
             29 => Operation::Configure(self.settings()),
             30 => match self.below(2) {

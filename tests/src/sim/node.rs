@@ -42,6 +42,8 @@ pub struct Wire {
     pub requests: VecDeque<(AppToken, ShardId, Request)>,
     /// Answers that came.
     pub replies: VecDeque<(AppToken, Reply)>,
+    /// What else it was told of queues.
+    pub events: VecDeque<AppEvent>,
     /// Whether nothing is to be asked for a while.
     pub idle: bool,
 }
@@ -60,6 +62,10 @@ impl App for Host {
                 let look = if wire.idle { LOOK_IDLE } else { LOOK };
                 out.set_timer(AppToken(0), out.now() + look);
             }
+            AppEvent::Delivered(_)
+            | AppEvent::ConsumerCancelled { .. }
+            | AppEvent::DeadLettered(_)
+            | AppEvent::QueueExpired(_) => wire.events.push_back(event),
             _ => {}
         }
         for (token, shard, request) in wire.requests.drain(..) {

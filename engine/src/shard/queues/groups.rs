@@ -3,7 +3,7 @@
 //! A [`Locator`] names a group and a record's position in it. A group is known as long as a message in it is wanted; the
 //! journal needs the file of each group of its own that is known here.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::buffer::Slice;
 use crate::format::journal::record_at;
@@ -78,6 +78,8 @@ struct Group {
     bytes: Option<Slice>,
     /// Whether the bytes were read back.
     cached: bool,
+    /// It cannot be read any more.
+    lost: bool,
 }
 
 /// What is to be done to get at a group's bytes.
@@ -88,6 +90,8 @@ pub enum Bytes<'a> {
     Open,
     /// Read them.
     Cold(Site),
+    /// There is nothing to be done: they cannot be read any more.
+    Lost,
 }
 
 /// A message in pieces.
@@ -143,6 +147,7 @@ impl Groups {
             wanted_bytes: 0,
             bytes: None,
             cached: false,
+            lost: false,
         };
         let group = self.known.entry(key).or_insert_with(fresh);
         group.wanted += queues;
@@ -171,8 +176,8 @@ impl Groups {
         let counter = if site.store > 0 { &mut self.next_stored } else { &mut self.next };
         *counter += 1;
         let key = GroupKey(*counter | if site.store > 0 { STORED } else { 0 });
-        let group =
-            Group { site: Some(site), last_lsn, wanted: 0, wanted_bytes: 0, bytes: None, cached: false };
+        let (site, bytes) = (Some(site), None);
+        let group = Group { site, last_lsn, wanted: 0, wanted_bytes: 0, bytes, cached: false, lost: false };
         self.known.insert(key, group);
         key
     }
@@ -273,6 +278,7 @@ impl Groups {
         let group = self.known.get(&key)?;
         Some(match (&group.bytes, group.site) {
             (Some(bytes), _) => Bytes::Here(bytes),
+            (None, _) if group.lost => Bytes::Lost,
             (None, Some(site)) => Bytes::Cold(site),
             (None, None) => Bytes::Open,
         })
@@ -289,6 +295,19 @@ impl Groups {
             let Some(oldest) = self.cached.pop_front() else { return };
             self.forget_bytes(oldest);
         }
+    }
+
+    /// A group cannot be read any more.
+    pub fn lose(&mut self, key: GroupKey) {
+        if let Some(group) = self.known.get_mut(&key) {
+            group.lost = true;
+        }
+    }
+
+    /// The names of messages in pieces of which a piece is in this group.
+    pub fn large_in(&self, key: GroupKey) -> BTreeSet<u64> {
+        let has = |large: &Large| large.pieces.iter().any(|(piece, _)| GroupKey::of(*piece) == key);
+        self.large.iter().filter(|(_, large)| has(large)).map(|(name, _)| *name).collect()
     }
 
     /// Lets go of a group's bytes in memory: its file has them.

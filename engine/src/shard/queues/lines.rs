@@ -20,6 +20,8 @@ struct Person {
     index: Index,
     keeper: Keeper,
     consumes: bool,
+    /// What it is given is settled when that is decided.
+    no_ack: bool,
     /// What it was given and has not been told of.
     line: VecDeque<queue::Delivery>,
     /// It has been cancelled: whom to answer when the line is empty.
@@ -29,9 +31,9 @@ struct Person {
 }
 
 impl Person {
-    fn new(name: Name, queue: QueueId, index: Index, keeper: Keeper, consumes: bool) -> Person {
+    fn new(name: Name, queue: QueueId, index: Index, keeper: Keeper) -> Person {
         let (line, ending) = (VecDeque::new(), None);
-        Person { name, queue, index, keeper, consumes, line, ending, released: false }
+        Person { name, queue, index, keeper, consumes: false, no_ack: false, line, ending, released: false }
     }
 }
 
@@ -47,26 +49,45 @@ pub struct Leaving {
     pub after: u64,
 }
 
+/// A message that somebody has got.
+struct Got {
+    who: Requester,
+    consumer: ConsumerId,
+    queue: QueueId,
+    no_ack: bool,
+    left: u64,
+    delivery: queue::Delivery,
+}
+
 /// A message that somebody has got, or that is to leave.
 enum Single {
-    Got { who: Requester, consumer: ConsumerId, queue: QueueId, left: u64, delivery: queue::Delivery },
+    Got(Got),
     Leaving(Leaving),
 }
 
 impl Single {
     fn locator(&self) -> Locator {
         match self {
-            Single::Got { delivery, .. } => delivery.locator,
+            Single::Got(got) => got.delivery.locator,
             Single::Leaving(leaving) => leaving.locator,
         }
     }
 
     fn size(&self) -> u64 {
         u64::from(match self {
-            Single::Got { delivery, .. } => delivery.size,
+            Single::Got(got) => got.delivery.size,
             Single::Leaving(leaving) => leaving.size,
         })
     }
+}
+
+/// What there is to be had of a message.
+enum Fetched {
+    Here(Read),
+    /// Not yet.
+    Later,
+    /// It cannot be had any more.
+    Lost,
 }
 
 /// A message in pieces being put together.
@@ -109,6 +130,11 @@ impl Lines {
     /// Whether nobody waits for a message.
     pub fn are_empty(&self) -> bool {
         self.waiting.is_empty() && self.singles.is_empty() && self.out.is_empty()
+    }
+
+    /// How many people there are.
+    pub fn len(&self) -> usize {
+        self.people.len()
     }
 
     fn tokens_of(&self, name: Name) -> impl Iterator<Item = Token> {
@@ -191,15 +217,46 @@ impl Lines {
             }
         }
         let (gone, kept) = std::mem::take(&mut self.singles).into_iter().partition(|single| match single {
-            Single::Got { queue: of, .. } | Single::Leaving(Leaving { queue: of, .. }) => *of == queue,
+            Single::Got(Got { queue: of, .. }) | Single::Leaving(Leaving { queue: of, .. }) => *of == queue,
         });
         self.singles = kept;
         for single in Vec::<Single>::into_iter(gone) {
             groups.release(single.locator(), single.size());
-            if let Single::Got { who, .. } = single {
+            if let Single::Got(Got { who, .. }) = single {
                 desk.outputs.push_back(Output::Reply(who, Reply::Refused(Refusal::UnknownQueue)));
             }
         }
+    }
+
+    /// Ends everybody, for this reason: nothing that is on its way arrives any more. Gives who they were.
+    pub fn end_all(
+        &mut self,
+        desk: &mut Desk<'_>,
+        groups: &mut Groups,
+        reason: CancelReason,
+    ) -> Vec<(Index, Keeper)> {
+        for token in self.people.keys().copied().collect::<Vec<_>>() {
+            self.clear_line(groups, token);
+        }
+        self.names.clear();
+        self.out.clear();
+        for single in std::mem::take(&mut self.singles) {
+            groups.release(single.locator(), single.size());
+            if let Single::Got(Got { who, .. }) = single {
+                desk.refuse(who, Refusal::Poisoned);
+            }
+        }
+        let all = std::mem::take(&mut self.people).into_values();
+        let all =
+            all.map(|Person { name: (shard, consumer), queue, index, keeper, consumes, ending, .. }| {
+                if let Some((who, consumers)) = ending {
+                    desk.outputs.push_back(Output::Ordered(who, Reply::Cancelled { consumers }));
+                } else if consumes {
+                    desk.outputs.push_back(Output::ConsumerCancelled(shard, consumer, queue, reason));
+                }
+                (index, keeper)
+            });
+        all.collect()
     }
 
     /// Hands over what a shard is to be told of deliveries, before something else that comes behind them.
@@ -234,7 +291,8 @@ impl Queues {
             return desk.refuse(who, Refusal::QueueInUse);
         };
         let queue = consume.queue;
-        self.lines.add(token, Person::new(name, queue, index, keeper, true));
+        let person = Person::new(name, queue, index, keeper);
+        self.lines.add(token, Person { consumes: true, no_ack: consume.no_ack, ..person });
         let stats = self.entry(index).machine.stats();
         let reply = Reply::Consuming { ready: stats.ready, consumers: stats.consumers };
         desk.outputs.push_back(Output::Ordered(who, reply));
@@ -300,7 +358,7 @@ impl Queues {
             None => {
                 let token = self.lines.next_token();
                 let keeper = self.entry(index).machine.add_keeper(token);
-                self.lines.add(token, Person::new(name, queue, index, keeper, false));
+                self.lines.add(token, Person::new(name, queue, index, keeper));
                 keeper
             }
         });
@@ -310,7 +368,7 @@ impl Queues {
         if let Some(delivery) = delivery {
             self.mark(desk, index, delivery.seq);
             self.groups.want(delivery.locator, u64::from(delivery.size));
-            self.lines.singles.push(Single::Got { who, consumer, queue, left, delivery });
+            self.lines.singles.push(Single::Got(Got { who, consumer, queue, no_ack, left, delivery }));
         } else {
             desk.outputs.push_back(Output::Reply(who, Reply::Got(None, left)));
         }
@@ -328,7 +386,7 @@ impl Queues {
     }
 
     /// A message, if it can be had now; asks for it if not.
-    fn fetch(&mut self, locator: Locator) -> Option<Read> {
+    fn fetch(&mut self, locator: Locator) -> Fetched {
         if let Some(name) = pieces_of(locator) {
             return self.fetch_large(name);
         }
@@ -336,31 +394,33 @@ impl Queues {
         match self.groups.bytes(key).expect("a group with a message that is wanted is known") {
             Bytes::Here(bytes) => {
                 let message = Groups::read(bytes, locator);
-                Some(message.expect("a group that was checked holds the message that we put there"))
+                Fetched::Here(message.expect("a group that was checked holds the message that we put there"))
             }
-            Bytes::Open => None,
+            Bytes::Open => Fetched::Later,
             Bytes::Cold(site) => {
                 self.reading.want(key, site);
-                None
+                Fetched::Later
             }
+            Bytes::Lost => Fetched::Lost,
         }
     }
 
     /// The same of a message in pieces: they are copied together, as they can be had. One message at a time.
-    fn fetch_large(&mut self, name: u64) -> Option<Read> {
+    fn fetch_large(&mut self, name: u64) -> Fetched {
         let large = self.groups.large(name).expect("a message that is wanted is known");
         let (header_bytes, priority) = (large.header_bytes, large.priority);
         let total = large.pieces.iter().map(|(_, len)| *len as usize).sum();
         match &self.download {
             Some(download) if download.name == name => {}
-            Some(download) if self.groups.large(download.name).is_some() => return None,
+            Some(download) if self.groups.large(download.name).is_some() => return Fetched::Later,
             _ => {
-                let block = self.reading.block(total)?;
+                let Some(block) = self.reading.block(total) else { return Fetched::Later };
                 self.download = Some(Download { name, block, next: 0 });
             }
         }
         while let Some(download) = &mut self.download
-            && let Some((piece, len)) = self.groups.large(name)?.pieces.get(download.next).copied()
+            && let Some(large) = self.groups.large(name)
+            && let Some((piece, len)) = large.pieces.get(download.next).copied()
         {
             let key = GroupKey::of(piece);
             match self.groups.bytes(key).expect("a group with a piece that is wanted is known") {
@@ -371,17 +431,25 @@ impl Queues {
                         .block
                         .push(&bytes.expect("a group that was checked holds the piece that we put there"));
                 }
-                Bytes::Open => return None,
+                Bytes::Open => return Fetched::Later,
                 Bytes::Cold(site) => {
                     self.reading.want(key, site);
-                    return None;
+                    if self.reading.rests(key) {
+                        self.download = None; // Others are not to wait for this.
+                    }
+                    return Fetched::Later;
+                }
+                Bytes::Lost => {
+                    self.download = None;
+                    return Fetched::Lost;
                 }
             }
             download.next += 1;
         }
-        let bytes = self.download.take()?.block.freeze();
+        let Some(download) = self.download.take() else { return Fetched::Later };
+        let bytes = download.block.freeze();
         let header = bytes.slice(0..header_bytes);
-        Some(Read { priority, header, body: bytes.slice(header_bytes..bytes.len()) })
+        Fetched::Here(Read { priority, header, body: bytes.slice(header_bytes..bytes.len()) })
     }
 
     /// Gives out what can be had.
@@ -403,15 +471,28 @@ impl Queues {
         while let Some(person) = self.lines.people.get(&token)
             && let Some(&delivery) = person.line.front()
         {
-            let (queue, (shard, consumer)) = (person.queue, person.name);
+            let (queue, (shard, consumer), index) = (person.queue, person.name, person.index);
             if !self.may_go(queue, delivery.seq) {
                 return;
             }
-            let Some(read) = self.fetch(delivery.locator) else { return };
+            let fetched = match self.fetch(delivery.locator) {
+                Fetched::Here(read) => Some(read),
+                Fetched::Later => return,
+                Fetched::Lost => None,
+            };
             self.groups.release(delivery.locator, u64::from(delivery.size));
             let person = self.lines.people.get_mut(&token).expect("it was just there");
             person.line.pop_front();
-            self.lines.out.entry(shard).or_default().push(given(consumer, queue, &delivery, read));
+            if let Some(read) = fetched {
+                self.lines.out.entry(shard).or_default().push(given(consumer, queue, &delivery, read));
+                continue;
+            }
+            // It is as if it had not been given.
+            let (keeper, no_ack) = (person.keeper, person.no_ack);
+            let credit = queue::Credit { messages: 1, bytes: delivery.size };
+            self.entry(index).machine.credit(keeper, credit);
+            self.touch(index);
+            self.lose_given(desk, index, delivery.seq, no_ack);
         }
         self.lines.waiting.remove(&token);
         let Some(person) = self.lines.people.get_mut(&token) else { return };
@@ -424,25 +505,37 @@ impl Queues {
 
     fn deliver_single(&mut self, desk: &mut Desk<'_>, single: Single) {
         let may_go = match &single {
-            Single::Got { queue, delivery, .. } => self.may_go(*queue, delivery.seq),
+            Single::Got(Got { queue, delivery, .. }) => self.may_go(*queue, delivery.seq),
             // Its number is a name for it elsewhere: it must not be another message's after a crash.
             Single::Leaving(leaving) => {
                 self.noted_durably >= leaving.after && self.may_go(leaving.queue, leaving.seq)
             }
         };
-        let Some(read) = may_go.then(|| self.fetch(single.locator())).flatten() else {
+        let fetched = if may_go { self.fetch(single.locator()) } else { Fetched::Later };
+        if matches!(fetched, Fetched::Later) {
             return self.lines.singles.push(single);
-        };
+        }
         self.groups.release(single.locator(), single.size());
-        match single {
-            Single::Got { who, consumer, queue, left, delivery } => {
+        match (single, fetched) {
+            (Single::Got(Got { who, consumer, queue, left, delivery, .. }), Fetched::Here(read)) => {
                 let delivery = given(consumer, queue, &delivery, read);
                 desk.outputs.push_back(Output::Reply(who, Reply::Got(Some(delivery), left)));
             }
-            Single::Leaving(Leaving { queue, seq, reason, persistent, .. }) => {
+            (Single::Got(Got { who, consumer, queue, no_ack, delivery, .. }), _) => {
+                if let Some(index) = self.find(queue) {
+                    self.lose_given(desk, index, delivery.seq, no_ack);
+                }
+                self.get(desk, who, queue, consumer, no_ack);
+            }
+            (Single::Leaving(Leaving { queue, seq, reason, persistent, .. }), Fetched::Here(read)) => {
                 let Read { priority, header, body } = read;
                 let letter = DeadLetter { queue, seq, reason, persistent, priority, header, body };
                 desk.outputs.push_back(Output::DeadLettered(letter));
+            }
+            (Single::Leaving(Leaving { queue, seq, .. }), _) => {
+                if let Some(index) = self.find(queue) {
+                    self.lose(desk, index, seq);
+                }
             }
         }
     }

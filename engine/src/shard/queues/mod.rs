@@ -5,9 +5,13 @@
 //! group is on its way to the disk, or has been read back. What is settled is noted in the journal a little later.
 
 mod groups;
+mod leaving;
 mod lines;
+mod lost;
 mod moves;
+mod names;
 mod pending;
+mod poison;
 mod publish;
 mod reading;
 pub(super) mod recovery;
@@ -17,9 +21,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use groups::GroupKey;
 use groups::Groups;
+use leaving::Letters;
 use lines::{Download, Leaving, Lines};
+use lost::Losses;
 use moves::Moves;
 pub use moves::{Arrived, Inbound};
+use names::Names;
 use pending::Pending;
 use publish::{Job, Upload};
 use reading::Reading;
@@ -30,9 +37,8 @@ use super::metadata::Metadata;
 use super::request::{Reply, Request};
 use super::{Output, Pools, Requester};
 use crate::error::Refusal;
-use crate::io::Io;
 use crate::journal::{Journal, Submitted};
-use crate::limits::{LEAVING_TOLD_MAX, MARK_AHEAD, QUEUE_WORK_PER_TURN, QUEUES_PER_REQUEST_MAX};
+use crate::limits::{MARK_AHEAD, QUEUE_WORK_PER_TURN, QUEUES_PER_REQUEST_MAX};
 use crate::queue::{self, Queue, Stored, Token};
 use crate::time::{Nanos, WallMs};
 use crate::types::{Lsn, QueueId, Seq, ShardId};
@@ -62,10 +68,6 @@ struct Entry {
     deadline: Option<WallMs>,
     closed: bool,
     marks: Vec<Mark>,
-    /// Leaving messages that the host is being asked about.
-    told: usize,
-    /// Whether there may be leaving messages that it was not asked about.
-    leaving: bool,
 }
 
 impl Entry {
@@ -74,12 +76,21 @@ impl Entry {
     }
 }
 
+/// Somebody who waits until what was purged is settled, durably.
+struct Purge {
+    who: Requester,
+    queue: QueueId,
+    messages: u64,
+}
+
 /// What the queues may use of their shard for a moment.
 pub struct Desk<'a> {
     /// Which shard it is.
     pub shard: ShardId,
     /// The journal.
     pub journal: &'a mut Journal,
+    /// The metadata that the shard has applied.
+    pub metadata: &'a Metadata,
     /// What the shard tells.
     pub outputs: &'a mut VecDeque<Output>,
     /// The clock.
@@ -113,6 +124,10 @@ pub struct Queues {
     /// The message in pieces that is being put together.
     download: Option<Download>,
     moves: Moves,
+    names: Names,
+    letters: Letters,
+    losses: Losses,
+    purges: Vec<Purge>,
     /// Who is to be answered when this record is durable.
     waits: VecDeque<(Lsn, Output)>,
     /// Who is to be answered when what is pending is durable.
@@ -126,8 +141,6 @@ pub struct Queues {
     marking: VecDeque<(QueueId, u8, Seq, Lsn)>,
     touched: Vec<Index>,
     deadlines: BTreeSet<(WallMs, Index)>,
-    leaving: BTreeSet<Index>,
-    told: usize,
     /// What the state machines want done; reused.
     wants: Vec<queue::Output>,
     /// Whether something has happened since it was last looked for what is to be done, or was left to be done.
@@ -152,6 +165,10 @@ impl Queues {
             upload: None,
             download: None,
             moves: Moves::default(),
+            names: Names::default(),
+            letters: Letters::default(),
+            losses: Losses::default(),
+            purges: Vec::new(),
             waits: VecDeque::new(),
             hurried: Vec::new(),
             noted: 0,
@@ -160,8 +177,6 @@ impl Queues {
             marking: VecDeque::new(),
             touched: Vec::new(),
             deadlines: BTreeSet::new(),
-            leaving: BTreeSet::new(),
-            told: 0,
             wants: Vec::new(),
             stirred: true,
             due: Nanos(u64::MAX),
@@ -188,13 +203,18 @@ impl Queues {
             && self.reading.wants_nothing()
             && self.noting.is_empty()
             && self.marking.is_empty()
-            && self.moves.are_told()
-            && (self.leaving.is_empty() || self.told >= LEAVING_TOLD_MAX)
+            && self.names.are_told()
+            && self.letters.are_asked_about()
+            && self.losses.groups.is_empty()
     }
 
     /// Whether nothing that was promised to anybody is still on its way to the disk.
     pub fn is_settled(&self) -> bool {
-        self.backlog.is_empty() && self.waits.is_empty() && self.hurried.is_empty() && self.pending.is_empty()
+        self.backlog.is_empty()
+            && self.waits.is_empty()
+            && self.hurried.is_empty()
+            && self.pending.is_empty()
+            && self.purges.is_empty()
     }
 
     /// When it wants a turn although nothing happens.
@@ -205,6 +225,19 @@ impl Queues {
     /// Whether no durable queue has anything that is to be kept.
     pub fn is_empty(&self) -> bool {
         self.entries.iter().flatten().all(|entry| entry.machine.stats().persistent == 0)
+    }
+
+    /// How much there is of everything that is to be bounded, for tests.
+    pub fn held(&self) -> BTreeMap<&'static str, usize> {
+        BTreeMap::from([
+            ("backlog", self.backlog.len()),
+            ("waits", self.waits.len() + self.hurried.len() + self.purges.len()),
+            ("noting", self.noting.len() + self.marking.len()),
+            ("pending", self.pending.len()),
+            ("names", self.names.len()),
+            ("told", self.letters.told()),
+            ("people", self.lines.len()),
+        ])
     }
 
     fn find(&self, id: QueueId) -> Option<Index> {
@@ -222,8 +255,7 @@ impl Queues {
 
     fn insert(&mut self, id: QueueId, machine: Queue, marks: Vec<Mark>) -> Index {
         let leaving = machine.stats().leaving > 0;
-        let entry =
-            Entry { id, machine, touched: false, deadline: None, closed: false, marks, told: 0, leaving };
+        let entry = Entry { id, machine, touched: false, deadline: None, closed: false, marks };
         let index = self.vacant.pop().unwrap_or(Index(self.entries.len() as u32));
         if index.0 as usize == self.entries.len() {
             self.entries.push(Some(entry));
@@ -232,7 +264,7 @@ impl Queues {
         }
         self.by_id.insert(id, index);
         if leaving {
-            self.leaving.insert(index);
+            self.letters.add(index);
         }
         self.touch(index);
         index
@@ -253,6 +285,9 @@ impl Queues {
         ids.sort_unstable();
         ids.dedup();
         for id in ids {
+            if metadata.queue(id).is_none() {
+                self.names.forget_queue(id);
+            }
             match (metadata.queue(id), self.find(id)) {
                 (None, Some(index)) => self.remove(desk, index),
                 (Some(queue), None) if queue.slot.shard(metadata.shards) == desk.shard => {
@@ -273,13 +308,14 @@ impl Queues {
         self.by_id.remove(&entry.id);
         self.vacant.push(index);
         self.touched.retain(|touched| *touched != index);
-        self.leaving.remove(&index);
-        self.told -= entry.told;
+        self.letters.forget_queue(index, entry.id);
         if let Some(deadline) = entry.deadline {
             self.deadlines.remove(&(deadline, index));
         }
         self.pending.forget(entry.id);
-        self.moves.forget_queue(entry.id);
+        for purge in self.purges.extract_if(.., |purge| purge.queue == entry.id) {
+            desk.outputs.push_back(Output::Reply(purge.who, Reply::Purged(purge.messages)));
+        }
         for stored in entry.machine.stored(Seq(0)) {
             self.groups.release(stored.locator, u64::from(stored.size));
         }
@@ -329,8 +365,7 @@ impl Queues {
                     if persistent && durable {
                         self.pending.leaving(id, seq, reason, desk.now);
                     }
-                    self.entry(index).leaving = true;
-                    self.leaving.insert(index);
+                    self.letters.add(index);
                 }
                 queue::Output::Leave { seq, locator, size, reason, persistent } => {
                     self.mark(desk, index, seq);
@@ -379,6 +414,12 @@ impl Queues {
 
     /// Takes a request about queues.
     pub fn handle(&mut self, desk: &mut Desk<'_>, who: Requester, request: Request) {
+        let request = if desk.journal.is_poisoned() {
+            let Some(request) = Queues::refuse_poisoned(desk, who, request) else { return };
+            request
+        } else {
+            request
+        };
         let answered = match request {
             Request::Publish(messages) => return self.publish(desk, who, messages),
             Request::Consume(consume) => return self.consume(desk, who, &consume),
@@ -398,21 +439,19 @@ impl Queues {
                 for settlement in &settlements {
                     self.settle(desk, who.shard, settlement);
                 }
-                if durable && !self.pending.is_empty() {
-                    self.pending.hurry();
-                    return self.hurried.push((who, Reply::Done));
-                }
                 if durable {
-                    let last = desk.journal.last_lsn();
-                    return self.answer_at(desk, last, Output::Reply(who, Reply::Done));
+                    return self.answer_when_noted(desk, who, Reply::Done);
                 }
                 Ok(Reply::Done)
             }
             Request::Get { queue, consumer, no_ack } => return self.get(desk, who, queue, consumer, no_ack),
-            Request::Purge(id) => self
-                .find_open(id)
-                .ok_or(Refusal::UnknownQueue)
-                .map(|index| Reply::Purged(self.with(desk, index, |machine, _| machine.purge()))),
+            Request::Purge(queue) => {
+                let Some(index) = self.find_open(queue) else {
+                    return desk.refuse(who, Refusal::UnknownQueue);
+                };
+                let messages = self.with(desk, index, |machine, _| machine.purge());
+                return self.purges.push(Purge { who, queue, messages });
+            }
             Request::QueueStats { queues, touch } => Ok(Reply::QueueStats(self.stats(desk, &queues, touch))),
             Request::CloseQueue { queue, if_unused, if_empty } => self.close(queue, if_unused, if_empty),
             Request::OpenQueue(id) => self.find(id).ok_or(Refusal::UnknownQueue).map(|index| {
@@ -466,6 +505,10 @@ impl Queues {
 
     /// Does what is due for queues that something happened to.
     pub fn run(&mut self, desk: &mut Desk<'_>) {
+        if desk.journal.is_poisoned() {
+            return self.rest();
+        }
+        self.set_lost_aside(desk);
         while let Some(&(deadline, index)) = self.deadlines.first()
             && deadline <= desk.wall
         {
@@ -494,41 +537,38 @@ impl Queues {
                 next.map(|next| self.deadlines.insert((next, index)));
             }
         }
-        self.retry_moves(desk);
+        self.end_purges(desk);
+        self.ask_about_names(desk);
         if desk.shut.is_none() {
             self.tell_leaving(desk);
         }
     }
 
-    /// Asks the host about leaving messages, about so many at a time.
-    fn tell_leaving(&mut self, desk: &mut Desk<'_>) {
-        let mut from = Index(0);
-        while self.told < LEAVING_TOLD_MAX
-            && let Some(&index) = self.leaving.range(from..).next()
-        {
-            from = Index(index.0 + 1);
-            let most = LEAVING_TOLD_MAX - self.told;
-            let mut wants = std::mem::take(&mut self.wants);
-            let entry = self.entry(index);
-            entry.machine.tell_leaving(most, &mut wants);
-            let told = wants.len();
-            entry.told += told;
-            entry.leaving = told == most;
-            if !entry.leaving {
-                self.leaving.remove(&index);
+    /// Has those answered whose purged messages are all settled, when that is durable.
+    fn end_purges(&mut self, desk: &mut Desk<'_>) {
+        for purge in std::mem::take(&mut self.purges) {
+            let index = self.find(purge.queue).expect("the purges of a queue go with it");
+            if !self.entry(index).machine.is_purged() {
+                self.purges.push(purge);
+                continue;
             }
-            self.told += told;
-            self.carry_out(desk, index, &mut wants);
-            self.wants = wants;
+            self.answer_when_noted(desk, purge.who, Reply::Purged(purge.messages));
         }
+    }
+
+    /// Answers when what is known now is durable.
+    fn answer_when_noted(&mut self, desk: &mut Desk<'_>, who: Requester, reply: Reply) {
+        if self.pending.is_empty() {
+            let last = desk.journal.last_lsn();
+            return self.answer_at(desk, last, Output::Reply(who, reply));
+        }
+        self.pending.hurry();
+        self.hurried.push((who, reply));
     }
 
     /// Puts what is pending into the open group, if it is time.
     pub fn note(&mut self, desk: &mut Desk<'_>) {
         let company = !desk.journal.is_open_empty() && !desk.journal.is_in_flight();
-        if desk.journal.is_poisoned() {
-            self.pending = Pending::default();
-        }
         if !self.pending.is_due(desk.now, company) {
             return;
         }
@@ -537,7 +577,7 @@ impl Queues {
             let last = desk.journal.last_lsn();
             self.noted += 1;
             self.noting.push_back((last, self.noted));
-            self.noted_moves(last);
+            self.noted_gone(last);
             for (who, reply) in std::mem::take(&mut self.hurried) {
                 self.answer_at(desk, last, Output::Reply(who, reply));
             }
@@ -547,11 +587,6 @@ impl Queues {
     /// The open group has gone to the disk. Gives its name among the queues' groups, if they have something in it.
     pub fn submitted(&mut self, submitted: &Submitted) -> Option<GroupKey> {
         self.groups.submitted(submitted)
-    }
-
-    /// Reads back what is wanted and not in memory.
-    pub fn read<I: Io>(&mut self, io: &mut I) {
-        self.reading.advance(io);
     }
 
     /// Lets go of a group's bytes in memory.
@@ -570,7 +605,7 @@ impl Queues {
         while let Some((_, noted)) = self.noting.pop_front_if(|(waiting, _)| *waiting <= lsn) {
             self.noted_durably = noted;
         }
-        self.forget_moves(lsn, outputs);
+        self.tell_gone(lsn, outputs);
         while let Some((id, rank, seq, _)) = self.marking.pop_front_if(|(.., waiting)| *waiting <= lsn) {
             if let Some(index) = self.find(id)
                 && let Some(mark) = self.entry(index).marks.get_mut(usize::from(rank))
@@ -578,18 +613,6 @@ impl Queues {
                 mark.durable = mark.durable.max(seq.0);
             }
         }
-    }
-
-    /// Nothing will be durable any more.
-    pub fn poisoned(&mut self, outputs: &mut VecDeque<Output>) {
-        let hurried = self.hurried.drain(..).map(|(who, reply)| Output::Reply(who, reply));
-        let backlog = self.backlog.drain(..).map(Job::answer);
-        let waiting = self.waits.drain(..).map(|(_, answer)| answer).chain(hurried).chain(backlog);
-        outputs.extend(waiting.map(|answer| match answer {
-            Output::Reply(who, _) => Output::Reply(who, Reply::Refused(Refusal::Poisoned)),
-            Output::Arrived(to, arrived) => Output::Arrived(to, Arrived { taken: false, ..arrived }),
-            other => other,
-        }));
     }
 
     /// When the next turn is wanted, as things are now.
@@ -602,8 +625,9 @@ impl Queues {
         let more = (!self.touched.is_empty()).then_some(now);
         // What is due and still here has found no room.
         let noted = self.pending.due().map(|due| due.max(now + RETRY));
-        self.due =
-            [deadline, more, noted, self.moves.due()].into_iter().flatten().min().unwrap_or(Nanos(u64::MAX));
+        let others = [self.letters.due(), self.names.due(), self.reading.due()];
+        let all = [deadline, more, noted].into_iter().chain(others).flatten();
+        self.due = all.min().unwrap_or(Nanos(u64::MAX));
     }
 
     /// What is known of a message that is not settled.

@@ -4,23 +4,21 @@
 //! A leaving message stays where it is, durably and with its reason, until every other shard that gets it has said that it has
 //! it, durably. Then one record of its own shard settles it. A crash in between has the host asked once more, and the
 //! message sent once more under the name of its old place; a shard that has it already knows that by this name, and says yes.
-//! It remembers the name, in its journal and checkpoint, until it is told that the message has left its old place. So nothing is
-//! lost, and nothing doubled unless the host decides differently the second time.
+//! It remembers the name, in its journal and checkpoint, until it is told that the message has left its old place (`names.rs`).
+//! So nothing is lost, and nothing doubled unless the host decides differently the second time, or the message goes to more queues
+//! of a shard than one record names.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 
 use super::publish::Job;
 use super::{Desk, Queues};
 use crate::error::Refusal;
 use crate::format::message::Target;
+use crate::limits::QUEUES_PER_PUBLISH_MAX;
 use crate::shard::message::{Message, Move, Outcome};
 use crate::shard::request::Reply;
 use crate::shard::{Output, Requester};
-use crate::time::Nanos;
 use crate::types::{Lsn, QueueId, Seq, ShardId};
-
-/// How long a message that could not go where it should stays before the host is asked again.
-const STAY: Nanos = Nanos::from_millis(1_000);
 
 /// A message on its way from a queue of one shard to queues of another.
 #[derive(Debug)]
@@ -29,36 +27,57 @@ pub struct Inbound {
     pub ticket: (ShardId, u64),
     /// The place that it leaves.
     pub source: (QueueId, Seq),
-    /// The queues that get it.
+    /// The queues that get it and do not have it yet.
     pub queues: Vec<QueueId>,
+    /// If some queue has it already, the record that has to be durable for that.
+    pub taken: Option<Lsn>,
     /// What it is.
     pub message: Message,
 }
 
 impl Inbound {
     /// The answer.
-    pub fn answer(&self, taken: bool) -> Output {
+    pub fn answer(&self, arrival: Arrival) -> Output {
         let (shard, ticket) = self.ticket;
-        Output::Arrived(shard, Arrived { ticket, taken })
+        Output::Arrived(shard, Arrived { ticket, arrival })
     }
 }
 
 /// What has become of an [`Inbound`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arrival {
+    /// It is there, or was dropped by queues that are full or gone.
+    Taken,
+    /// It may be tried again.
+    PutOff,
+    /// The same, but the shard takes nothing now, whatever it is.
+    Shut,
+}
+
+/// The same, told to where it came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrived {
     /// Which it was.
     pub ticket: u64,
-    /// Whether it is there, or was dropped by queues that are full or gone; else it may be tried again.
-    pub taken: bool,
+    /// What has become of it.
+    pub arrival: Arrival,
 }
 
 /// A message that other shards are getting.
 struct Outbound {
-    who: Requester,
-    moved: Box<Move>,
+    moving: Moving,
     /// Shards that have not answered.
     missing: usize,
     failed: bool,
+}
+
+/// A message that leaves for queues of its own shard.
+pub struct Moving {
+    pub who: Requester,
+    /// Where it goes; without those of this shard that have it already.
+    pub moved: Box<Move>,
+    /// Whether some queue has it already.
+    pub partly: bool,
 }
 
 /// See the module.
@@ -66,42 +85,12 @@ struct Outbound {
 pub struct Moves {
     outbound: BTreeMap<u64, Outbound>,
     last: u64,
-    /// Names of messages that came in and may be sent once more.
-    arrived: BTreeSet<(QueueId, Seq)>,
-    /// Messages that stay for now.
-    staying: VecDeque<(Nanos, QueueId, Seq)>,
-    /// Messages that have left, and who is to be told when that is durable.
-    forgetting: VecDeque<(Lsn, QueueId, Seq, Vec<ShardId>)>,
 }
 
 impl Moves {
-    /// Forgets what came from a queue that is gone.
-    pub fn forget_queue(&mut self, queue: QueueId) {
-        let gone: Vec<_> = self.arrived.range((queue, Seq(0))..=(queue, Seq(u64::MAX))).copied().collect();
-        for name in gone {
-            self.arrived.remove(&name);
-        }
-        self.staying.retain(|(_, of, _)| *of != queue);
-    }
-
-    /// When there is something to do.
-    pub fn due(&self) -> Option<Nanos> {
-        self.staying.front().map(|(at, ..)| *at)
-    }
-
-    /// Whether no shard is still to be told that it may forget a name.
-    pub fn are_told(&self) -> bool {
-        self.forgetting.is_empty()
-    }
-
-    /// Names to be kept over a restart.
-    pub fn arrived(&self) -> impl Iterator<Item = (QueueId, Seq)> {
-        self.arrived.iter().copied()
-    }
-
-    /// A name that was kept.
-    pub fn recovered(&mut self, queue: QueueId, seq: Seq) {
-        self.arrived.insert((queue, seq));
+    /// Forgets what is on its way, and says who waits for it.
+    pub fn give_up(&mut self) -> impl Iterator<Item = Requester> {
+        std::mem::take(&mut self.outbound).into_values().map(|outbound| outbound.moving.who)
     }
 }
 
@@ -110,15 +99,20 @@ impl Queues {
     pub(super) fn start_move(&mut self, desk: &mut Desk<'_>, who: Requester, moved: Move) {
         let moved = Box::new(moved);
         let known = self.find(moved.queue).and_then(|index| self.stored(index, moved.seq));
-        if known.is_none_or(|stored| stored.leaving.is_none()) {
+        let leaves = known.is_some_and(|stored| stored.leaving.is_some());
+        if !leaves || !self.letters.moves(moved.queue, moved.seq) {
             return desk.refuse(who, Refusal::UnknownQueue);
         }
         let mut elsewhere: BTreeMap<ShardId, Vec<QueueId>> = BTreeMap::new();
         for (shard, queue) in moved.targets.iter().filter(|(shard, _)| *shard != desk.shard) {
             elsewhere.entry(*shard).or_default().push(*queue);
         }
+        let moving = Moving { who, moved, partly: false };
         if elsewhere.is_empty() {
-            return self.enqueue(desk, Job::Move(who, moved));
+            return self.enqueue(desk, Job::Move(moving));
+        }
+        if elsewhere.keys().any(|shard| self.letters.is_shut(*shard, desk.now)) {
+            return self.stay(desk, &moving);
         }
         self.moves.last += 1;
         let number = self.moves.last;
@@ -126,117 +120,86 @@ impl Queues {
         for (shard, queues) in elsewhere {
             let inbound = Inbound {
                 ticket: (desk.shard, number),
-                source: (moved.queue, moved.seq),
+                source: (moving.moved.queue, moving.moved.seq),
                 queues,
-                message: moved.message.clone(),
+                taken: None,
+                message: moving.moved.message.clone(),
             };
             desk.outputs.push_back(Output::Inbound(shard, inbound));
         }
-        self.moves.outbound.insert(number, Outbound { who, moved, missing, failed: false });
+        self.moves.outbound.insert(number, Outbound { moving, missing, failed: false });
     }
 
     /// Another shard has a message that leaves a queue of this one, or has not.
-    pub fn arrived(&mut self, desk: &mut Desk<'_>, arrived: Arrived) {
+    pub fn arrived(&mut self, desk: &mut Desk<'_>, from: ShardId, arrived: Arrived) {
+        match arrived.arrival {
+            Arrival::Taken => self.letters.opens(from, desk.now),
+            Arrival::PutOff => {}
+            Arrival::Shut => self.letters.shuts(from, desk.now),
+        }
         let Some(outbound) = self.moves.outbound.get_mut(&arrived.ticket) else { return };
         outbound.missing -= 1;
-        outbound.failed |= !arrived.taken;
+        outbound.failed |= arrived.arrival != Arrival::Taken;
         if outbound.missing > 0 {
             return;
         }
-        let Some(Outbound { who, moved, failed, .. }) = self.moves.outbound.remove(&arrived.ticket) else {
+        let Some(Outbound { moving, failed, .. }) = self.moves.outbound.remove(&arrived.ticket) else {
             return;
         };
         if failed {
-            self.stay(desk, who, &moved);
+            self.stay(desk, &moving);
         } else {
-            self.enqueue(desk, Job::Move(who, moved));
+            self.enqueue(desk, Job::Move(moving));
         }
     }
 
     /// A message could not go where it should: the host is asked again later.
-    fn stay(&mut self, desk: &mut Desk<'_>, who: Requester, moved: &Move) {
-        self.moves.staying.push_back((desk.now + STAY, moved.queue, moved.seq));
-        desk.outputs.push_back(Output::Reply(who, Reply::Done));
-    }
-
-    /// Has the host asked again about messages that have stayed for long enough.
-    pub(super) fn retry_moves(&mut self, desk: &mut Desk<'_>) {
-        while let Some((_, queue, seq)) = self.moves.staying.pop_front_if(|(at, ..)| *at <= desk.now) {
-            let Some(index) = self.find(queue) else { continue };
-            if self.entry(index).machine.stayed(seq) {
-                self.was_told(queue);
-                self.entry(index).leaving = true;
-                self.leaving.insert(index);
-            }
+    fn stay(&mut self, desk: &mut Desk<'_>, moving: &Moving) {
+        let Move { queue, seq, .. } = *moving.moved;
+        self.letters.left(queue, seq);
+        if self.find(queue).is_some() {
+            self.letters.stay(queue, seq, desk.now);
         }
-    }
-
-    /// The host has answered for one of a queue's messages.
-    fn was_told(&mut self, queue: QueueId) {
-        if let Some(index) = self.find(queue) {
-            let entry = self.entry(index);
-            let told = usize::from(entry.told > 0);
-            entry.told -= told;
-            self.told -= told;
-        }
+        desk.outputs.push_back(Output::Reply(moving.who, Reply::Done));
     }
 
     /// Every other shard has the message: it leaves its place, and arrives at those of this shard, by one record.
-    pub(super) fn move_here(
-        &mut self,
-        desk: &mut Desk<'_>,
-        who: Requester,
-        moved: Box<Move>,
-    ) -> Result<(), Job> {
+    pub(super) fn move_here(&mut self, desk: &mut Desk<'_>, mut moving: Moving) -> Result<(), Job> {
         if desk.shut.is_some() {
             self.drop_upload();
-            self.stay(desk, who, &moved);
+            self.stay(desk, &moving);
             return Ok(());
         }
         let shard = desk.shard;
-        let here: Vec<QueueId> =
-            moved.targets.iter().filter(|(to, _)| *to == shard).map(|(_, queue)| *queue).collect();
-        if !here.is_empty() {
-            let source = Target { queue: moved.queue, seq: moved.seq, expires_at: None };
-            let Some((outcome, _)) = self.place(desk, &here, &moved.message, Some(source)) else {
-                return Err(Job::Move(who, moved));
+        let Move { queue, seq, .. } = *moving.moved;
+        let mut here: Vec<QueueId> =
+            moving.moved.targets.iter().filter(|(to, _)| *to == shard).map(|(_, queue)| *queue).collect();
+        while !here.is_empty() {
+            let (now, source) = last_of(&here, queue, seq);
+            let Some((outcome, _)) = self.place(desk, &here[..now], &moving.moved.message, source) else {
+                moving.moved.targets.retain(|(to, queue)| *to != shard || here.contains(queue));
+                return Err(Job::Move(moving));
             };
-            if is_put_off(&outcome, here.len()) {
-                self.stay(desk, who, &moved);
+            if is_put_off(&outcome, now) && !moving.partly {
+                self.stay(desk, &moving);
                 return Ok(());
             }
+            moving.partly = true;
+            here.drain(..now);
         }
         let mut elsewhere: Vec<ShardId> =
-            moved.targets.iter().map(|(to, _)| *to).filter(|to| *to != shard).collect();
+            moving.moved.targets.iter().map(|(to, _)| *to).filter(|to| *to != shard).collect();
         elsewhere.sort_unstable();
         elsewhere.dedup();
-        if let Some(index) = self.find(moved.queue) {
-            let seq = moved.seq;
+        if let Some(index) = self.find(queue) {
             self.with(desk, index, |machine, wants| machine.left(seq, wants));
-            self.was_told(moved.queue);
+            self.letters.left(queue, seq);
         }
-        if !elsewhere.is_empty() && moved.message.persistent && !moved.queue.is_transient() {
-            self.moves.forgetting.push_back((Lsn(u64::MAX), moved.queue, moved.seq, elsewhere));
+        if moving.moved.message.persistent && !queue.is_transient() {
+            self.has_left((queue, seq), elsewhere);
         }
-        desk.outputs.push_back(Output::Reply(who, Reply::Done));
+        desk.outputs.push_back(Output::Reply(moving.who, Reply::Done));
         Ok(())
-    }
-
-    /// What is pending is in the journal up to this record: those who have messages from here may forget their names when
-    /// that is durable.
-    pub(super) fn noted_moves(&mut self, lsn: Lsn) {
-        for (until, ..) in self.moves.forgetting.iter_mut().filter(|(until, ..)| until.0 == u64::MAX) {
-            *until = lsn;
-        }
-    }
-
-    /// The journal is durable up to this record.
-    pub(super) fn forget_moves(&mut self, lsn: Lsn, outputs: &mut VecDeque<Output>) {
-        while let Some((_, queue, seq, shards)) =
-            self.moves.forgetting.pop_front_if(|(until, ..)| *until <= lsn)
-        {
-            outputs.extend(shards.into_iter().map(|shard| Output::Forget(shard, queue, seq)));
-        }
     }
 
     /// A message comes in from a queue of another shard.
@@ -245,40 +208,45 @@ impl Queues {
     }
 
     /// Takes a message in, unless it is here already.
-    pub(super) fn let_in(&mut self, desk: &mut Desk<'_>, inbound: Box<Inbound>) -> Result<(), Job> {
-        if desk.shut.is_some() {
+    pub(super) fn let_in(&mut self, desk: &mut Desk<'_>, mut inbound: Box<Inbound>) -> Result<(), Job> {
+        if desk.shut.is_some() || !self.names.has_room() {
             self.drop_upload();
-            desk.outputs.push_back(inbound.answer(false));
+            desk.outputs.push_back(inbound.answer(Arrival::Shut));
             return Ok(());
         }
         let (queue, seq) = inbound.source;
-        if self.moves.arrived.contains(&(queue, seq)) {
+        if self.names.knows((queue, seq)) {
             // It may be on its way to the disk still.
             let last = desk.journal.last_lsn();
-            self.answer_at(desk, last, inbound.answer(true));
+            self.answer_at(desk, last, inbound.answer(Arrival::Taken));
             return Ok(());
         }
-        let source = Target { queue, seq, expires_at: None };
-        let Some((outcome, lsn)) = self.place(desk, &inbound.queues, &inbound.message, Some(source)) else {
-            return Err(Job::Inbound(inbound));
-        };
-        if is_put_off(&outcome, inbound.queues.len()) {
-            desk.outputs.push_back(inbound.answer(false));
-            return Ok(());
+        while !inbound.queues.is_empty() {
+            let (now, source) = last_of(&inbound.queues, queue, seq);
+            let Some((outcome, lsn)) = self.place(desk, &inbound.queues[..now], &inbound.message, source)
+            else {
+                return Err(Job::Inbound(inbound));
+            };
+            if is_put_off(&outcome, now) && inbound.taken.is_none() {
+                desk.outputs.push_back(inbound.answer(Arrival::PutOff));
+                return Ok(());
+            }
+            inbound.taken = inbound.taken.max(Some(lsn));
+            inbound.queues.drain(..now);
         }
-        if lsn > Lsn::ZERO && !queue.is_transient() {
-            self.moves.arrived.insert((queue, seq));
+        let durable = inbound.taken.unwrap_or(Lsn::ZERO);
+        if durable > Lsn::ZERO && !queue.is_transient() {
+            self.names.add((queue, seq));
         }
-        self.answer_at(desk, lsn, inbound.answer(true));
+        self.answer_at(desk, durable, inbound.answer(Arrival::Taken));
         Ok(())
     }
+}
 
-    /// A message that came in has left its old place: it will not come again.
-    pub fn forget(&mut self, queue: QueueId, seq: Seq, now: Nanos) {
-        if self.moves.arrived.remove(&(queue, seq)) {
-            self.pending.forgotten(queue, seq, now);
-        }
-    }
+/// How many of these queues one record names; and the place that the message leaves, if those are the last of them.
+fn last_of(queues: &[QueueId], queue: QueueId, seq: Seq) -> (usize, Option<Target>) {
+    let now = queues.len().min(QUEUES_PER_PUBLISH_MAX);
+    (now, (now == queues.len()).then_some(Target { queue, seq, expires_at: None }))
 }
 
 /// Whether none of the queues has taken a message, for a reason that may pass: then it stays where it is.

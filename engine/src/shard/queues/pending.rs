@@ -41,6 +41,11 @@ impl Pending {
         self.queues.is_empty()
     }
 
+    /// How many queues there is something of.
+    pub fn len(&self) -> usize {
+        self.queues.len()
+    }
+
     fn of(&mut self, queue: QueueId, now: Nanos) -> &mut OfQueue {
         self.since.get_or_insert(now);
         self.pairs += 1;

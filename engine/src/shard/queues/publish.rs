@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::groups::{Large, locator_of_pieces};
-use super::moves::Inbound;
+use super::moves::{Arrival, Inbound, Moving};
 use super::{Desk, Index, Queues};
 use crate::error::Refusal;
 use crate::format::journal::PAYLOAD_BYTES_MAX;
@@ -11,7 +11,7 @@ use crate::format::message::{MessageRecord, PIECE_BYTES, Pieces, TARGET_BYTES, T
 use crate::journal::Claim;
 use crate::limits::{MESSAGE_BYTES_MAX, MESSAGE_HEADER_BYTES_MAX, QUEUES_PER_PUBLISH_MAX};
 use crate::queue::{Admission, Incoming};
-use crate::shard::message::{Message, Move, Outcome, Publish};
+use crate::shard::message::{Message, Outcome, Publish};
 use crate::shard::request::Reply;
 use crate::shard::{Output, Requester};
 use crate::types::{Lsn, QueueId};
@@ -34,7 +34,7 @@ pub enum Job {
     /// A request to publish.
     Publish(Publishing),
     /// A message that leaves a queue of this shard for others of it.
-    Move(Requester, Box<Move>),
+    Move(Moving),
     /// A message that has left a queue of another shard.
     Inbound(Box<Inbound>),
 }
@@ -54,8 +54,10 @@ impl Job {
     /// Whom to answer when it is done.
     pub fn answer(self) -> Output {
         match self {
-            Job::Publish(Publishing { who, .. }) | Job::Move(who, _) => Output::Reply(who, Reply::Done),
-            Job::Inbound(inbound) => inbound.answer(true),
+            Job::Publish(Publishing { who, .. }) | Job::Move(Moving { who, .. }) => {
+                Output::Reply(who, Reply::Done)
+            }
+            Job::Inbound(inbound) => inbound.answer(Arrival::Shut),
         }
     }
 }
@@ -85,7 +87,7 @@ impl Queues {
         while let Some(job) = self.backlog.pop_front() {
             let rest = match job {
                 Job::Publish(job) => self.publish_on(desk, job),
-                Job::Move(who, moved) => self.move_here(desk, who, moved),
+                Job::Move(moving) => self.move_here(desk, moving),
                 Job::Inbound(inbound) => self.let_in(desk, inbound),
             };
             if let Err(job) = rest {

@@ -1,4 +1,7 @@
 //! Reading groups back that memory does not hold any more: whole, so that they can be checked, and a few at a time.
+//!
+//! One that cannot be read, or fails its checksum, is tried again after a rest, which grows. After so many attempts it is
+//! lost: see `lost.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,8 +11,19 @@ use crate::buffer::{Block, Pool};
 use crate::error::IoError;
 use crate::format::journal::check;
 use crate::io::{DiskDone, Io, Token};
-use crate::limits::QUEUE_READS_IN_FLIGHT;
+use crate::limits::{QUEUE_READ_ATTEMPTS_MAX, QUEUE_READS_IN_FLIGHT};
 use crate::shard::tokens;
+use crate::time::Nanos;
+
+/// How long a group rests that could not be read, the first time.
+const REST: Nanos = Nanos::from_millis(50);
+
+/// A group that could not be read.
+struct Failed {
+    attempts: u32,
+    /// Until when it rests.
+    until: Nanos,
+}
 
 /// See the module.
 pub struct Reading {
@@ -17,17 +31,44 @@ pub struct Reading {
     wanted: VecDeque<GroupKey>,
     sites: BTreeMap<GroupKey, Site>,
     in_flight: BTreeMap<u64, GroupKey>,
+    failed: BTreeMap<GroupKey, Failed>,
     last: u64,
+    now: Nanos,
 }
 
 impl Reading {
     /// Nothing is read yet; blocks come from `pool`.
     pub fn new(pool: Pool) -> Reading {
-        Reading { pool, wanted: VecDeque::new(), sites: BTreeMap::new(), in_flight: BTreeMap::new(), last: 0 }
+        Reading {
+            pool,
+            wanted: VecDeque::new(),
+            sites: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            last: 0,
+            now: Nanos::ZERO,
+        }
+    }
+
+    /// Whether a group rests that could not be read: it is to be asked for again then.
+    pub fn rests(&self, key: GroupKey) -> bool {
+        self.failed.get(&key).is_some_and(|failed| self.now < failed.until)
+    }
+
+    /// When the first of them has rested.
+    pub fn due(&self) -> Option<Nanos> {
+        self.failed
+            .iter()
+            .filter(|(key, _)| !self.sites.contains_key(key))
+            .map(|(_, failed)| failed.until)
+            .min()
     }
 
     /// Reads a group when it is its turn.
     pub fn want(&mut self, key: GroupKey, site: Site) {
+        if self.rests(key) {
+            return;
+        }
         if self.sites.insert(key, site).is_none() {
             self.wanted.push_back(key);
         }
@@ -50,6 +91,7 @@ impl Reading {
 
     /// Goes on: as many reads as may be in flight.
     pub fn advance<I: Io>(&mut self, io: &mut I) {
+        self.now = io.now();
         while self.in_flight.len() < QUEUE_READS_IN_FLIGHT
             && let Some(&key) = self.wanted.front()
         {
@@ -64,6 +106,14 @@ impl Reading {
 }
 
 impl Queues {
+    /// Reads back what is wanted and not in memory.
+    pub fn read<I: Io>(&mut self, io: &mut I) {
+        if !self.reading.failed.is_empty() {
+            self.reading.failed.retain(|key, _| self.groups.bytes(*key).is_some());
+        }
+        self.reading.advance(io);
+    }
+
     /// A group was read, or could not be.
     pub fn on_read(&mut self, token: Token, done: Result<DiskDone, IoError>) {
         let reading = &mut self.reading;
@@ -72,22 +122,36 @@ impl Queues {
         if self.groups.bytes(key).is_none() {
             return; // Nobody wants it any more, and there may be something else in its place.
         }
-        match done {
+        let why = match done {
             Ok(DiskDone::Read(block)) => {
                 let bytes = block.freeze();
                 match check(&bytes) {
                     Ok(header) if header.first_lsn == site.first_lsn && header.length == site.len => {
-                        self.groups.read_back(key, bytes);
+                        reading.failed.remove(&key);
+                        return self.groups.read_back(key, bytes);
                     }
-                    _ => tracing::error!(
-                        ?site,
-                        "messages in a file fail their checksum: they cannot be delivered"
-                    ),
+                    _ => "it fails its checksum".to_owned(),
                 }
             }
             Ok(other) => panic!("a read ended as {other:?}"),
-            Err(IoError::Halted) => {}
-            Err(error) => tracing::error!(?site, %error, "messages in a file could not be read"),
+            Err(IoError::Halted) => return,
+            Err(error) => error.to_string(),
+        };
+        let failed = reading.failed.entry(key).or_insert(Failed { attempts: 0, until: Nanos::ZERO });
+        failed.attempts += 1;
+        if failed.attempts < QUEUE_READ_ATTEMPTS_MAX {
+            failed.until = reading.now + Nanos(REST.0 << (failed.attempts - 1));
+            return tracing::warn!(
+                ?site,
+                attempts = failed.attempts,
+                why,
+                "messages could not be read; trying again"
+            );
         }
+        reading.failed.remove(&key);
+        tracing::error!(?site, why, "messages cannot be read any more");
+        self.groups.lose(key);
+        self.losses.count += 1;
+        self.losses.groups.push((key, site));
     }
 }

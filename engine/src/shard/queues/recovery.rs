@@ -12,6 +12,7 @@
 //! | Q6 | the same up to `C` | the checkpoint counts them already |
 //! | Q7 | a record of a queue that the metadata does not know | skipped if the queue was transient or its deletion is known, or if another queue of the message is known; else **damage** |
 //! | Q8 | at the end, a message that the checkpoint says was not settled, that nothing after it settles, and that is nowhere | **damage** |
+//! | Q9 | a part of a file of survivors without a sound group | skipped; if something that is wanted was there, Q8 names it |
 //!
 //! A message that came from a queue of another shard is remembered by its place there, unless a later record says that it
 //! has left that.
@@ -31,11 +32,12 @@ use crate::format::journal::{RECORD_HEADER_BYTES, RecordHeader, RecordKind, chec
 use crate::format::message::{MessageRecord, Target, decode_pairs, queue_of};
 use crate::io::{Blocking, Io, OpenMode};
 use crate::journal::Replayed;
+use crate::limits::{BLOCK_BYTES, GROUP_BYTES_MAX};
 use crate::queue::{LeaveReason, Locator, Queue, Stored, rank_of};
 use crate::shard::Pools;
 use crate::shard::metadata::Metadata;
 use crate::time::WallMs;
-use crate::types::{Lsn, QueueId, Seq, ShardId};
+use crate::types::{FileEpoch, Lsn, QueueId, Seq, ShardId};
 
 /// Where a message was found.
 struct Found {
@@ -101,6 +103,10 @@ pub struct Rebuild<'a> {
     next_store: u64,
     next_store_lsn: u64,
     directory: String,
+    /// What groups of this node carry.
+    key: u64,
+    /// The first place in a file of survivors where there is no sound group: nothing that is wanted may have been there.
+    unreadable: Option<(String, u64)>,
     /// Pieces of messages, by name and number: where, and how long.
     pieces: BTreeMap<(u64, u64), (Locator, u32)>,
     /// Messages in pieces, by name: where the message's own record is, and what it says.
@@ -119,6 +125,7 @@ impl<'a> Rebuild<'a> {
         metadata: &'a Metadata,
         shard: ShardId,
         directory: String,
+        key: u64,
         lsn: Lsn,
         state: QueuesState,
     ) -> Result<Rebuild<'a>, Fatal> {
@@ -156,6 +163,8 @@ impl<'a> Rebuild<'a> {
             next_store: 1,
             next_store_lsn: 1,
             directory,
+            key,
+            unreadable: None,
             pieces: BTreeMap::new(),
             large: BTreeMap::new(),
             met_deleted,
@@ -181,6 +190,10 @@ impl<'a> Rebuild<'a> {
         let path = format!("{}/{}", self.directory, file_name(number));
         let corrupt =
             |position, what: &str| Fatal::Corrupt { file: path.clone(), position, what: what.to_owned() };
+        let key = self.key;
+        let sound = |group: &Slice| {
+            check(group).ok().filter(|header| header.key == key && header.file_epoch == FileEpoch(number))
+        };
         let (file, found) = disk.open(&path, OpenMode::ReadDirect)?;
         if found < len {
             return Err(corrupt(found, "the file is shorter than the checkpoint says"));
@@ -192,11 +205,14 @@ impl<'a> Rebuild<'a> {
             let mut at = 0;
             while at < chunk.len() {
                 let group = chunk.slice(at..chunk.len());
-                let Ok(header) = check(&group) else {
-                    if at > 0 && position + (chunk.len() as u64) < len {
+                let Some(header) = sound(&group) else {
+                    if at > 0 && chunk.len() - at < GROUP_BYTES_MAX && position + (chunk.len() as u64) < len {
                         break; // It may only be cut off by the chunk's end.
                     }
-                    return Err(corrupt(position + at as u64, "there is no sound group of messages here"));
+                    // Its messages may all be settled. If not, the file is damaged (Q8).
+                    self.unreadable.get_or_insert_with(|| (path.clone(), position + at as u64));
+                    at += BLOCK_BYTES;
+                    continue;
                 };
                 let site = Site {
                     file,
@@ -363,9 +379,14 @@ impl<'a> Rebuild<'a> {
             }
         }
         if let Some(Target { queue: from, seq, .. }) = message.source.filter(|_| is_new) {
+            // Only what stays is sent once more.
+            let stays =
+                message.persistent && message.targets.iter().any(|target| !target.queue.is_transient());
             match self.queues.get_mut(&from) {
                 Some(queue) => queue.settled.push((seq.0, seq.0)),
-                None if self.metadata.queue(from).is_some() => drop(self.arrived.insert((from, seq))),
+                None if stays && self.metadata.queue(from).is_some() => {
+                    drop(self.arrived.insert((from, seq)))
+                }
                 None => {}
             }
         }
@@ -426,8 +447,9 @@ impl<'a> Rebuild<'a> {
             let range = behind.checked_sub(1).and_then(|at| self.forgotten.get(at));
             range.is_some_and(|(of, _, last)| of == queue && seq.0 <= *last)
         };
-        for (queue, seq) in self.arrived.iter().filter(|name| !forgotten(name)) {
-            queues.moves.recovered(*queue, *seq);
+        let exists = |(queue, _): &&(QueueId, Seq)| self.metadata.queue(*queue).is_some();
+        for name in self.arrived.iter().filter(exists).filter(|name| !forgotten(name)) {
+            queues.names.add(*name);
         }
         queues.groups.drop_all_unwanted();
         queues.survivors.recovered(self.stores, self.next_store, self.next_store_lsn);
@@ -444,11 +466,9 @@ impl<'a> Rebuild<'a> {
         let pieces: Option<Vec<_>> =
             (0..count).map(|number| self.pieces.get(&(name, number)).copied()).collect();
         let Some(mut pieces) = pieces else {
-            return Err(Fatal::Corrupt {
-                file: self.directory.clone(),
-                position: 0,
-                what: format!("a piece of the message that starts at record {name} is nowhere"),
-            });
+            return Err(
+                self.missing(format!("a piece of the message that starts at record {name} is nowhere"))
+            );
         };
         pieces.push((*index, 0));
         for (piece, len) in &pieces {
@@ -459,17 +479,21 @@ impl<'a> Rebuild<'a> {
         Ok(())
     }
 
+    /// Something is nowhere that was durable: where it must have been, as far as that is known.
+    fn missing(&self, what: String) -> Fatal {
+        let (file, position) = self.unreadable.clone().unwrap_or_else(|| (self.directory.clone(), 0));
+        Fatal::Corrupt { file, position, what }
+    }
+
     /// Q8.
     fn check_complete(&self, id: QueueId, building: &Building) -> Result<(), Fatal> {
         for (chunk, mask) in &building.state.live {
             for place in (0..64).filter(|place| mask & 1 << place != 0) {
                 let seq = Seq(chunk * 64 + place);
                 if !building.found.contains_key(&seq) && !building.is_settled(seq) {
-                    return Err(Fatal::Corrupt {
-                        file: self.directory.clone(),
-                        position: 0,
-                        what: format!("message {} of queue {id} was durable, and is nowhere", seq.0),
-                    });
+                    return Err(
+                        self.missing(format!("message {} of queue {id} was durable, and is nowhere", seq.0))
+                    );
                 }
             }
         }

@@ -204,7 +204,7 @@ impl Queues {
                 continue;
             };
             let bytes = match self.groups.bytes(key) {
-                None => {
+                None | Some(Bytes::Lost) => {
                     moving.groups.pop_front();
                     continue;
                 }
@@ -390,7 +390,7 @@ impl Queues {
     fn carry(&mut self, journal: &mut Journal) -> bool {
         while let Some(&key) = self.survivors.carrying.front() {
             let bytes = match self.groups.bytes(key) {
-                None => None,
+                None | Some(Bytes::Lost) => None,
                 Some(Bytes::Here(bytes)) => Some(bytes.clone()),
                 Some(Bytes::Open) => return false,
                 Some(Bytes::Cold(site)) => {
@@ -468,6 +468,9 @@ impl<I: Io> journal::Survivors<I> for Queues {
     }
 
     fn advance(&mut self, io: &mut I, journal: &mut Journal) -> Result<bool, IoError> {
+        if journal.is_poisoned() {
+            return Err(IoError::Cancelled);
+        }
         Ok(self.carry(journal) && self.store(io, journal)?)
     }
 
@@ -491,7 +494,7 @@ impl<I: Io> journal::Survivors<I> for Queues {
         self.survivors.told = stores.iter().map(|store| store.number).collect();
         let indices: Vec<Index> = self.by_id.values().copied().collect();
         let queues = indices.into_iter().filter_map(|index| self.state_of(index)).collect();
-        QueuesState { stores, arrived: self.moves.arrived().collect(), queues }
+        QueuesState { stores, arrived: self.names.iter().collect(), queues }
     }
 
     fn kept(&mut self, io: &mut I) {
