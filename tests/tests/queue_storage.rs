@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use millstream_engine::config::QueueSettings;
+use millstream_engine::error::Refusal;
 use millstream_engine::io::fault::Faults;
 use millstream_engine::io::sim::{Crash, Survivors, World};
+use millstream_engine::shard::change::{Edit, MetadataChange, NewQueue};
 use millstream_engine::shard::message::{
-    ConsumerId, Credit, Delivery, LeaveReason, Message, Move, QueueStats, Verdict,
+    ConsumerId, Credit, Delivery, LeaveReason, Message, Move, Publish, QueueStats, Verdict,
 };
 use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::{QueueId, Seq, ShardId};
 use millstream_tests::queues::{
-    PLENTY, consume, create, dead_letters, delete, delivered, message, publish, settle, stats,
+    PLENTY, consume, create, dead_letters, delete, delivered, message, publish, settle, stats, try_publish,
 };
 use millstream_tests::solo::{Solo, config};
 
@@ -373,4 +375,99 @@ fn queues_that_nothing_happens_to_cost_a_turn_nothing() {
     for queue in node.shard().metadata().queues.keys().copied().collect::<Vec<_>>() {
         assert_eq!(stats(&mut node, queue).ready, 0, "it has expired");
     }
+}
+
+fn what_was_purged_stays_away_once_that_was_said() {
+    for persistent_only in [true, false] {
+        let world = world();
+        let mut node = start(&world);
+        let queue = plain(&mut node, "q");
+        publish(&mut node, &[queue], texts(0..3_000, true));
+        if !persistent_only {
+            publish(&mut node, &[queue], texts(0..1_500, false));
+        }
+        let messages = if persistent_only { 3_000 } else { 4_500 };
+        assert!(matches!(node.ask(Request::Purge(queue)), Reply::Purged(purged) if purged == messages));
+        node = crash(&world, node);
+        assert_eq!(stats(&mut node, queue).persistent, 0);
+    }
+}
+
+#[test]
+fn a_purge_takes_what_was_there_and_is_answered_though_the_queue_is_deleted() {
+    let world = world();
+    let mut node = start(&world);
+    let queue = plain(&mut node, "q");
+    publish(&mut node, &[queue], texts(0..10, true));
+    consume(&mut node, queue, 1, Credit { messages: 3, bytes: 1_000 });
+    node.pass(A_WHILE);
+    assert_eq!(delivered(&mut node).len(), 3);
+    assert!(matches!(node.ask(Request::Purge(queue)), Reply::Purged(7)), "what somebody keeps stays");
+    assert!(matches!(node.ask(Request::Purge(queue)), Reply::Purged(0)));
+    delete(&mut node, queue);
+    assert!(matches!(node.ask(Request::Purge(queue)), Reply::Refused(Refusal::UnknownQueue)));
+    node = crash(&world, node);
+    assert!(node.shard().metadata().queue(queue).is_none(), "a queue that was deleted stays away, too");
+}
+
+#[test]
+fn a_message_for_more_queues_than_one_record_names_is_in_all_of_them() {
+    const QUEUES: usize = 1_030;
+    let world = world();
+    let mut node = start(&world);
+    let edits = (0..QUEUES).map(|number| {
+        let (name, settings) = (format!("q{number}").into(), QueueSettings::default());
+        Edit::CreateQueue(NewQueue { name, durable: true, settings })
+    });
+    let change = MetadataChange { guards: Vec::new(), edits: edits.collect() };
+    let Reply::Changed(mut queues) = node.ask(Request::ChangeMetadata(change)) else { panic!("made") };
+    delete(&mut node, queues[1_025]);
+    let message = message(b"to all", true);
+    let publish = vec![Publish { queues: queues.clone(), message }];
+    let Reply::Published(outcomes) = node.ask(Request::Publish(publish)) else { panic!("published") };
+    assert_eq!(outcomes.len(), 1);
+    assert_eq!(outcomes[0].refused, [(queues.remove(1_025), Refusal::UnknownQueue)]);
+    for _ in 0..2 {
+        for some in queues.chunks(1_000) {
+            let look = Request::QueueStats { queues: some.to_vec(), touch: false };
+            let Reply::QueueStats(all) = node.ask(look) else { panic!("they are there") };
+            assert!(all.len() == some.len() && all.iter().all(|(_, stats)| stats.ready == 1));
+        }
+        node = crash(&world, node);
+    }
+}
+
+#[test]
+fn a_message_of_which_all_queues_were_deleted_hinders_no_start() {
+    let world = world();
+    let mut node = start(&world);
+    let (first, second) = (plain(&mut node, "first"), plain(&mut node, "second"));
+    publish(&mut node, &[first, second], texts(0..3, true));
+    publish(&mut node, &[first], texts(3..5, true));
+    delete(&mut node, first);
+    node = crash(&world, node);
+    assert_eq!(stats(&mut node, second).ready, 3);
+    delete(&mut node, second);
+    for _ in 0..2 {
+        node = crash(&world, node);
+        assert!(node.shard().metadata().queue(second).is_none());
+    }
+}
+
+#[test]
+fn a_queue_that_is_being_deleted_refuses_what_comes_as_one_that_may_stay() {
+    let world = world();
+    let mut node = start(&world);
+    let (closed, open) = (plain(&mut node, "closed"), plain(&mut node, "open"));
+    let close = Request::CloseQueue { queue: closed, if_unused: true, if_empty: true };
+    assert!(matches!(node.ask(close), Reply::Closed(_)));
+    let outcomes = try_publish(&mut node, &[closed, open], texts(0..1, true)).expect("the machine runs");
+    assert_eq!(
+        outcomes[0].refused,
+        [(closed, Refusal::Busy)],
+        "nobody confirms it, and nobody says that it has gone"
+    );
+    assert!(matches!(node.ask(Request::OpenQueue(closed)), Reply::Done));
+    publish(&mut node, &[closed, open], texts(1..2, true));
+    assert_eq!((stats(&mut node, closed).ready, stats(&mut node, open).ready), (1, 2));
 }

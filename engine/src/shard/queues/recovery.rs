@@ -385,7 +385,7 @@ impl<'a> Rebuild<'a> {
             match self.queues.get_mut(&from) {
                 Some(queue) => queue.settled.push((seq.0, seq.0)),
                 None if stays && self.metadata.queue(from).is_some() => {
-                    drop(self.arrived.insert((from, seq)))
+                    self.arrived.insert((from, seq));
                 }
                 None => {}
             }
@@ -435,20 +435,9 @@ impl<'a> Rebuild<'a> {
             }
             queues.insert(id, machine, marks);
         }
-        // Ranges by where they start, each as far as it and those before it reach.
-        self.forgotten.sort_unstable();
-        let mut reach: Option<(QueueId, u64)> = None;
-        for (queue, _, last) in &mut self.forgotten {
-            *last = reach.filter(|(of, _)| of == queue).map_or(*last, |(_, before)| before.max(*last));
-            reach = Some((*queue, *last));
-        }
-        let forgotten = |(queue, seq): &(QueueId, Seq)| {
-            let behind = self.forgotten.partition_point(|(of, first, _)| (of, *first) <= (queue, seq.0));
-            let range = behind.checked_sub(1).and_then(|at| self.forgotten.get(at));
-            range.is_some_and(|(of, _, last)| of == queue && seq.0 <= *last)
-        };
+        let forgotten = Forgotten::of(std::mem::take(&mut self.forgotten));
         let exists = |(queue, _): &&(QueueId, Seq)| self.metadata.queue(*queue).is_some();
-        for name in self.arrived.iter().filter(exists).filter(|name| !forgotten(name)) {
+        for name in self.arrived.iter().filter(exists).filter(|name| !forgotten.has(**name)) {
             queues.names.add(*name);
         }
         queues.groups.drop_all_unwanted();
@@ -501,10 +490,52 @@ impl<'a> Rebuild<'a> {
     }
 }
 
+/// Ranges of names that may be forgotten, in order: each as far as it and those before it reach.
+struct Forgotten(Vec<(QueueId, u64, u64)>);
+
+impl Forgotten {
+    fn of(mut ranges: Vec<(QueueId, u64, u64)>) -> Forgotten {
+        ranges.sort_unstable();
+        let mut reach: Option<(QueueId, u64)> = None;
+        for (queue, _, last) in &mut ranges {
+            *last = reach.filter(|(of, _)| of == queue).map_or(*last, |(_, before)| before.max(*last));
+            reach = Some((*queue, *last));
+        }
+        Forgotten(ranges)
+    }
+
+    fn has(&self, (queue, seq): (QueueId, Seq)) -> bool {
+        let behind = self.0.partition_point(|(of, first, _)| (*of, *first) <= (queue, seq.0));
+        let range = behind.checked_sub(1).and_then(|at| self.0.get(at));
+        range.is_some_and(|(of, _, last)| *of == queue && seq.0 <= *last)
+    }
+}
+
 fn decode(record: &RecordHeader, payload: &[u8]) -> Result<MessageRecord, String> {
     MessageRecord::decode(record, payload).ok_or_else(|| "a message contradicts itself".to_owned())
 }
 
 fn found(locator: Locator, size: u32, target: &Target) -> Found {
     Found { locator, size, expires_at: target.expires_at }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_forgotten_by_ranges_that_overlap_in_any_order() {
+        let id = |byte| QueueId([byte; 16]);
+        let ranges =
+            vec![(id(2), 5, 5), (id(1), 10, 12), (id(1), 1, 30), (id(1), 3, 4), (id(2), 0, 2), (id(3), 7, 9)];
+        let has = |queue, seq| {
+            ranges.iter().any(|(of, first, last)| *of == queue && (*first..=*last).contains(&seq))
+        };
+        let forgotten = Forgotten::of(ranges.clone());
+        for byte in 0..5 {
+            for seq in 0..35 {
+                assert_eq!(forgotten.has((id(byte), Seq(seq))), has(id(byte), seq), "{byte}, {seq}");
+            }
+        }
+    }
 }
