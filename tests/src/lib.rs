@@ -6,6 +6,7 @@ pub mod golden_data;
 pub mod image;
 pub mod kafka;
 pub mod queue_model;
+pub mod queue_story;
 pub mod queues;
 pub mod replay;
 pub mod scheduler;

@@ -42,7 +42,8 @@ pub enum Ask {
     Engine(AppToken, Request),
     /// A watch's condition holds.
     Woken(AppToken, WatchId),
-    /// An answer that is to arrive in order with what else is told of consumers.
+    /// An answer that is to arrive in order with what else is told of consumers; or that of a change of metadata, whose request
+    /// has given back its room before.
     Answered(AppToken, Reply),
     /// Messages for consumers.
     Delivered(Vec<Delivery>),
@@ -602,6 +603,8 @@ impl<I: Io, A: App> Reactor<I, A> {
     }
 
     fn change(&mut self, who: Requester, change: Change) {
+        // It gives back its room at once: it is done when every shard has applied it, and those are told by the same way.
+        self.post.reply(who.shard, Answer::Noted);
         let mut next = Vec::new();
         match &mut self.controller {
             Some(controller) => {
@@ -615,7 +618,7 @@ impl<I: Io, A: App> Reactor<I, A> {
     fn on_controller(&mut self, next: Vec<Next>) {
         for next in next {
             match next {
-                Next::Reply(who, reply) => self.post.reply(who.shard, Answer::Engine(who.token, reply)),
+                Next::Reply(who, reply) => self.send(who.shard, Ask::Answered(who.token, reply), None),
                 Next::Publish(metadata) => {
                     for shard in 0..metadata.shards {
                         self.send(ShardId(shard), Ask::Apply(Arc::clone(&metadata)), None);

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use millstream_engine::buffer::Slice;
+use millstream_engine::buffer::{Pool, Slice};
 use millstream_engine::error::Refusal;
 use millstream_engine::io::Space;
+
+use millstream_engine::limits::JOURNAL_SLAB_BYTES;
 use millstream_engine::queue::{self, Admission, Incoming, Locator, Output, Queue, Token};
 use millstream_engine::reactor::app::AppEvent;
 use millstream_engine::shard::change::{Edit, Guard, MetadataChange};
@@ -43,6 +45,9 @@ pub struct Engine {
     pub refused_changes: usize,
     /// What the disk is said to have.
     pub space: Space,
+
+    /// Where the bodies of deliveries lie, if in slabs as the journal's are.
+    pub slabs: Option<Pool>,
     /// Everything that was asked, by name.
     pub log: Vec<String>,
 }
@@ -61,6 +66,8 @@ impl Engine {
             is_full: false,
             refused_changes: 0,
             space: Space { free_bytes: 1 << 40, total_bytes: 1 << 41 },
+
+            slabs: None,
             log: Vec::new(),
         }
     }
@@ -336,7 +343,7 @@ impl Engine {
         }
         let mut out = Vec::new();
         let got = held.queue.get(keeper, self.now, &mut out);
-        let delivery = got.map(|delivery| told(id, consumer, held, delivery));
+        let delivery = got.map(|delivery| told(id, consumer, held, delivery, None));
         let left = held.queue.stats().ready;
         self.carry_out(id, out);
         Reply::Got(delivery, left)
@@ -373,7 +380,7 @@ impl Engine {
         for output in out {
             match output {
                 Output::Deliver(token, delivery) => {
-                    deliveries.push(told(id, ConsumerId(token.0), held, delivery));
+                    deliveries.push(told(id, ConsumerId(token.0), held, delivery, self.slabs.as_ref()));
                 }
                 Output::Settled { locator, .. } => drop(held.messages.remove(&locator.0)),
                 Output::Leave { seq, locator, reason, persistent, .. } => {
@@ -416,8 +423,19 @@ fn stats(held: &Held) -> QueueStats {
     held.queue.stats()
 }
 
-fn told(queue: QueueId, consumer: ConsumerId, held: &Held, delivery: queue::Delivery) -> Delivery {
+fn told(
+    queue: QueueId,
+    consumer: ConsumerId,
+    held: &Held,
+    delivery: queue::Delivery,
+    slabs: Option<&Pool>,
+) -> Delivery {
     let message = &held.messages[&delivery.locator.0];
+    let mut body = whole(&message.body);
+    if let Some(mut slab) = slabs.and_then(|slabs| slabs.block(JOURNAL_SLAB_BYTES)) {
+        slab.push(&body);
+        body = slab.freeze().slice(0..body.len());
+    }
     Delivery {
         consumer,
         queue,
@@ -425,6 +443,6 @@ fn told(queue: QueueId, consumer: ConsumerId, held: &Held, delivery: queue::Deli
         redelivered: delivery.redelivered,
         delivery_count: u32::from(delivery.failures),
         header: message.header.clone(),
-        body: whole(&message.body),
+        body,
     }
 }

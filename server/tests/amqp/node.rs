@@ -22,6 +22,8 @@ pub struct Socket {
     /// Everything sent and not looked at.
     pub sent: Vec<u8>,
     pub sending: bool,
+    /// What the kernel still reads of the send under way.
+    pub under_way: Vec<Slice>,
     pub read_off: bool,
     pub closed: bool,
 }
@@ -137,6 +139,7 @@ impl Node {
         let socket = self.sockets.get_mut(&conn).unwrap();
         assert!(socket.sending, "there is no send under way");
         socket.sending = false;
+        socket.under_way.clear();
         self.step(AppEvent::SendDone(conn));
     }
 
@@ -183,6 +186,7 @@ impl Node {
                 for slice in &slices {
                     socket.sent.extend_from_slice(slice);
                 }
+                socket.under_way = slices;
                 if !self.hold_sends {
                     self.send_done(conn);
                 }

@@ -125,6 +125,24 @@ fn an_exclusive_queue_goes_when_its_connection_is_cut_off() {
 }
 
 #[test]
+fn a_connections_end_spares_a_queue_that_bears_the_name_of_one_of_its_own_which_had_gone() {
+    for cut_off in [true, false] {
+        let mut node = Node::new();
+        let (client, other) = (Client::with_channel(&mut node), Client::with_channel(&mut node));
+        client.ask(&mut node, 1, QueueDeclare { exclusive: true, ..declare("e") });
+        client.ask(&mut node, 1, QueueDelete { queue: Short(b"e"), ..QueueDelete::default() });
+        assert_eq!(other.ask(&mut node, 1, declare("e")), declared("e", 0, 0));
+        other.publish(&mut node, 1, "", "e", "m");
+        if cut_off {
+            node.disconnect(client.conn);
+        } else {
+            client.ask(&mut node, 0, ConnectionClose::default());
+        }
+        assert_eq!(other.ask(&mut node, 1, declare("e")), declared("e", 1, 0));
+    }
+}
+
+#[test]
 fn a_queue_is_deleted_if_it_is_as_expected() {
     let mut node = Node::new();
     let client = Client::with_channel(&mut node);

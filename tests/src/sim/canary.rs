@@ -1,13 +1,14 @@
 //! Bugs on purpose, planted between the engine and its world: each must be noticed by the checkers.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use millstream_engine::buffer::{Block, Slice};
 use millstream_engine::error::IoError;
+use millstream_engine::format::checkpoint::Checkpoint;
 use millstream_engine::io::sim::SimIo;
 use millstream_engine::io::{Bell, ConnId, DiskDone, Event, FileId, Io, Job, OpenMode, Socket, Token, Wait};
 use millstream_engine::shard::tokens;
@@ -35,6 +36,8 @@ pub enum Canary {
     LyingFlush,
     /// The checksums of stored segments are gone, so that nothing tells what rots there.
     SumsMissing,
+    /// A checkpoint does not tell of what was settled since the one before, though the journal that does is recycled.
+    SettlementsRecycled,
     /// A bit of a journal flips while the machine is off: taken for a torn tail, it would cost what was acknowledged.
     JournalRots,
 }
@@ -43,14 +46,23 @@ pub enum Canary {
 #[derive(Clone)]
 pub struct Cage {
     canary: Canary,
+    /// Places in each mailbox, if it is not as many as usual.
+    pub slots: Option<usize>,
     appends: Rc<Cell<u64>>,
+    checkpoint: Rc<RefCell<Option<Checkpoint>>>,
     renamed: Rc<RefCell<Vec<(String, String)>>>,
 }
 
 impl Cage {
     /// A cage with this canary in it.
     pub fn new(canary: Canary) -> Cage {
-        Cage { canary, appends: Rc::default(), renamed: Rc::default() }
+        let (appends, checkpoint, renamed) = (Rc::default(), Rc::default(), Rc::default());
+        Cage { canary, slots: None, appends, checkpoint, renamed }
+    }
+
+    /// The same in a node with mailboxes of so many places.
+    pub fn with_mailboxes(canary: Canary, slots: usize) -> Cage {
+        Cage { slots: Some(slots), ..Cage::new(canary) }
     }
 }
 
@@ -78,6 +90,25 @@ impl CanaryIo {
 
     fn is(&self, canary: Canary) -> bool {
         self.cage.canary == canary
+    }
+
+    /// What is written in the place of a checkpoint: what the last one had of a queue is still there.
+    fn without_settlements(&self, bytes: Slice) -> Slice {
+        let Ok(mut checkpoint) = Checkpoint::decode(&bytes) else { return bytes };
+        let mut last = self.cage.checkpoint.borrow_mut();
+        for queue in &mut checkpoint.queues.queues {
+            let before =
+                last.as_ref().and_then(|last| last.queues.queues.iter().find(|old| old.id == queue.id));
+            let before = before.map(|before| before.live.clone()).unwrap_or_default();
+            let mut live: BTreeMap<u64, u64> = queue.live.drain(..).collect();
+            for (chunk, mask) in before {
+                *live.entry(chunk).or_default() |= mask;
+            }
+            queue.live = live.into_iter().collect();
+        }
+        let forged = checkpoint.encode();
+        *last = Some(checkpoint);
+        forged.into()
     }
 
     fn pretend(&mut self, token: Token) {
@@ -199,6 +230,8 @@ impl Io for CanaryIo {
         self.io.close(file);
     }
     fn write(&mut self, token: Token, file: FileId, at: u64, bytes: Slice) {
+        let forges = at == 0 && self.is(Canary::SettlementsRecycled);
+        let bytes = if forges { self.without_settlements(bytes) } else { bytes };
         self.io.write(token, file, at, bytes);
     }
     fn read(&mut self, token: Token, file: FileId, at: u64, into: Block, len: usize) {

@@ -120,7 +120,8 @@ impl<A: App> SimNode<A> {
         let boot = reshard(&mut boot_io, found, &config, &pool)?;
         let shared = Arc::new(Shared::new(config.shards));
         let mut reactors = Vec::new();
-        for (id, post) in mesh(config.shards, slots(config.shards)).into_iter().enumerate() {
+        let places = cage.slots.unwrap_or_else(|| slots(config.shards));
+        for (id, post) in mesh(config.shards, places).into_iter().enumerate() {
             let id = ShardId(id as u16);
             let mut io = io(id);
             let metadata = Arc::clone(&boot.metadata);

@@ -59,6 +59,11 @@ impl World {
         assert!(injection.outcome.suits(injection.op), "no such thing happens: {injection:?}");
         self.state.borrow_mut().injections.push(injection);
     }
+
+    /// Takes away the faults that were placed and have not come about.
+    pub fn forget_injections(&self) {
+        self.state.borrow_mut().injections.clear();
+    }
 }
 
 /// Time.
