@@ -12,7 +12,7 @@ use millstream_tests::sim::canary::Canary;
 /// Seeds that every run of the tests goes through.
 const SEEDS: u64 = 12;
 /// A bug on purpose is noticed within so many seeds.
-const CANARY_SEEDS: u64 = 12;
+const CANARY_SEEDS: u64 = 40;
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok()?.parse().ok()

@@ -116,7 +116,7 @@ impl Host {
                 continue;
             }
             // Something is to be there when it is purged.
-            if index >= CIRCLE && !self.model.borrow().draining && !self.random.chance(0.01) {
+            if index >= CIRCLE && !self.model.borrow().draining && !self.random.chance(0.002) {
                 continue;
             }
             self.next_consumer += 1;
@@ -185,7 +185,8 @@ impl Host {
             }
         }
         if model.before.is_empty() {
-            model.before = model.queues.clone();
+            let queues = model.queues.clone();
+            model.before = queues;
         }
         model.is_known = true;
         drop(model);
@@ -407,10 +408,10 @@ impl Host {
                     }
                 }
             }
-            (Asked::Consumed(_), Reply::Consuming { .. }) => {}
             (Asked::Consumed(name), Reply::Refused(_)) => drop(self.consumers.remove(&name)),
-            (Asked::Else(_), Reply::Done | Reply::QueueStats(_) | Reply::Refused(_)) => {}
-            (_, Reply::Refused(Refusal::Poisoned | Refusal::UnknownQueue)) => {}
+            (Asked::Consumed(_), Reply::Consuming { .. })
+            | (Asked::Else(_), Reply::Done | Reply::QueueStats(_) | Reply::Refused(_))
+            | (_, Reply::Refused(Refusal::Poisoned | Refusal::UnknownQueue)) => {}
             (asked, reply) => {
                 let what = format!("{} was answered {reply:?}", asked.name());
                 self.model.borrow_mut().violations.push(what);

@@ -233,8 +233,19 @@ impl Run<'_> {
                 return;
             }
         }
-        if self.random.chance(0.5) {
-            self.rest(node);
+        match self.random.below(4) {
+            0 | 1 => self.rest(node),
+            // The crash comes while something is being purged.
+            2 => {
+                let is_purging = || self.model.borrow().purging.iter().any(|purges| *purges > 0);
+                for _ in 0..1_000 {
+                    if is_purging() || self.is_broken() {
+                        break;
+                    }
+                    node.step();
+                }
+            }
+            _ => {}
         }
         for shard in 0..node.shards() {
             let held = node.shard(ShardId(shard)).queues_held();
