@@ -1,8 +1,8 @@
 //! Messages whose bytes cannot be had any more: their group cannot be read, or fails its checksum, however often it is tried.
 //!
 //! They are set aside: settled, so that nobody waits for them and no round of trimming does, and counted and named in the log.
-//! A file of survivors that holds some stays on the disk under another name. When too many groups are lost it is not they but
-//! the disk that is sick, and the shard is to be poisoned before it gives up more.
+//! When too many groups are lost it is not they but the disk that is sick, and the shard is to be poisoned before it gives up
+//! more.
 
 use super::groups::{GroupKey, Site, pieces_of};
 use super::{Desk, Index, Queues};
