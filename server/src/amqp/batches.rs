@@ -124,7 +124,8 @@ impl Batches {
         bytes
     }
 
-    /// Adds a settlement. `in_order` says that its consumer keeps nothing between what was settled of it before and this.
+    /// Adds a settlement. Those in a row become one. What lies between two others is not taken in, even if the consumer keeps
+    /// nothing there: it may be on its way to it, having come back from somebody else.
     pub fn settle(
         &mut self,
         shard: ShardId,
@@ -132,13 +133,12 @@ impl Batches {
         consumer: ConsumerId,
         seq: Seq,
         verdict: Verdict,
-        in_order: bool,
     ) {
         let settlements = &mut self.shards.entry(shard).or_default().settlements;
         self.any = true;
         if let Some(last) = settlements.last_mut()
             && (last.queue, last.consumer, last.verdict) == (queue, consumer, verdict)
-            && (last.last.next() == seq || in_order && last.last < seq)
+            && last.last.next() == seq
         {
             last.last = seq;
             return;
@@ -198,20 +198,19 @@ mod tests {
     fn settlements_in_a_row_become_one() {
         let mut batches = Batches::default();
         let queue = QueueId([1; 16]);
-        let mut settle = |consumer, seq, verdict, in_order| {
-            batches.settle(ShardId(0), queue, ConsumerId(consumer), Seq(seq), verdict, in_order);
+        let mut settle = |consumer, seq, verdict| {
+            batches.settle(ShardId(0), queue, ConsumerId(consumer), Seq(seq), verdict);
         };
-        settle(1, 5, Verdict::Ack, false);
-        settle(1, 6, Verdict::Ack, false);
-        settle(1, 9, Verdict::Ack, true);
-        settle(1, 11, Verdict::Ack, false);
-        settle(1, 12, Verdict::Reject, true);
-        settle(2, 13, Verdict::Reject, true);
+        settle(1, 5, Verdict::Ack);
+        settle(1, 6, Verdict::Ack);
+        settle(1, 8, Verdict::Ack);
+        settle(1, 9, Verdict::Reject);
+        settle(2, 10, Verdict::Reject);
         let asked = batches.take();
         let [(ShardId(0), Asked::Settle(settlements))] = &asked[..] else { panic!("{asked:?}") };
         let ranges: Vec<_> =
             settlements.iter().map(|one| (one.consumer.0, one.first.0, one.last.0)).collect();
-        assert_eq!(ranges, [(1, 5, 9), (1, 11, 11), (1, 12, 12), (2, 13, 13)]);
+        assert_eq!(ranges, [(1, 5, 6), (1, 8, 8), (1, 9, 9), (2, 10, 10)]);
         assert!(batches.take().is_empty());
     }
 

@@ -8,6 +8,7 @@ use millstream::amqp::codec::{
 
 use millstream_engine::buffer::Pool;
 use millstream_engine::reactor::app::AppEvent;
+use millstream_engine::time::Nanos;
 
 use crate::client::Client;
 use crate::node::Node;
@@ -264,6 +265,59 @@ fn consumers_take_turns_and_tags_are_one_consumers() {
     assert_eq!(shown.matches("consumer_tag: \"t\"").count(), 2, "{shown}");
     let exclusive = client.ask(&mut node, 1, BasicConsume { exclusive: true, ..consume("e") });
     assert!(exclusive.contains("ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use"), "{exclusive}");
+}
+
+#[test]
+fn a_consumer_that_keeps_a_delivery_for_too_long_is_cancelled_and_others_get_it() {
+    let timeout = |ms| TableWriter::default().with("x-consumer-timeout", Value::I32(ms));
+    for (of_queue, of_consumer, is_cancelled) in [(1_000, 0, true), (0, 1_000, true), (0, 0, false)] {
+        let mut node = Node::new();
+        let (client, other) = (Client::with_channel(&mut node), Client::with_channel(&mut node));
+        client.queue(&mut node, "q", &timeout(of_queue));
+        let arguments = timeout(of_consumer);
+        let slow = BasicConsume { arguments: arguments.table(), ..consume("slow") };
+        client.ask(&mut node, 1, BasicQos { prefetch_count: 1, ..BasicQos::default() });
+        client.ask(&mut node, 1, slow);
+        client.publish(&mut node, 1, "", "q", "a");
+        assert_eq!(bodies(&client.shown(&mut node)), ["a"]);
+        node.advance(Nanos::from_millis(5_000));
+        let get = BasicGet { queue: Short(b"q"), no_ack: true, ..BasicGet::default() };
+        let got = bodies(&other.ask(&mut node, 1, get));
+        if is_cancelled {
+            assert_eq!(client.shown(&mut node), "1 BasicCancel { consumer_tag: \"slow\", no_wait: true }");
+            assert_eq!(got, ["a*"]);
+            assert_eq!(client.ask(&mut node, 1, ack(1)), "", "it may come late");
+        } else {
+            assert_eq!((client.shown(&mut node), got.len()), (String::new(), 0), "long jobs are no mistake");
+        }
+    }
+}
+
+#[test]
+fn what_comes_back_from_another_consumer_is_not_settled_with_what_lies_around_it() {
+    let mut node = Node::new();
+    let client = with_queue(&mut node, &["a", "b", "c"]);
+    let other = Client::with_channel(&mut node);
+    for one in [&client, &other] {
+        one.ask(&mut node, 1, BasicQos { prefetch_count: 1, ..BasicQos::default() });
+        one.ask(&mut node, 1, consume("t"));
+    }
+    // One keeps the first and the third, the other the second.
+    client.ask(&mut node, 1, BasicQos { prefetch_count: 3, ..BasicQos::default() });
+    node.hold = true;
+    other.method(&mut node, 1, BasicNack { delivery_tag: 1, multiple: false, requeue: true });
+    other.method(&mut node, 1, BasicCancel { consumer_tag: Short(b"t"), no_wait: true });
+    client.raw(&mut node, &{
+        let mut bytes = Vec::new();
+        Writer::new(&mut bytes).method(1, &BasicAck { delivery_tag: 2, multiple: true }.into());
+        bytes
+    });
+    // The second is given to the one before its settlements arrive.
+    node.release_all();
+    assert_eq!(bodies(&client.shown(&mut node)), ["b*"]);
+    node.disconnect(client.conn);
+    let get = BasicGet { queue: Short(b"q"), ..BasicGet::default() };
+    assert_eq!(bodies(&other.ask(&mut node, 1, get)), ["b*"], "it was not settled");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use millstream_engine::shard::request::Request;
 
 use super::answers::After;
 use super::keeper::{Keeper, Life};
-use super::unacked::{Taken, UnknownTag};
+use super::unacked::UnknownTag;
 use super::{Channel, Mode, ReplyConsumer};
 use crate::amqp::codec::{
     BasicAck, BasicCancel, BasicCancelOk, BasicConsume, BasicConsumeOk, BasicGet, BasicNack, BasicReject,
@@ -99,7 +99,7 @@ impl Channel {
             no_ack: method.no_ack,
             exclusive: method.exclusive,
             priority,
-            timeout_ms: timeout_ms.and_then(|ms| u64::try_from(ms).ok()),
+            timeout_ms: timeout_ms.and_then(|ms| u64::try_from(ms).ok()).filter(|ms| *ms > 0),
             credit,
         };
         let operation = Operation::Ask { queue: name, shard, request: Some(Request::Consume(consume)) };
@@ -241,7 +241,7 @@ impl Channel {
         desk.metrics.amqp_delivered.add(1);
         desk.metrics.amqp_redelivered.add(u64::from(delivery.redelivered));
         if keeper.no_ack { &desk.metrics.amqp_got_no_ack } else { &desk.metrics.amqp_got_to_ack }.add(1);
-        keeper.given(delivery.seq, 0);
+        keeper.given(0);
         let is_told_count = keeper.is_told_count;
         let tag = if keeper.no_ack {
             self.unacked.skip()
@@ -293,18 +293,18 @@ impl Channel {
                 return Err(unknown_tag(tag));
             }
             for tag in tags {
-                let taken = self.unacked.take(tag).map_err(failed)?;
-                transaction.settle(tag, taken, verdict);
+                let entry = self.unacked.take(tag).map_err(failed)?;
+                transaction.settle(tag, entry, verdict);
             }
             return Ok(());
         }
         if !multiple {
-            let taken = self.unacked.take(tag).map_err(failed)?;
-            self.settle(taken, verdict, desk);
+            let entry = self.unacked.take(tag).map_err(failed)?;
+            self.settle(entry, verdict, desk);
             return Ok(());
         }
         let mut unacked = std::mem::take(&mut self.unacked);
-        let outcome = unacked.take_through(tag, |taken: Taken| self.settle(taken, verdict, desk));
+        let outcome = unacked.take_through(tag, |entry| self.settle(entry, verdict, desk));
         self.unacked = unacked;
         outcome.map_err(failed)
     }
@@ -331,7 +331,7 @@ impl Channel {
         let mut unacked = std::mem::take(&mut self.unacked);
         let verdict = Verdict::Requeue { failed: false };
         // Zero means all, of which there may be none.
-        let _ = unacked.take_through(0, |taken| self.settle(taken, verdict, desk));
+        let _ = unacked.take_through(0, |entry| self.settle(entry, verdict, desk));
         self.unacked = unacked;
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! A consumer of a channel, or what was got from a queue without one: how much it may be given, and how much it keeps.
 
 use millstream_engine::shard::message::{ConsumerId, Credit};
-use millstream_engine::types::{QueueId, Seq, ShardId};
+use millstream_engine::types::{QueueId, ShardId};
 
 use crate::amqp::kept::Window;
 
@@ -55,9 +55,6 @@ pub struct Keeper {
     credit_messages: u32,
     /// Bytes; overdrawn by a message that is larger than what was left.
     credit_bytes: i64,
-    /// Whether its deliveries came in the order of its queue, since it last kept nothing.
-    pub in_order: bool,
-    last: Seq,
 }
 
 impl Keeper {
@@ -79,20 +76,16 @@ impl Keeper {
             is_hungry: false,
             credit_messages: 0,
             credit_bytes: 0,
-            in_order: true,
-            last: Seq(0),
         }
     }
 
     /// It was given a message; what was got needs no credit.
-    pub fn given(&mut self, seq: Seq, bytes: usize) {
+    pub fn given(&mut self, bytes: usize) {
         if self.tag.is_some() {
             self.credit_messages = self.credit_messages.saturating_sub(1);
             self.credit_bytes -= bytes as i64;
         }
         if !self.no_ack {
-            self.in_order = self.kept == 0 || self.in_order && self.last < seq;
-            self.last = seq;
             self.kept += 1;
         }
     }
@@ -145,8 +138,8 @@ mod tests {
         let mut keeper = consumer(3);
         assert_eq!(keeper.top_up(0, WINDOW).unwrap().messages, 3);
         assert_eq!(keeper.top_up(0, WINDOW), None);
-        keeper.given(Seq(1), 10);
-        keeper.given(Seq(2), 10);
+        keeper.given(10);
+        keeper.given(10);
         assert_eq!(keeper.top_up(0, WINDOW), None);
         keeper.kept -= 1;
         assert_eq!(keeper.top_up(0, WINDOW), Some(Credit { messages: 1, bytes: 0 }));
@@ -159,25 +152,13 @@ mod tests {
     fn without_a_prefetch_a_window_is_kept_open() {
         let mut keeper = consumer(0);
         assert_eq!(keeper.top_up(0, WINDOW).unwrap().messages, AMQP_WINDOW_MESSAGES);
-        for seq in 1..u64::from(AMQP_WINDOW_MESSAGES / 2) {
-            keeper.given(Seq(seq), 1);
+        for _ in 1..AMQP_WINDOW_MESSAGES / 2 {
+            keeper.given(1);
             assert_eq!(keeper.top_up(0, WINDOW), None);
         }
-        keeper.given(Seq(0), 1);
+        keeper.given(1);
         assert_eq!(keeper.top_up(0, WINDOW).unwrap().messages, AMQP_WINDOW_MESSAGES / 2);
-        keeper.given(Seq(0), AMQP_WINDOW_BYTES as usize * 2);
+        keeper.given(AMQP_WINDOW_BYTES as usize * 2);
         assert!(keeper.top_up(0, WINDOW).unwrap().bytes >= AMQP_WINDOW_BYTES * 2);
-    }
-
-    #[test]
-    fn a_message_that_came_back_breaks_the_order_until_nothing_is_kept() {
-        let mut keeper = consumer(0);
-        for (seq, in_order) in [(5, true), (7, true), (6, false), (8, false)] {
-            keeper.given(Seq(seq), 1);
-            assert_eq!(keeper.in_order, in_order, "{seq}");
-        }
-        keeper.kept = 0;
-        keeper.given(Seq(3), 1);
-        assert!(keeper.in_order);
     }
 }

@@ -23,7 +23,7 @@ pub use self::confirms::{Confirm, Confirms};
 use self::keeper::{Keeper, Life};
 use self::publish::Content;
 use self::transaction::Transaction;
-use self::unacked::{Entry, Taken, Unacked};
+use self::unacked::{Entry, Unacked};
 use super::codec::{BasicAck, BasicCancel, BasicNack, Short};
 use super::error::Failure;
 use super::keepers::Place;
@@ -237,7 +237,7 @@ impl Channel {
     pub fn delivered(&mut self, index: u32, delivery: Delivery, link: &mut Link, desk: &mut Desk<'_>) {
         let Some(keeper) = self.keeper(index) else { return };
         let bytes = delivery.header.len() + delivery.body.len();
-        keeper.given(delivery.seq, bytes);
+        keeper.given(bytes);
         let no_ack = keeper.no_ack;
         let life = keeper.life;
         self.feed(index);
@@ -304,26 +304,18 @@ impl Channel {
 
     /// Gives a message that nobody has seen back to its queue.
     fn give_back(&mut self, index: u32, seq: Seq, desk: &mut Desk<'_>) {
-        let taken = Taken { entry: Entry { keeper: index, seq, got: false }, in_order: false };
-        self.settle(taken, Verdict::Requeue { failed: false }, desk);
+        let entry = Entry { keeper: index, seq, got: false };
+        self.settle(entry, Verdict::Requeue { failed: false }, desk);
     }
 
     /// Settles a delivery that was taken out of the ring.
-    fn settle(&mut self, taken: Taken, verdict: Verdict, desk: &mut Desk<'_>) {
-        let index = taken.entry.keeper;
+    fn settle(&mut self, entry: Entry, verdict: Verdict, desk: &mut Desk<'_>) {
+        let index = entry.keeper;
         let Some(keeper) = self.keeper(index) else { return };
         keeper.kept = keeper.kept.saturating_sub(1);
         desk.metrics.amqp_acked.add(u64::from(verdict == Verdict::Ack));
         if keeper.life != Life::Gone {
-            let in_order = taken.in_order && keeper.in_order;
-            desk.state.batches.settle(
-                keeper.shard,
-                keeper.queue,
-                keeper.id,
-                taken.entry.seq,
-                verdict,
-                in_order,
-            );
+            desk.state.batches.settle(keeper.shard, keeper.queue, keeper.id, entry.seq, verdict);
         }
         self.feed(index);
         self.drop_keeper_if_over(index, desk);
@@ -355,16 +347,15 @@ impl Channel {
         self.awaiting = None;
         let mut entries = Vec::new();
         // Whatever the ring holds can be taken through its end.
-        let _ = self.unacked.take_through(0, |taken| entries.push(taken));
+        let _ = self.unacked.take_through(0, |entry| entries.push(entry));
         if let Mode::Transaction(transaction) = &mut self.mode {
             entries.extend(transaction.drain());
-            entries.sort_by_key(|taken| (taken.entry.keeper, taken.entry.seq));
+            entries.sort_by_key(|entry| (entry.keeper, entry.seq));
         }
         let held: Vec<(u32, Delivery)> = self.held.drain(..).collect();
         self.held_bytes = 0;
-        for taken in entries {
-            let taken = Taken { in_order: false, ..taken };
-            self.settle(taken, Verdict::Requeue { failed: true }, desk);
+        for entry in entries {
+            self.settle(entry, Verdict::Requeue { failed: true }, desk);
         }
         for (index, delivery) in held {
             self.give_back(index, delivery.seq, desk);

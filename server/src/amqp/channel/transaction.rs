@@ -10,7 +10,7 @@ use millstream_engine::types::ShardId;
 use super::answers::{After, Awaiting};
 use super::keeper::Life;
 use super::publish::{Arrived, MESSAGE_EXTRA_BYTES, PIECE_EXTRA_BYTES};
-use super::unacked::{Entry, Taken};
+use super::unacked::Entry;
 use super::{Channel, Mode};
 use crate::amqp::codec::{BasicPublish, Properties, Short, TxCommitOk, TxRollbackOk};
 use crate::amqp::error::Failure;
@@ -85,8 +85,8 @@ impl Transaction {
         self.settling.len()
     }
 
-    pub(super) fn settle(&mut self, tag: u64, taken: Taken, verdict: Verdict) {
-        self.settling.push(Settling { tag, entry: taken.entry, verdict });
+    pub(super) fn settle(&mut self, tag: u64, entry: Entry, verdict: Verdict) {
+        self.settling.push(Settling { tag, entry, verdict });
     }
 
     /// So many shards will answer for a message.
@@ -95,8 +95,8 @@ impl Transaction {
     }
 
     /// Takes the deliveries whose settlement was held.
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Taken> {
-        self.settling.drain(..).map(|settling| Taken { entry: settling.entry, in_order: false })
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Entry> {
+        self.settling.drain(..).map(|settling| settling.entry)
     }
 }
 

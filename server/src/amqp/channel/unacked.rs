@@ -17,15 +17,6 @@ pub struct Entry {
     pub got: bool,
 }
 
-/// A delivery that is settled.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Taken {
-    /// Which.
-    pub entry: Entry,
-    /// Whether everything that was delivered before it is settled, too.
-    pub in_order: bool,
-}
-
 /// A tag that stands for nothing that could be settled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnknownTag;
@@ -112,7 +103,7 @@ impl Unacked {
     }
 
     /// Settles one delivery.
-    pub fn take(&mut self, tag: u64) -> Result<Taken, UnknownTag> {
+    pub fn take(&mut self, tag: u64) -> Result<Entry, UnknownTag> {
         let index = self.search(tag).map_err(|_| UnknownTag)?;
         let place = self.places.get_mut(index).ok_or(UnknownTag)?;
         let entry = place.entry().ok_or(UnknownTag)?;
@@ -120,11 +111,11 @@ impl Unacked {
         self.len -= 1;
         self.got -= usize::from(entry.got);
         self.trim();
-        Ok(Taken { entry, in_order: index == 0 })
+        Ok(entry)
     }
 
     /// Settles every delivery up to this tag, which has to be one that is not settled, in order; zero means all of them.
-    pub fn take_through(&mut self, tag: u64, mut each: impl FnMut(Taken)) -> Result<(), UnknownTag> {
+    pub fn take_through(&mut self, tag: u64, mut each: impl FnMut(Entry)) -> Result<(), UnknownTag> {
         let count = if tag == 0 {
             self.places.len()
         } else {
@@ -136,7 +127,7 @@ impl Unacked {
             if let Some(entry) = place.entry() {
                 self.len -= 1;
                 self.got -= usize::from(entry.got);
-                each(Taken { entry, in_order: true });
+                each(entry);
             }
         }
         self.trim();
@@ -183,19 +174,19 @@ mod tests {
 
     fn through(unacked: &mut Unacked, tag: u64) -> Result<Vec<u64>, UnknownTag> {
         let mut seqs = Vec::new();
-        unacked.take_through(tag, |taken| seqs.push(taken.entry.seq.0)).map(|()| seqs)
+        unacked.take_through(tag, |entry| seqs.push(entry.seq.0)).map(|()| seqs)
     }
 
     #[test]
     fn a_tag_is_good_once() {
         let mut unacked = Unacked::default();
         assert_eq!((unacked.push(entry(7)), unacked.push(entry(8)), unacked.push(entry(9))), (1, 2, 3));
-        assert_eq!(unacked.take(2), Ok(Taken { entry: entry(8), in_order: false }));
+        assert_eq!(unacked.take(2), Ok(entry(8)));
         assert_eq!(unacked.take(2), Err(UnknownTag));
         assert_eq!(unacked.take(4), Err(UnknownTag));
         assert_eq!(unacked.take(0), Err(UnknownTag));
-        assert_eq!(unacked.take(1), Ok(Taken { entry: entry(7), in_order: true }));
-        assert_eq!(unacked.take(3), Ok(Taken { entry: entry(9), in_order: true }));
+        assert_eq!(unacked.take(1), Ok(entry(7)));
+        assert_eq!(unacked.take(3), Ok(entry(9)));
         assert_eq!(unacked.len(), 0);
         assert_eq!(unacked.push(entry(1)), 4);
     }
@@ -222,7 +213,7 @@ mod tests {
         assert_eq!(unacked.push(entry(5)), 2);
         assert_eq!(unacked.skip(), 3);
         assert_eq!(unacked.take(3), Err(UnknownTag));
-        assert_eq!(unacked.take(2), Ok(Taken { entry: entry(5), in_order: true }));
+        assert_eq!(unacked.take(2), Ok(entry(5)));
         assert_eq!(unacked.push(entry(6)), 4);
     }
 
@@ -232,14 +223,14 @@ mod tests {
         assert_eq!(unacked.push(entry(1)), 1);
         for seq in 2..100_000 {
             let tag = unacked.push(entry(seq));
-            assert_eq!(unacked.take(tag).map(|taken| taken.entry), Ok(entry(seq)));
+            assert_eq!(unacked.take(tag), Ok(entry(seq)));
             unacked.skip();
         }
         assert_eq!(unacked.len(), 1);
         assert!(unacked.places.len() <= 2 * AMQP_SETTLED_PLACES_MIN, "{}", unacked.places.len());
         let tags: Vec<u64> = (0..5).map(|seq| unacked.push(entry(seq))).collect();
         assert_eq!(unacked.take(tags[0] - 1), Err(UnknownTag));
-        assert_eq!(unacked.take(tags[2]), Ok(Taken { entry: entry(2), in_order: false }));
+        assert_eq!(unacked.take(tags[2]), Ok(entry(2)));
         assert_eq!(unacked.take(tags[2]), Err(UnknownTag));
         assert_eq!(through(&mut unacked, tags[3]), Ok(vec![1, 0, 1, 3]));
         assert_eq!(through(&mut unacked, 0), Ok(vec![4]));

@@ -594,7 +594,7 @@ pub fn unwanted(
             if let Some(shard) = shard {
                 let verdict = millstream_engine::shard::message::Verdict::Requeue { failed: false };
                 let (queue, consumer, seq) = (delivery.queue, delivery.consumer, delivery.seq);
-                desk.state.batches.settle(shard, queue, consumer, seq, verdict, false);
+                desk.state.batches.settle(shard, queue, consumer, seq, verdict);
             }
         }
         _ => {}

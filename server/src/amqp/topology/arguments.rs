@@ -80,7 +80,8 @@ impl Wishes {
                     u32::try_from(number(value, i64::from(i32::MIN), i64::from(u32::MAX))?).ok();
             }
             b"x-consumer-timeout" => {
-                settings.consumer_timeout_ms = Some(number(value, 0, MILLISECONDS_MAX)? as u64);
+                let ms = number(value, 0, MILLISECONDS_MAX)? as u64;
+                settings.consumer_timeout_ms = Some(ms).filter(|ms| *ms > 0);
             }
             b"x-dead-letter-exchange" => self.dead_letter_exchange = Some(string(value)?.to_vec()),
             b"x-dead-letter-routing-key" => self.dead_letter_key = Some(string(value)?.to_vec()),
