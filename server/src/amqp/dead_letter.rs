@@ -197,12 +197,12 @@ pub fn with_delivery_count(stored: &Stored<'_>, count: u32) -> Option<Vec<u8>> {
     const NAME: &[u8] = b"x-delivery-count";
     let properties = stored.properties().ok()?;
     let mut headers = TableWriter::default();
-    headers.put(NAME, Value::I64(count.into()));
     for (name, value) in properties.headers.unwrap_or_default().iter() {
         if name != NAME {
             headers.put(name, value);
         }
     }
+    headers.put(NAME, Value::I64(count.into()));
     let mut raw = Vec::new();
     Properties { headers: Some(headers.table()), ..properties }.write(&mut raw);
     Some(raw)

@@ -1,9 +1,9 @@
 //! What a client does wrong, and what it is told.
 
 use millstream::amqp::codec::{
-    BasicAck, BasicCancel, BasicConsume, BasicPublish, BasicQos, BasicRecover, ChannelFlow, ChannelOpen,
-    ExchangeDeclare, FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, Method, Properties, Short,
-    Writer,
+    BasicAck, BasicCancel, BasicConsume, BasicPublish, BasicQos, BasicRecover, ChannelClose, ChannelFlow,
+    ChannelOpen, ExchangeDeclare, FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, Method,
+    Properties, Short, Writer,
 };
 
 use crate::client::{Client, raw};
@@ -145,6 +145,19 @@ fn a_message_that_is_too_large_is_not_even_awaited() {
         "{shown}"
     );
     client.open_channel(&mut node, 2);
+}
+
+#[test]
+fn within_a_message_there_is_no_method() {
+    for method in [Method::from(ChannelClose::default()), BasicQos::default().into()] {
+        let mut node = Node::new();
+        let client = Client::with_channel(&mut node);
+        client.method(&mut node, 1, BasicPublish::default());
+        let shown = client.ask(&mut node, 1, method);
+        let text =
+            "UNEXPECTED_FRAME - expected content header for class 60, got non content header frame instead";
+        ends_connection(&shown, 505, text);
+    }
 }
 
 #[test]

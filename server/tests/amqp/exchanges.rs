@@ -146,6 +146,10 @@ fn what_has_no_way_goes_to_the_alternate_exchange() {
     client.bind(&mut node, "b", "last", "", Table::default());
     assert_eq!(went(&client, &mut node, "x", "other", QUEUES), ["b"]);
     assert_eq!(went(&client, &mut node, "x", "k", QUEUES), ["a"]);
+    let default = TableWriter::default().with("alternate-exchange", Value::String(b""));
+    declare(&client, &mut node, ExchangeDeclare { arguments: default.table(), ..exchange("y", "direct") });
+    client.publish(&mut node, 1, "y", "a", "m");
+    assert!(client.shown(&mut node).starts_with("1 BasicReturn"), "the default one is nobody's alternate");
 }
 
 #[test]

@@ -230,3 +230,29 @@ fn a_consumer_that_is_being_cancelled_when_its_queue_goes_is_told_both() {
         "1 BasicCancel { consumer_tag: \"t\", no_wait: true }\n1 BasicCancelOk { consumer_tag: \"t\" }"
     );
 }
+
+#[test]
+fn a_queue_of_type_quorum_has_a_name_and_stays() {
+    let mut node = Node::new();
+    let client = Client::with_channel(&mut node);
+    let quorum = TableWriter::default().with("x-queue-type", Value::String(b"quorum"));
+    let quorum = |name| QueueDeclare { durable: true, arguments: quorum.table(), ..declare(name) };
+    for (wrong, text) in [
+        (
+            QueueDeclare { durable: false, ..quorum("w") },
+            "invalid property 'non-durable' for queue 'w' in vhost '/'",
+        ),
+        (
+            QueueDeclare { auto_delete: true, ..quorum("w") },
+            "invalid property 'auto-delete' for queue 'w' in vhost '/'",
+        ),
+        (
+            QueueDeclare { exclusive: true, ..quorum("w") },
+            "invalid property 'exclusive-owner' for queue 'w' in vhost '/'",
+        ),
+        (quorum(""), "Cannot declare a server-named queue for type rabbit_quorum_queue"),
+    ] {
+        let shown = client.ask(&mut node, 1, wrong);
+        closed(&client, &mut node, &shown, 406, &format!("PRECONDITION_FAILED - {text}"));
+    }
+}

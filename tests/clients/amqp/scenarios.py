@@ -476,7 +476,218 @@ def frames_out_of_place(connect):
     yield peer.ask(1, Channel.Open())
 
 
+def alternates(connect):
+    peer = channel(connect())
+    names = ["d.a", "d.b", "d.c"]
+    for name in names:
+        peer.ask(1, Queue.Declare(queue=name))
+    # A chain: what the first does not know goes to the second, and so on.
+    peer.ask(1, Exchange.Declare(exchange="d.last", type="fanout"))
+    peer.ask(1, Exchange.Declare(exchange="d.middle", type="direct", arguments={"alternate-exchange": "d.last"}))
+    peer.ask(1, Exchange.Declare(exchange="d.first", type="topic", arguments={"alternate-exchange": "d.middle"}))
+    yield peer.ask(1, Basic.Publish(exchange="d.first", routing_key="k", mandatory=True), "nowhere")
+    peer.ask(1, Queue.Bind(queue="d.a", exchange="d.first", routing_key="a.*"))
+    peer.ask(1, Queue.Bind(queue="d.b", exchange="d.middle", routing_key="b"))
+    peer.ask(1, Queue.Bind(queue="d.c", exchange="d.last"))
+    for key in ["a.x", "b", "c"]:
+        yield peer.ask(1, Basic.Publish(exchange="d.first", routing_key=key, mandatory=True), key)
+        yield drain(peer, names)
+    # One key of several that is known is enough.
+    yield peer.ask(1, Basic.Publish(exchange="d.first", routing_key="c"), (P(headers={"CC": ["a.y", "b"]}), "copies"))
+    yield drain(peer, names)
+    # Round: each is the other's.
+    peer.ask(1, Exchange.Declare(exchange="d.ping", type="direct", arguments={"alternate-exchange": "d.pong"}))
+    peer.ask(1, Exchange.Declare(exchange="d.pong", type="direct", arguments={"alternate-exchange": "d.ping"}))
+    yield peer.ask(1, Basic.Publish(exchange="d.ping", routing_key="k", mandatory=True), "round")
+    # An exchange that is not there, and the default one.
+    peer.ask(1, Exchange.Declare(exchange="d.none", type="direct", arguments={"alternate-exchange": "d.gone"}))
+    yield peer.ask(1, Basic.Publish(exchange="d.none", routing_key="k", mandatory=True), "gone")
+    peer.ask(1, Exchange.Declare(exchange="d.default", type="direct", arguments={"alternate-exchange": ""}))
+    yield peer.ask(1, Basic.Publish(exchange="d.default", routing_key="d.a", mandatory=True), "by name")
+    yield drain(peer, names)
+    yield from failing(
+        connect,
+        Exchange.Declare(exchange="d.w", type="direct", arguments={"alternate-exchange": 5}),
+        Exchange.Declare(exchange="d.first", type="topic"),
+        Exchange.Declare(exchange="d.first", type="topic", arguments={"alternate-exchange": "d.last"}),
+    )
+    for name in ["first", "middle", "last", "ping", "pong", "none", "default"]:
+        peer.ask(1, Exchange.Delete(exchange=f"d.{name}"))
+    for name in names:
+        yield peer.ask(1, Queue.Delete(queue=name))
+
+
+def exchanges_to_exchanges(connect):
+    peer = channel(connect())
+    names = ["d.a", "d.b"]
+    for name in names:
+        peer.ask(1, Queue.Declare(queue=name))
+    for name, kind in [("d.s", "topic"), ("d.t", "direct"), ("d.u", "headers")]:
+        peer.ask(1, Exchange.Declare(exchange=name, type=kind))
+    yield peer.ask(1, Exchange.Bind(source="d.s", destination="d.t", routing_key="a.#"))
+    yield peer.ask(1, Exchange.Bind(source="d.s", destination="d.t", routing_key="a.#"))
+    yield peer.ask(1, Exchange.Bind(source="d.t", destination="d.s", routing_key="a.b"))
+    yield peer.ask(1, Exchange.Bind(source="d.s", destination="d.u", routing_key="#"))
+    peer.ask(1, Queue.Bind(queue="d.a", exchange="d.t", routing_key="a.b"))
+    peer.ask(1, Queue.Bind(queue="d.a", exchange="d.s", routing_key="*.b"))
+    peer.ask(1, Queue.Bind(queue="d.b", exchange="d.u", arguments={"x-match": "all", "k": "v"}))
+    for key, headers in [("a.b", None), ("a.c", {"k": "v"}), ("b", {"k": "v"}), ("c.b", {"k": "w"})]:
+        yield peer.ask(1, Basic.Publish(exchange="d.s", routing_key=key, mandatory=True), (P(headers=headers), key))
+        yield drain(peer, names)
+    yield from failing(connect, Exchange.Delete(exchange="d.t", if_unused=True))
+    yield peer.ask(1, Exchange.Unbind(source="d.s", destination="d.t", routing_key="a.#"))
+    yield peer.ask(1, Exchange.Unbind(source="d.s", destination="d.t", routing_key="a.#"))
+    yield peer.ask(1, Basic.Publish(exchange="d.s", routing_key="a.b", mandatory=True), "direct only")
+    yield drain(peer, names)
+    # One that goes with its last binding, and what leads to it.
+    peer.ask(1, Exchange.Declare(exchange="d.short", type="fanout", auto_delete=True))
+    peer.ask(1, Exchange.Bind(source="d.short", destination="d.t", routing_key=""))
+    yield peer.ask(1, Exchange.Delete(exchange="d.t"))
+    yield from failing(connect, Exchange.Declare(exchange="d.short", passive=True))
+    for name in ["d.s", "d.u"]:
+        peer.ask(1, Exchange.Delete(exchange=name))
+    for name in names:
+        yield peer.ask(1, Queue.Delete(queue=name))
+
+
+def lengths_and_times(connect):
+    peer = channel(connect())
+    peer.ask(1, Queue.Declare(queue="d.dead"))
+    to_dead = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": "d.dead"}
+
+    def filled(arguments, bodies, properties=None):
+        peer.ask(1, Queue.Declare(queue="d.l", arguments=arguments))
+        for body in bodies:
+            peer.say(1, Basic.Publish(routing_key="d.l"), (properties or P(), body))
+        peer.hear()
+        time.sleep(0.2)
+        lines = drain(peer, ["d.l", "d.dead"])
+        peer.ask(1, Queue.Delete(queue="d.l"))
+        return lines
+
+    yield filled({**to_dead, "x-max-length": 2}, ["a", "b", "c", "d"])
+    yield filled({**to_dead, "x-max-length": 0}, ["a"])
+    yield filled({**to_dead, "x-max-length-bytes": 5}, ["aa", "bb", "cc", "dddddd"])
+    yield filled({**to_dead, "x-max-length": 1, "x-overflow": "reject-publish"}, ["a", "b"])
+    yield filled({**to_dead, "x-max-length": 1, "x-overflow": "reject-publish-dlx"}, ["a", "b"])
+    yield filled({**to_dead, "x-message-ttl": 0}, ["a"])
+    yield filled(to_dead, ["a"], P(expiration="0"))
+    yield filled({**to_dead, "x-message-ttl": 60000}, ["a"], P(expiration="100"))
+    yield filled({**to_dead, "x-max-length": 2, "x-max-priority": 3}, ["a", "b", "c"], P(priority=2))
+    # With somebody who takes it at once, time zero is time enough.
+    peer.ask(1, Queue.Declare(queue="d.l", arguments={**to_dead, "x-message-ttl": 0, "x-max-length": 0}))
+    peer.ask(1, Basic.Consume(queue="d.l", consumer_tag="t", no_ack=True))
+    yield peer.ask(1, Basic.Publish(routing_key="d.l"), "at once")
+    peer.ask(1, Basic.Cancel(consumer_tag="t"))
+    yield peer.ask(1, Queue.Delete(queue="d.l"))
+    # A queue that nobody uses for a while.
+    peer.ask(1, Queue.Declare(queue="d.x", arguments={"x-expires": 300}))
+    time.sleep(0.2)
+    yield peer.ask(1, Queue.Declare(queue="d.x", arguments={"x-expires": 300}))
+    time.sleep(0.2)
+    yield peer.ask(1, Basic.Get(queue="d.x"))
+    time.sleep(1)
+    yield peer.ask(1, Queue.Declare(queue="d.x", passive=True))
+    channel(peer, 2)
+    yield peer.ask(2, Queue.Delete(queue="d.dead"))
+
+
+def quorum(connect):
+    peer = channel(connect())
+    wait_s = 1
+    arguments = {"x-queue-type": "quorum", "x-delivery-limit": 2, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "d.dead"}
+    peer.ask(1, Queue.Declare(queue="d.dead"), quiet_s=wait_s)
+    yield peer.ask(1, Queue.Declare(queue="d.m", durable=True, arguments=arguments), quiet_s=wait_s, least=1)
+    yield peer.ask(1, Confirm.Select(), quiet_s=wait_s)
+    yield peer.ask(1, Basic.Publish(routing_key="d.m"), (P(headers={"mine": 1}), "poison"), quiet_s=wait_s, least=1)
+    # Each life of a consumer gives it back.
+    for number in range(1, 5):
+        channel(peer, number + 1)
+        came = peer.ask(number + 1, Basic.Consume(queue="d.m", consumer_tag="t"), quiet_s=wait_s, least=1)
+        # RabbitMQ gives what came and consume-ok in either order.
+        yield sorted(came)
+        yield peer.ask(number + 1, Channel.Close(200, "", 0, 0), quiet_s=wait_s, least=1)
+    yield drain(peer, ["d.dead"])[-1:]
+    yield from failing(
+        connect,
+        Queue.Declare(queue="d.m", durable=True),
+        Queue.Declare(queue="d.w", durable=True, auto_delete=True, arguments={"x-queue-type": "quorum"}),
+        Queue.Declare(queue="", durable=True, arguments={"x-queue-type": "quorum"}),
+    )
+    channel(peer, 9)
+    for name in ["d.m", "d.dead"]:
+        yield peer.ask(9, Queue.Delete(queue=name), quiet_s=wait_s, least=1)
+
+
+def many_channels(connect):
+    peer = channel(connect())
+    channel(peer, 2)
+    peer.ask(1, Queue.Declare(queue="d.q"))
+    # Two messages, frame by frame by turns.
+    from pika import frame
+
+    first, second = [frame.Method(number, Basic.Publish(routing_key="d.q")).marshal() for number in (1, 2)]
+    headers = [frame.Header(number, 4, P()).marshal() for number in (1, 2)]
+    bodies = [frame.Body(number, body).marshal() for number, body in [(1, b"on"), (2, b"tw"), (1, b"e!"), (2, b""), (2, b"o!")]]
+    peer.raw(first + second + headers[1] + headers[0] + b"".join(bodies))
+    yield peer.hear()
+    yield drain(peer, ["d.q"])
+    yield peer.ask(1, Basic.Publish(routing_key="d.q"), "a", Basic.Publish(routing_key="d.q"), "b", Basic.Publish(routing_key="d.q"), "c")
+    # Who gets, who consumes, and what goes back when one of them closes.
+    yield peer.ask(1, Basic.Get(queue="d.q"))
+    yield peer.ask(2, Basic.Qos(prefetch_count=1, global_qos=True))
+    yield peer.ask(2, Basic.Consume(queue="d.q", consumer_tag="t"))
+    yield peer.ask(2, Basic.Get(queue="d.q"))
+    yield peer.ask(1, Channel.Close(200, "", 0, 0))
+    yield peer.ask(2, Basic.Ack(delivery_tag=2))
+    yield peer.ask(2, Basic.Ack(delivery_tag=1))
+    yield peer.ask(2, Basic.Recover(requeue=True))
+    yield peer.ask(2, Basic.Cancel(consumer_tag="t"))
+    yield peer.ask(2, Basic.Nack(delivery_tag=0, multiple=True, requeue=False))
+    yield peer.ask(2, Queue.Delete(queue="d.q"))
+    # A transaction that is not committed, and its channel closes.
+    channel(peer, 3)
+    peer.ask(3, Queue.Declare(queue="d.q"))
+    peer.ask(3, Basic.Publish(routing_key="d.q"), "kept")
+    peer.ask(3, Tx.Select())
+    yield peer.ask(3, Basic.Get(queue="d.q"))
+    peer.ask(3, Basic.Ack(delivery_tag=1), Basic.Publish(routing_key="d.q"), "never")
+    yield peer.ask(3, Channel.Close(200, "", 0, 0))
+    yield drain(channel(peer, 1), ["d.q"])
+    yield peer.ask(1, Queue.Delete(queue="d.q"))
+
+
+def contents_out_of_place(connect):
+    from pika import frame
+
+    publish = frame.Method(1, Basic.Publish(routing_key="d.none")).marshal()
+    header = frame.Header(1, 3, P()).marshal()
+    body = frame.Body(1, b"abc").marshal()
+    long_header = header[:11] + b"\x00" * 7 + b"\xff" + header[19:]
+    other_class = header[:8] + b"\x32" + header[9:]
+    for data in [
+        publish + body,
+        publish + publish,
+        publish + header + header,
+        publish + header + frame.Body(1, b"abcd").marshal(),
+        publish + header + frame.Body(1, b"").marshal() + body,
+        publish + header + b"\x08\x00\x00\x00\x00\x00\x00\xce" + body,
+        header,
+        body,
+        publish + other_class,
+        publish + header + frame.Method(1, Channel.Close(200, "", 0, 0)).marshal(),
+        publish + long_header[:11] + b"\x7f" * 8 + long_header[19:],
+        frame.Method(1, Basic.Publish(exchange="d.none")).marshal() + header + body + publish + header + body,
+    ]:
+        peer = channel(connect())
+        peer.raw(data)
+        yield [line.split(", 'reply_text'")[0] for line in peer.hear()]
+        yield [line.split(", 'reply_text'")[0] for line in peer.ask(1, Basic.Qos(prefetch_count=1))]
+        peer.end()
+
+
 ALL = [
+    alternates, exchanges_to_exchanges, lengths_and_times, quorum, many_channels, contents_out_of_place,
     handshake, queues, deleting, exchanges, routing, consuming, confirms, transactions, dead_letters, priorities, replies,
     frames_out_of_place,
 ]

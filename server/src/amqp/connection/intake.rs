@@ -178,6 +178,10 @@ impl Connection {
         };
         let about = method.class_and_id();
         self.busy.insert(number);
+        if self.channels.get(&number).is_some_and(Channel::has_content) {
+            let text = "expected content header for class 60, got non content header frame instead";
+            return Err(wrong(ReplyCode::UnexpectedFrame, text, (60, 40)));
+        }
         match method {
             Method::ChannelCloseOk(_) => {
                 self.closing.remove(&number);
@@ -204,10 +208,6 @@ impl Connection {
             }
             return Err(wrong(ReplyCode::ChannelError, "expected 'channel.open'", about));
         };
-        if channel.has_content() {
-            let text = "expected content header for class 60, got non content header frame instead";
-            return Err(wrong(ReplyCode::UnexpectedFrame, text, (60, 40)));
-        }
         let begins_message = matches!(method, Method::BasicPublish(_));
         channel.method(method, &mut self.link, desk).map_err(|failure| (failure, about))?;
         if channel.is_waiting() {

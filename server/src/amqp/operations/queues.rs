@@ -62,6 +62,13 @@ impl DeclareQueue {
         if wishes.quorum && !self.value.durable {
             return Err(Failure::precondition(format!("invalid property 'non-durable' for {what}")));
         }
+        if wishes.quorum && self.value.auto_delete {
+            return Err(Failure::precondition(format!("invalid property 'auto-delete' for {what}")));
+        }
+        if wishes.quorum && self.generated {
+            let text = "Cannot declare a server-named queue for type rabbit_quorum_queue";
+            return Err(Failure::precondition(text));
+        }
         let wishes = vhost.with_policies(&self.name, wishes);
         let key = key(QUEUE, &[&vhost.name, &self.name]);
         let durable = self.value.durable;

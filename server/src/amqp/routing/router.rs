@@ -86,6 +86,8 @@ pub fn walk(
         *work += found;
         if found == 0
             && let Some(alternate) = &exchange.alternate
+            // The default exchange is nobody's alternate, as in RabbitMQ.
+            && !alternate.is_empty()
             && seen.insert(alternate)
         {
             next.push(alternate);
