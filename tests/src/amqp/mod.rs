@@ -1,4 +1,5 @@
 //! RabbitMQ's side of the broker in the simulated world: publishers with confirms, workers, and crashes.
 
 pub mod client;
+pub mod hostile;
 pub mod story;

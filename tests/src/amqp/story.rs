@@ -16,6 +16,7 @@ use millstream::amqp::codec::{
     BasicAck, BasicConsume, BasicGet, BasicNack, BasicQos, ConfirmSelect, QueueBind, QueueDeclare, Short,
     Table,
 };
+use millstream::amqp::kept::Kept;
 use millstream::broker::Broker;
 use millstream::config::{AmqpConfig, ServerConfig};
 use millstream_engine::config::Config;
@@ -23,8 +24,10 @@ use millstream_engine::io::fault::Faults;
 use millstream_engine::io::random::Random;
 use millstream_engine::io::sim::{Crash, Survivors, World};
 use millstream_engine::time::Nanos;
+use millstream_engine::types::ShardId;
 
 use super::client::{Came, Client};
+use super::hostile::{Hostile, OWN};
 use crate::sim::canary::{Cage, Canary};
 use crate::sim::node::SimNode;
 
@@ -36,6 +39,16 @@ const UNDER_WAY: usize = 20;
 const PREFETCH: u16 = 10;
 /// A settlement that is older than this when the machine crashes is not forgotten.
 const SETTLED_FOR_GOOD: Nanos = Nanos::from_millis(1_000);
+/// Bytes of what is arriving, over all connections of a shard: what is configured,
+const UNFINISHED_BYTES: usize = 1 << 20;
+/// and what those may have arrive at once that have just been read from.
+const UNFINISHED_MORE: usize = 1 << 20;
+/// Bytes on their way to queues: what a few connections may have there.
+const PUBLISHING_BYTES: usize = 16 << 20;
+/// Bytes that wait for those who do not read.
+const SENDING_BYTES: usize = 64 << 20;
+/// Those that have vanished are found out by their silence in that time.
+const SILENCE_NOTICED_IN: Nanos = Nanos::from_millis(60_000);
 /// Everything is answered in that time, when nobody asks for more.
 const ANSWERED_IN: Nanos = Nanos::from_millis(30_000);
 
@@ -54,6 +67,8 @@ pub struct Story {
     pub publishers: usize,
     /// Workers.
     pub workers: usize,
+    /// Clients that do what no client should.
+    pub hostile: usize,
 }
 
 /// What came of it.
@@ -133,6 +148,7 @@ impl Story {
             steps: between(300, 1200),
             publishers: between(1, 3) as usize,
             workers: between(0, 4) as usize,
+            hostile: between(0, 6) as usize,
         }
     }
 
@@ -160,6 +176,7 @@ struct Run<'a> {
     messages: BTreeMap<u64, Message>,
     publishers: Vec<Publisher>,
     workers: Vec<Worker>,
+    hostile: Vec<Hostile>,
     numbers: u64,
     has_crashed: bool,
     outcomes: Outcomes,
@@ -184,11 +201,17 @@ impl<'a> Run<'a> {
             story,
             world: World::new(story.seed, faults.clone()),
             faults,
-            config: Arc::new(ServerConfig { engine, amqp, ..ServerConfig::default() }),
+            config: Arc::new(ServerConfig {
+                engine,
+                amqp,
+                partial_bytes_max: UNFINISHED_BYTES,
+                ..ServerConfig::default()
+            }),
             random,
             messages: BTreeMap::new(),
             publishers: Vec::new(),
             workers: Vec::new(),
+            hostile: Vec::new(),
             numbers: 0,
             has_crashed: false,
             outcomes: Outcomes::default(),
@@ -238,6 +261,7 @@ impl<'a> Run<'a> {
         };
         self.world.crash(crash);
         self.has_crashed = true;
+        self.hostile.clear();
         self.lose_publishers();
         self.lose_workers();
         let now = self.world.now();
@@ -317,7 +341,9 @@ impl<'a> Run<'a> {
         for _ in 0..self.story.steps {
             self.publish(address, true);
             self.work(address, true);
+            self.disturb(address);
             node.step();
+            self.check_bounds(node);
             if self.is_broken() {
                 return;
             }
@@ -340,6 +366,78 @@ impl<'a> Run<'a> {
             }
             if self.is_broken() {
                 return;
+            }
+        }
+        self.leave(node, address);
+    }
+
+    /// Those who disturb do something.
+    fn disturb(&mut self, address: SocketAddr) {
+        while self.hostile.len() < self.story.hostile {
+            self.hostile.push(Hostile::connect(&self.world, address, &mut self.random));
+        }
+        for guest in &mut self.hostile {
+            if self.random.chance(0.3) {
+                let queue = QUEUES[self.random.below(QUEUES.len() as u64) as usize];
+                guest.act(queue, &mut self.random);
+            }
+        }
+        let random = &mut self.random;
+        self.hostile.retain(|guest| {
+            let over = guest.is_over();
+            if over {
+                guest.leave(random);
+            }
+            !over
+        });
+    }
+
+    /// What is kept for all of them is bounded at any time.
+    fn check_bounds(&mut self, node: &Node) {
+        for shard in 0..node.shards() {
+            let kept = node.app(ShardId(shard)).amqp_kept();
+            if kept.unfinished > UNFINISHED_BYTES + UNFINISHED_MORE
+                || kept.publishing > PUBLISHING_BYTES
+                || kept.sending > SENDING_BYTES
+            {
+                self.violated(format!("shard {shard} keeps {kept:?}"));
+            }
+        }
+    }
+
+    /// Everybody goes, in whatever way, and nothing of them is left.
+    fn leave(&mut self, node: &mut Node, address: SocketAddr) {
+        for guest in std::mem::take(&mut self.hostile) {
+            guest.leave(&mut self.random);
+        }
+        for publisher in &self.publishers {
+            publisher.client.peer.close();
+        }
+        for worker in &self.workers {
+            worker.client.peer.close();
+        }
+        let end = self.world.now() + SILENCE_NOTICED_IN;
+        while self.world.now() < end {
+            self.publish(address, false);
+            self.work(address, false);
+            node.step();
+        }
+        for shard in 0..node.shards() {
+            let broker = node.app(ShardId(shard));
+            let (connections, pending, kept) = (broker.connections(), broker.pending(), broker.amqp_kept());
+            if connections > 0 || pending > 1 || kept != Kept::default() {
+                self.violated(format!(
+                    "nobody is there, and shard {shard} has {connections} connections, {pending} requests, and keeps {kept:?}"
+                ));
+            }
+        }
+        for name in OWN {
+            let mut client = Client::connect(&self.world, address);
+            let queue = Short(name.as_bytes());
+            client.say(QueueDeclare { queue, passive: true, ..QueueDeclare::default() });
+            match self.wait(node, &mut client) {
+                Some(Came::Refused(404, _)) | None => client.peer.close(),
+                other => self.violated(format!("{name} has lost its connection, and is there: {other:?}")),
             }
         }
     }
