@@ -6,6 +6,7 @@
 
 pub mod alloc;
 pub mod amqp_frame;
+pub mod amqp_routing;
 pub mod canary;
 pub mod checkpoint;
 pub mod index;
@@ -48,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "kafka_frame", run: kafka_frame::run },
     Target { name: "kafka_request", run: kafka_request::run },
     Target { name: "amqp_frame", run: amqp_frame::run },
+    Target { name: "amqp_routing", run: amqp_routing::run },
 ];
 
 /// Overwrites bytes at a position, as far as there are any: how a body repairs a checksum or a length that chance would
