@@ -20,6 +20,12 @@ pub struct Config {
     pub disk_free_min_bytes: u64,
     /// Bytes of buffers that slow readers may pin per shard before their bytes are copied.
     pub pinned_bytes: u64,
+    /// Bytes of memory that the indexes of a shard's queues may take; what is more of them is paged out, as far as the messages
+    /// do not lie in the journal.
+    pub queue_index_bytes: u64,
+    /// Bytes of memory that messages may take, per shard, which queues do not keep over a restart. While more than half of it is
+    /// taken they are written to files.
+    pub queue_passing_bytes: u64,
     /// Whether stored segments that are read again and again are mapped, and so kept in the page cache.
     pub map_segments: bool,
     /// How long a shard spins for work before it sleeps.
@@ -45,6 +51,8 @@ impl Default for Config {
             metadata_log_bytes: limits::METADATA_LOG_BYTES,
             disk_free_min_bytes: 256 << 20,
             pinned_bytes: 64 << 20,
+            queue_index_bytes: 64 << 20,
+            queue_passing_bytes: 64 << 20,
             map_segments: true,
             spin_us: 0,
             retention_check_ms: 300_000,

@@ -210,6 +210,20 @@ pub const PRODUCER_IDS_PER_RECORD: u64 = 1_000;
 pub const PAGE_CHUNKS: usize = 64;
 /// Chunks with ready messages that stay: those that are delivered first. Half as far ahead, pages are asked for.
 pub const PAGE_CHUNKS_AHEAD: usize = 128;
+/// Bytes of the file of pages that a page has to itself, whole blocks: as much as one can take.
+pub const PAGE_SLOT_BYTES: usize = 21 * BLOCK_BYTES;
+/// A queue whose index takes less keeps all of it in memory.
+pub const PAGED_QUEUE_BYTES_MIN: usize = 8 << 10;
+/// Pages that a shard reads and writes at a time.
+pub const PAGES_IN_FLIGHT: usize = 8;
+/// Bytes of messages in pieces that a shard puts together in one turn, or one piece more.
+pub const COPIED_BYTES_PER_TURN: usize = 1 << 20;
+/// What messages in pieces may take per shard that were put together and are being sent.
+pub const LARGE_MESSAGES_BYTES_MAX: usize = 256 << 20;
+/// Messages that are not kept over a restart lie in memory in slabs of this size, unless one is larger.
+pub const PASSING_SLAB_BYTES: usize = 256 << 10;
+/// Groups of them that a shard writes at a time, while memory for them is short.
+pub const PASSING_WRITES_IN_FLIGHT: usize = 4;
 /// Chunks that are looked at for ones that can be paged out, at a time.
 pub const PAGE_CHUNKS_LOOKED_AT: usize = 4096;
 /// Slots that partitions are placed on. A multiple of every sensible number of shards, so that they stay even.

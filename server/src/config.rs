@@ -523,6 +523,22 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        name: "queue.index.bytes",
+        about: "Bytes of memory that the indexes of queues may take, per shard; what is more of them goes to a file, as far as the messages are not in the journal any more.",
+        get: |config| config.engine.queue_index_bytes.to_string(),
+        set: |config, value| {
+            integer(value, 1 << 20, i64::MAX).map(|bytes| config.engine.queue_index_bytes = bytes as u64)
+        },
+    },
+    Key {
+        name: "queue.transient.bytes",
+        about: "Bytes of memory that transient messages, and those of transient queues, may take per shard. While more than half of it is taken they are written to files; when all of it is, publishers wait.",
+        get: |config| config.engine.queue_passing_bytes.to_string(),
+        set: |config, value| {
+            integer(value, 4 << 20, i64::MAX).map(|bytes| config.engine.queue_passing_bytes = bytes as u64)
+        },
+    },
+    Key {
         name: "reactor.spin_us",
         about: "Microseconds that a shard looks for work before it sleeps.",
         get: |config| config.engine.spin_us.to_string(),

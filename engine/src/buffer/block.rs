@@ -121,6 +121,7 @@ mod tests {
         block.filled_mut()[0] = b'S';
         let second = block.freeze();
         assert_eq!((&first[..], &second[..]), (&b"first"[..], &b"Second"[..]));
+        assert_eq!(first.joined(&second)[..], b"firstSecond"[..]);
     }
 
     #[test]

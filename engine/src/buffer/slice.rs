@@ -37,6 +37,16 @@ impl Slice {
         }
     }
 
+    /// These bytes and those right behind them in the same memory, as one.
+    #[must_use]
+    pub fn joined(&self, next: &Slice) -> Slice {
+        assert!(
+            Arc::ptr_eq(&self.region, &next.region) && self.start + self.len == next.start,
+            "only neighbours are joined"
+        );
+        Slice { region: Arc::clone(&self.region), start: self.start, len: self.len + next.len }
+    }
+
     /// Whether no other slice keeps the same memory.
     pub fn is_last(&self) -> bool {
         Arc::strong_count(&self.region) == 1

@@ -335,7 +335,8 @@ pub fn check(bytes: &[u8]) -> Result<GroupHeader, GroupError> {
 
 /// The record at this position of a group that [`check`] has passed: its header, and where its payload lies.
 pub fn record_at(group: &[u8], at: usize) -> Option<(RecordHeader, Range<usize>)> {
-    let used = peek(group).map_or(0, |header| header.used);
+    // One that was never to be written has no header, and is filled to its end.
+    let used = peek(group).map_or(group.len(), |header| header.used);
     Walk { group, at, used }.next()?.ok()
 }
 

@@ -12,8 +12,8 @@
 //! | mark | 0 | 0 | 0 | a sequence: lower ones of its rank may have been delivered | none |
 //! | forgotten | 0 | 0 | 0 | 0 | ranges of sequences in the owner, a queue of another shard: messages from there have left it |
 //!
-//! A message that is not persistent, or is in a transient queue (whose id says so, [`QueueId::is_transient`]), is in the
-//! journal for the room that it has there. It is not brought back.
+//! A transient queue (whose id says so, [`QueueId::is_transient`]) may be among a message's targets beside durable ones; there it is
+//! not brought back. A message that is not persistent is in no journal and in no file that is kept.
 
 use std::ops::Range;
 

@@ -67,6 +67,11 @@ impl<'a, I: Io> Blocking<'a, I> {
         self.io.close(file);
     }
 
+    /// Memory to write from.
+    pub fn block(&self, len: usize) -> Result<Block, Fatal> {
+        self.pool.block(len).ok_or_else(|| Fatal::Refused(format!("no memory left to write {len} bytes")))
+    }
+
     /// Reads `len` bytes at `at`, or what there is up to the file's end. `path` is for the error's text.
     pub fn read(&mut self, file: FileId, path: &str, at: u64, len: usize) -> Result<Block, Fatal> {
         let Some(block) = self.pool.block(len) else {

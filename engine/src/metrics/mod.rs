@@ -213,7 +213,7 @@ pub enum Step {
 /// The steps' names, in the order of [`Step`].
 pub const STEPS: [&str; 6] = ["poll", "events", "mail", "store", "background", "answers"];
 /// What a shard's memory is for, in the order of its pools.
-pub const POOLS: [&str; 4] = ["tail", "staging", "read", "slow"];
+pub const POOLS: [&str; 6] = ["tail", "staging", "read", "slow", "passing", "large"];
 /// What a journal's file is at, `used` first.
 pub const FILE_STATES: [&str; 2] = ["used", "free"];
 /// What the scrub finds wrong with a file.
@@ -267,7 +267,7 @@ metrics! {
         watches: Gauge = Gauge::default(), Count, "millstream_watches",
             "Readers that wait for news.";
         memory: Family<Gauge> = Family::new("pool", POOLS), Bytes, "millstream_memory_bytes",
-            "Memory in slabs that something holds: newest bytes of the logs and what readers pin (`tail`), writes to segments (`staging`), reads from files (`read`), copies for slow readers (`slow`).";
+            "Memory in slabs that something holds: newest bytes of the logs and what readers pin (`tail`), writes to segments (`staging`), reads from files (`read`), copies for slow readers (`slow`), messages that queues do not keep over a restart (`passing`), messages too large for one record (`large`).";
         memory_limit: Family<Gauge> = Family::new("pool", POOLS), Bytes, "millstream_memory_limit_bytes",
             "What each kind of memory may take.";
         tail: Gauge = Gauge::default(), Bytes, "millstream_tail_bytes",
@@ -284,6 +284,10 @@ metrics! {
             "How often the scrub has been through all stored segments.";
         scrub_findings: Family<Counter> = Family::new("finding", SCRUB_FINDINGS), Count, "millstream_scrub_findings_total",
             "Files of stored segments in which the scrub has found something wrong, in each pass anew. The log names them.";
+        queue_index: Gauge = Gauge::default(), Bytes, "millstream_queue_index_bytes",
+            "Memory that the indexes of queues take, without what is paged out.";
+        queue_pages: Gauge = Gauge::default(), Count, "millstream_queue_index_pages",
+            "Pages of the indexes of queues that are in a file and not in memory.";
         partitions: Gauge = Gauge::default(), Count, "millstream_partitions",
             "Partitions of the shard.";
         producers: Gauge = Gauge::default(), Count, "millstream_producers",

@@ -195,6 +195,12 @@ impl Chunk {
         self.expiries.get_or_insert_with(|| Box::new([NEVER; CHUNK_MESSAGES as usize]))[place as usize] = at;
     }
 
+    /// Bytes that it takes, but for who keeps its messages: those are as many as consumers have credit.
+    pub fn bytes(&self) -> usize {
+        let expiries = self.expiries.as_ref().map_or(0, |_| size_of::<[WallMs; CHUNK_MESSAGES as usize]>());
+        size_of::<Chunk>() + expiries
+    }
+
     /// Who keeps a message that is kept.
     pub fn kept(&self, place: u32) -> Kept {
         self.kept.as_ref().expect("a message that is kept was given to somebody")[place as usize]

@@ -127,6 +127,7 @@ impl Queue {
             size: entry.size,
             failures: entry.failures,
             redelivered: chunk.delivered & spot.bit() != 0,
+            persistent: chunk.persistent & spot.bit() != 0,
         };
         let Some(keeper) = keeper else { return delivery };
         chunk.delivered |= spot.bit();

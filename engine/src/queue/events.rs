@@ -8,7 +8,7 @@ use crate::types::Seq;
 pub struct Locator(pub u64);
 
 /// The caller's name for a keeper: a queue gives it back with everything that concerns the keeper.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Token(pub u64);
 
 /// The queue's name for whoever can keep messages: a consumer, or somebody who gets them one by one. Valid until
@@ -137,6 +137,8 @@ pub struct Delivery {
     pub failures: u16,
     /// It may have been delivered before.
     pub redelivered: bool,
+    /// Whether it is kept over a restart.
+    pub persistent: bool,
 }
 
 /// What is to be done. What concerns one message comes in the order in which it happened.

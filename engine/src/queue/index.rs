@@ -73,6 +73,8 @@ pub(super) struct Index {
     first: [Slot; STATES],
     amounts: [Amount; STATES],
     persistent: u64,
+    /// Bytes of all chunks that are here.
+    bytes: usize,
 }
 
 /// The rank of a message.
@@ -96,7 +98,13 @@ impl Index {
             first: [NO_SLOT; STATES],
             amounts: [Amount::default(); STATES],
             persistent: 0,
+            bytes: 0,
         }
+    }
+
+    /// Bytes that the chunks take which are not paged out.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The number that the next message of a rank gets.
@@ -218,14 +226,17 @@ impl Index {
         }
     }
 
-    fn place(&mut self, seq: Seq, state: State, arrival: Arrival) {
+    /// Puts a message at its place, be that behind others or between them; its chunk is not paged out.
+    pub fn place(&mut self, seq: Seq, state: State, arrival: Arrival) {
         let no = ChunkNo::of(seq);
         let slot = self.find(no).unwrap_or_else(|| self.open(no));
         let spot = Spot { slot, place: place_of(seq) };
         let size = u64::from(arrival.entry.size);
-        let chunk = self.chunk_mut(slot);
+        let chunk = self.slab[slot.0 as usize].as_deref_mut().expect("the slot was given out");
         *chunk.entry_mut(spot.place) = arrival.entry;
+        let before = chunk.bytes();
         chunk.set_expiry(spot.place, arrival.expires_at);
+        self.bytes += chunk.bytes() - before;
         chunk.persistent |= u64::from(arrival.persistent) << spot.place;
         chunk.delivered |= u64::from(arrival.delivered) << spot.place;
         self.persistent += u64::from(arrival.persistent);
@@ -256,6 +267,7 @@ impl Index {
             }
         };
         self.directory.insert(chunk.no, slot);
+        self.bytes += chunk.bytes();
         self.slab[slot.0 as usize] = Some(chunk);
         slot
     }
@@ -359,6 +371,7 @@ impl Index {
         }
         self.directory.remove(&chunk.no);
         self.vacant.push(slot.0);
+        self.bytes -= chunk.bytes();
         chunk
     }
 
@@ -383,8 +396,9 @@ impl Index {
         self.vacant = Vec::new();
     }
 
-    /// Settles all messages with numbers from `first` to `last`, whatever their states.
-    pub fn settle_all(&mut self, first: Seq, last: Seq) {
+    /// Settles all messages with numbers from `first` to `last` that are here, whatever their states; gives what was known of
+    /// each.
+    pub fn settle_all(&mut self, first: Seq, last: Seq, settled: &mut Vec<Entry>) {
         let mut from = ChunkNo::of(first);
         let end = ChunkNo::of(last);
         while let Some((&no, &slot)) = self.directory.range(from..).next().filter(|(no, _)| **no <= end) {
@@ -392,11 +406,32 @@ impl Index {
             for state in State::ALL {
                 // The last of these may have let go of the chunk, and then there is nothing left.
                 if self.holds(slot, no) {
-                    let bits = self.chunk(slot).mask(state) & mask_of(no, first, last);
+                    let chunk = self.chunk(slot);
+                    let bits = chunk.mask(state) & mask_of(no, first, last);
+                    settled.extend(Places(bits).map(|place| *chunk.entry(place)));
                     self.settle(slot, bits, state);
                 }
             }
         }
+    }
+
+    /// Says that messages with numbers from `first` to `last` that are here may have been delivered.
+    pub fn set_delivered(&mut self, first: Seq, last: Seq) {
+        let chunks: Vec<_> = self
+            .directory
+            .range(ChunkNo::of(first)..=ChunkNo::of(last))
+            .map(|(no, slot)| (*no, *slot))
+            .collect();
+        for (no, slot) in chunks {
+            let chunk = self.chunk_mut(slot);
+            chunk.delivered |= chunk.live() & mask_of(no, first, last);
+        }
+    }
+
+    /// Of the messages of a chunk, which are not settled, be it here or paged out.
+    pub fn live_mask(&self, no: ChunkNo) -> u64 {
+        let here = self.directory.get(&no).map_or(0, |slot| self.chunk(*slot).live());
+        here | self.pages.mask(no)
     }
 
     /// When the first ready message may expire.

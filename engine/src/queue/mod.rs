@@ -49,4 +49,5 @@ pub use events::{
     Output, PageId, QueueStats, Stored, Token, Verdict,
 };
 pub use index::rank_of;
+pub use recovery::Recovered;
 pub use state::Queue;

@@ -70,6 +70,28 @@ impl Pages {
         self.awaited > 0
     }
 
+    /// The page that a chunk is in.
+    pub fn page_of(&self, no: ChunkNo) -> Option<ChunkNo> {
+        let (first, page) = self.elsewhere.range(..=no).next_back()?;
+        page.outlines.binary_search_by_key(&no, |outline| outline.no).is_ok().then_some(*first)
+    }
+
+    /// The first page that has chunks from one to another.
+    pub fn between(&self, first: ChunkNo, last: ChunkNo) -> Option<ChunkNo> {
+        let before = self.elsewhere.range(..=first).next_back();
+        let before =
+            before.filter(|(_, page)| page.outlines.last().is_some_and(|outline| outline.no >= first));
+        let next = before.or_else(|| self.elsewhere.range(first..=last).next());
+        next.map(|(first, _)| *first)
+    }
+
+    /// Of a chunk that is elsewhere, which messages there are.
+    pub fn mask(&self, no: ChunkNo) -> u64 {
+        let page = self.page_of(no).and_then(|first| self.elsewhere.get(&first));
+        let outline = page.and_then(|page| page.outlines.iter().find(|outline| outline.no == no));
+        outline.map_or(0, |outline| outline.ready)
+    }
+
     /// Wants a page back.
     pub fn want(&mut self, first: ChunkNo) {
         let page =
@@ -99,6 +121,26 @@ impl Queue {
     /// more with less.
     pub fn page_by(&mut self, size: usize, ahead: usize) {
         (self.index.pages.size, self.index.pages.ahead) = (size, ahead);
+    }
+
+    /// Bytes of memory that the index takes, without what is little and what is paged out.
+    pub fn index_bytes(&self) -> usize {
+        self.index.bytes()
+    }
+
+    /// Whether anything is paged out.
+    pub fn has_pages(&self) -> bool {
+        !self.index.pages.elsewhere.is_empty()
+    }
+
+    /// The page that has a message's chunk, if it is paged out.
+    pub fn page_of(&self, seq: Seq) -> Option<PageId> {
+        self.index.pages.page_of(ChunkNo::of(seq)).map(|first| PageId(first.0))
+    }
+
+    /// The first page that has chunks of messages with numbers from `first` to `last`.
+    pub fn page_between(&self, first: Seq, last: Seq) -> Option<PageId> {
+        self.index.pages.between(ChunkNo::of(first), ChunkNo::of(last)).map(|first| PageId(first.0))
     }
 
     /// Takes a page back. On damage nothing has changed. [`Queue::run`] is to be called afterwards.

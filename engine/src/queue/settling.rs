@@ -179,6 +179,18 @@ impl Queue {
         messages
     }
 
+    /// Removes all messages, whoever keeps them, of a queue that is gone. They are settled by [`Queue::run`].
+    pub fn give_up(&mut self) {
+        for state in [State::Ready, State::Kept, State::Leaving] {
+            self.index.shift_all(state, State::Purged);
+        }
+    }
+
+    /// Whether every message is settled.
+    pub fn is_empty(&self) -> bool {
+        State::ALL.iter().all(|state| self.index.amount(*state).messages == 0)
+    }
+
     /// Settles messages of a chunk.
     pub(super) fn settle_in(
         &mut self,

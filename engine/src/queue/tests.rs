@@ -545,25 +545,63 @@ fn what_is_stored_comes_back_as_it_was() {
 
     let mut again = Queue::new(settings, rig.now);
     for &message in &stored {
-        assert!(again.recover(message));
-        assert!(!again.recover(message), "it is known");
+        assert_eq!(again.recover(message), Recovered::New);
+        assert_eq!(again.recover(message), Recovered::Known(message.locator));
     }
     for &next in rig.queue.next_seqs() {
         again.recover_next(next);
     }
     assert!(again.stored(Seq(0)).eq(stored.iter().copied()));
-    assert!(!again.recover(Stored { seq: Seq(3), ..stored[0] }), "it is settled");
     assert_eq!(again.next_seqs(), rig.queue.next_seqs());
     let stats = again.stats();
     assert_eq!((stats.ready, stats.leaving, stats.unacked, stats.persistent), (288, 2, 0, 290));
 
     // What came after that was stored.
-    again.recover_settled(Seq(5), Seq(12));
+    let mut gone = Vec::new();
+    again.recover_settled(Seq(5), Seq(12), &mut gone);
+    assert_eq!(gone, stored[..3].iter().map(|stored| (stored.locator, stored.size)).collect::<Vec<_>>());
+    again.recover_delivered(Seq(120), Seq(122));
     again.recover_failures(Seq(13), 3);
     again.recover_leaving(Seq(14), LeaveReason::Expired);
     let after: Vec<_> = again.stored(Seq(0)).take(2).collect();
     assert_eq!((after[0].seq, after[0].failures, after[0].delivered), (Seq(13), 3, true));
     assert_eq!((after[1].seq, after[1].leaving), (Seq(14), Some(LeaveReason::Expired)));
+    let late = again.stored(Seq(100)).take_while(|stored| stored.seq < Seq(150));
+    let delivered: Vec<_> = late.filter(|stored| stored.delivered).map(|stored| stored.seq.0).collect();
+    assert_eq!(delivered, [120, 121, 122]);
+}
+
+#[test]
+fn what_is_stored_comes_back_in_whatever_order_and_also_behind_pages() {
+    let mut rig = Rig::plain();
+    rig.publish_many(64 * 12);
+    let stored: Vec<_> = rig.queue.stored(Seq(0)).collect();
+    let mut again = Queue::new(QueueSettings::default(), rig.now);
+    again.page_by(2, 2);
+    let (late, early): (Vec<_>, Vec<_>) = stored.iter().partition(|stored| stored.seq.0 % 7 == 3);
+    for message in early {
+        assert_eq!(again.recover(message), Recovered::New);
+    }
+    let mut bytes = Vec::new();
+    let page = again.page_out(|_| true, &mut bytes).expect("there are chunks enough");
+    assert_eq!((page, again.page_of(Seq(64 * 3)), again.page_of(Seq(64 * 4))), (PageId(2), Some(page), None));
+    assert_eq!(again.page_between(Seq(0), Seq(64 * 2 - 1)), None);
+    assert_eq!(again.page_between(Seq(64 * 3 + 63), Seq(u64::MAX)), Some(page));
+    let here = again.index_bytes();
+    for message in late {
+        let paged = (64 * 2..64 * 4).contains(&message.seq.0);
+        let expected = if paged { Recovered::PagedOut(page) } else { Recovered::New };
+        assert_eq!(again.recover(message), expected);
+        let live = again.live(Seq(message.seq.0 / 64 * 64));
+        assert_eq!(live & 1 << (message.seq.0 % 64) != 0, !paged);
+    }
+    assert_eq!(again.page_in(page, &bytes), Ok(()));
+    assert!(again.index_bytes() > here);
+    for &message in &stored {
+        again.recover(message);
+    }
+    assert!(again.stored(Seq(0)).eq(stored.iter().copied()));
+    assert_eq!(again.next_seqs(), rig.queue.next_seqs());
 }
 
 #[test]

@@ -12,13 +12,13 @@ use super::boot::{Boot, write_manifest};
 use crate::buffer::Pool;
 use crate::config::Config;
 use crate::error::Fatal;
-use crate::format::checkpoint::{Checkpoint, PartitionState, QueuesState};
+use crate::format::checkpoint::{Checkpoint, PartitionState};
 use crate::format::manifest::Manifest;
 use crate::io::{Blocking, Io};
 use crate::log::recovery::remove_deleted;
-use crate::shard::Shard;
 use crate::shard::metadata::Metadata;
 use crate::shard::recovery::{SHARDS, checkpoint_path, directory};
+use crate::shard::{Heirs, Shard};
 use crate::types::{Lsn, PartitionId, ShardId};
 
 /// Moves the directory to `config.shards` shards if it has another number, and removes what earlier generations and
@@ -49,18 +49,23 @@ fn move_shards<I: Io>(io: &mut I, found: Boot, config: &Arc<Config>, pool: &Pool
         to = config.shards,
         "the number of shards has changed: moving what the journals hold"
     );
-    let mut states: BTreeMap<PartitionId, PartitionState> = BTreeMap::new();
-    for id in 0..old.shards {
-        let (mut shard, _) =
-            Shard::recover(io, ShardId(id), &old, Arc::clone(config), Arc::clone(&metadata))?;
-        states.extend(shard.move_out(io)?.into_iter().map(|state| (state.id, state)));
-        shard.close(io);
-    }
     let manifest = Manifest { shards: config.shards, generation: old.generation + 1, ..old };
+    let before = Arc::clone(&metadata);
     let metadata = Arc::new(Metadata { shards: config.shards, ..Metadata::clone(&metadata) });
+    let mut states: BTreeMap<PartitionId, PartitionState> = BTreeMap::new();
+    let home = |id| directory(manifest.generation, id);
     let mut disk = Blocking::new(io, pool.clone());
+    let mut heirs = Heirs::new(&mut disk, &before, &metadata, home, manifest.journal_key)?;
+    for id in (0..old.shards).map(ShardId) {
+        let (mut shard, _) = Shard::recover(io, id, &old, Arc::clone(config), Arc::clone(&before))?;
+        let (logs, estate) = shard.move_out(io)?;
+        states.extend(logs.into_iter().map(|state| (state.id, state)));
+        shard.close(io);
+        heirs.inherit(&mut Blocking::new(io, pool.clone()), id, estate)?;
+    }
+    let mut disk = Blocking::new(io, pool.clone());
+    let mut queues = heirs.finish(&mut disk)?.into_iter();
     for id in (0..config.shards).map(ShardId) {
-        disk.make_dir(&directory(manifest.generation, id))?;
         let partitions =
             metadata.partitions_of(id).filter_map(|(partition, _)| states.get(&partition).cloned());
         let checkpoint = Checkpoint {
@@ -69,7 +74,7 @@ fn move_shards<I: Io>(io: &mut I, found: Boot, config: &Arc<Config>, pool: &Pool
             generation: manifest.generation,
             shard: id,
             partitions: partitions.collect(),
-            queues: QueuesState::default(),
+            queues: queues.next().unwrap_or_default(),
         };
         disk.replace(&checkpoint_path(manifest.generation, id), &checkpoint.encode())?;
     }

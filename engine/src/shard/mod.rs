@@ -44,8 +44,8 @@ use crate::format::journal::{RecordHeader, RecordKind};
 use crate::io::{DiskDone, Io, Token};
 use crate::journal::{Claim, Journal, Trim};
 use crate::limits::{
-    COLD_READS_IN_FLIGHT, GROUP_BYTES_MAX, JOURNAL_SLAB_BYTES, READ_AHEAD_CHUNKS_MAX, READ_CHUNK_BYTES,
-    SEGMENT_WRITE_BYTES, STAGED_WRITES_MAX,
+    COLD_READS_IN_FLIGHT, GROUP_BYTES_MAX, JOURNAL_SLAB_BYTES, LARGE_MESSAGES_BYTES_MAX,
+    READ_AHEAD_CHUNKS_MAX, READ_CHUNK_BYTES, SEGMENT_WRITE_BYTES, STAGED_WRITES_MAX,
 };
 use crate::log::segment::Segment;
 use crate::log::table::{LogIndex, Logs};
@@ -55,7 +55,7 @@ use crate::time::Nanos;
 use crate::types::{Lsn, MetadataEpoch, Offset, PartitionId, QueueId, Seq, ShardId, TopicId};
 use message::{CancelReason, ConsumerId, DeadLetter, Delivery};
 use metadata::Metadata;
-pub use queues::{Arrived, Inbound};
+pub use queues::{Arrived, Heirs, Inbound};
 use queues::{Desk, GroupKey, Queues};
 
 /// Who asked: a shard, and how its host calls the request.
@@ -110,11 +110,16 @@ pub struct Pools {
     pub read: Pool,
     /// What slow readers have not taken yet.
     pub slow: Pool,
+    /// Messages that queues do not keep over a restart.
+    pub passing: Pool,
+    /// Messages in pieces, put together.
+    pub large: Pool,
 }
 
 impl Pools {
     /// Pools for a shard whose journal may grow to `journal_bytes`.
-    pub fn new(journal_bytes: u64, pinned_bytes: u64) -> Pools {
+    pub fn new(journal_bytes: u64, config: &Config) -> Pools {
+        let pinned_bytes = config.pinned_bytes;
         // The tail covers the journal's window; beyond it there is what slow readers may still pin, the slab being
         // filled, and the one in flight.
         let tail = journal_bytes + pinned_bytes + 4 * JOURNAL_SLAB_BYTES as u64;
@@ -124,6 +129,9 @@ impl Pools {
             staging: Pool::new(STAGED_WRITES_MAX * SEGMENT_WRITE_BYTES + 2 * GROUP_BYTES_MAX),
             read: Pool::new((pinned_bytes as usize).max(64 * READ_CHUNK_BYTES)),
             slow: Pool::new(pinned_bytes as usize),
+            // The group being filled, the largest that may come behind it, and as much being written.
+            passing: Pool::new((config.queue_passing_bytes as usize).max(4 * GROUP_BYTES_MAX)),
+            large: Pool::new(LARGE_MESSAGES_BYTES_MAX),
         }
     }
 
@@ -139,7 +147,8 @@ impl Pools {
 
     /// Lets go of memory that a busier time has left; see [`Pool::give_back_unused`].
     fn give_back_unused(&self) {
-        [&self.tail, &self.staging, &self.read, &self.slow].into_iter().for_each(Pool::give_back_unused);
+        let Pools { tail, staging, read, slow, passing, large } = self;
+        [tail, staging, read, slow, passing, large].into_iter().for_each(Pool::give_back_unused);
     }
 }
 
@@ -352,6 +361,14 @@ impl<I: Io> Shard<I> {
                 self.queues.stir();
                 self.queues.on_read(token, done);
             }
+            tokens::QUEUE_PAGE => {
+                self.queues.stir();
+                self.queues.on_paged(token, io.now(), done);
+            }
+            tokens::QUEUE_PASSING => {
+                self.queues.stir();
+                self.queues.on_passed(token, io.now(), done);
+            }
             tokens::QUEUE_STORE => self.queues.on_stored(io, done),
             tokens::MAP => self.reads.readers.on_mapped(io, done),
             tokens::SCRUB => self.on_scrub(io, token, done),
@@ -453,12 +470,17 @@ impl<I: Io> Shard<I> {
                 );
                 self.poison(io);
             }
+            self.queues.freeze();
         }
         self.submit(io);
         if queues_work {
             let (queues, mut desk) = self.queues(io);
             queues.deliver(&mut desk);
             queues.read(io);
+            queues.page(io);
+            for path in self.queues.pass(io) {
+                self.maintenance.remove_file(path);
+            }
         }
         self.observer.step_ended(Step::Store, io.now());
         // What was drained since may go, also when nothing is submitted for want of memory.
@@ -711,11 +733,16 @@ impl<I: Io> Shard<I> {
 
     /// Bytes and batches of every kind that this shard holds in memory, for metrics and for tests of its bounds.
     pub fn memory(&self) -> BTreeMap<&'static str, usize> {
+        let (queue_index, queue_pages) = self.queues.index_usage();
         BTreeMap::from([
+            ("queue index", queue_index),
+            ("queue pages", queue_pages),
             ("tail", self.pools.tail.usage().in_use),
             ("staging", self.pools.staging.usage().in_use),
             ("read", self.pools.read.usage().in_use),
             ("slow", self.pools.slow.usage().in_use),
+            ("passing", self.pools.passing.usage().in_use),
+            ("large", self.pools.large.usage().in_use),
             ("watches", self.watches.len()),
             ("backlog", self.backlog.len()),
         ])

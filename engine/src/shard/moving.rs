@@ -1,24 +1,22 @@
 //! Leaving a shard: everything it holds goes to segments, so that other shards can serve it.
 
 use super::Shard;
+use super::queues::Estate;
 use crate::error::Fatal;
 use crate::format::checkpoint::PartitionState;
 use crate::io::{Event, Io, Wait};
+use crate::journal;
 use crate::log::segment::Segment;
 use crate::log::table::LogIndex;
 use crate::types::{Lsn, Offset, PartitionId};
 
 impl<I: Io> Shard<I> {
-    /// Seals every segment and moves it to its file. Gives the logs' states: nothing of them is in this shard's journal
-    /// any more. For a shard that serves nobody; `io` is used for nothing else meanwhile.
-    pub fn move_out(&mut self, io: &mut I) -> Result<Vec<PartitionState>, Fatal> {
+    /// Seals every segment and moves it to its file, and all messages of queues to theirs. Gives the logs' states, and what
+    /// there is of queues: nothing of them is in this shard's journal any more. For a shard that serves nobody; `io` is used
+    /// for nothing else meanwhile.
+    pub fn move_out(&mut self, io: &mut I) -> Result<(Vec<PartitionState>, Estate), Fatal> {
         self.scrubbing.never();
-        if !self.queues.is_empty() {
-            return Err(Fatal::Config(format!(
-                "queues of shard {} hold messages: this version cannot move them to another number of shards. Start with the old number until they are consumed",
-                self.id.0
-            )));
-        }
+        self.queues.leave();
         let now = io.wall_ms();
         let holding: Vec<LogIndex> = self
             .logs
@@ -57,7 +55,9 @@ impl<I: Io> Shard<I> {
             state.segments.retain(|segment| segment.size > 0);
             state
         };
-        Ok(self.logs.iter().map(|(_, log)| state(log)).collect())
+        let states = self.logs.iter().map(|(_, log)| state(log)).collect();
+        let queues = journal::Survivors::<I>::state(&mut self.queues);
+        Ok((states, self.queues.estate(queues)))
     }
 
     /// Whether nothing was ever appended to a partition of this shard.
@@ -67,7 +67,8 @@ impl<I: Io> Shard<I> {
     }
 
     /// Closes what a shard that is not served has open.
-    pub fn close(self, io: &mut I) {
+    pub fn close(mut self, io: &mut I) {
+        self.queues.close_files(io);
         for slot in self.journal.files().slots() {
             io.close(slot.file);
         }
@@ -78,6 +79,7 @@ impl<I: Io> Shard<I> {
         self.trim.is_idle()
             && self.maintenance.is_idle()
             && self.is_settled()
+            && self.queues.have_left()
             && self.logs.iter().all(|(_, log)| log.segments.iter().all(stored))
     }
 }

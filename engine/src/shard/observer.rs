@@ -109,8 +109,8 @@ impl<I: Io> Shard<I> {
     /// Notes how things are; about once a second.
     pub(super) fn look_around(&mut self, now: Nanos, disk_free_bytes: u64) {
         let metrics = &self.observer.metrics;
-        let Pools { tail, staging, read, slow } = &self.pools;
-        for (place, pool) in [tail, staging, read, slow].into_iter().enumerate() {
+        let Pools { tail, staging, read, slow, passing, large } = &self.pools;
+        for (place, pool) in [tail, staging, read, slow, passing, large].into_iter().enumerate() {
             let usage = pool.usage();
             metrics.memory.at(place).set(usage.in_use as u64);
             metrics.memory_limit.at(place).set(usage.limit as u64);
@@ -122,6 +122,9 @@ impl<I: Io> Shard<I> {
         metrics.backlog.set(self.backlog.len() as u64);
         metrics.watches.set(self.watches.len() as u64);
         metrics.tail.set(self.tail_bytes as u64);
+        let (index_bytes, pages) = self.queues.index_usage();
+        metrics.queue_index.set(index_bytes as u64);
+        metrics.queue_pages.set(pages as u64);
         metrics.partitions.set(self.logs.len() as u64);
         metrics.producers.set(self.producers as u64);
         metrics.disk_free.set(disk_free_bytes);

@@ -11,7 +11,7 @@ use super::metadata::Metadata;
 use super::observer::Observer;
 use super::reads::Reads;
 use super::scrub::Scrubbing;
-use super::{Pools, Shard, TailGroup, queues, tokens};
+use super::{Pools, Queues, Shard, TailGroup, queues, tokens};
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::format::checkpoint::{Checkpoint, QueuesState};
@@ -64,7 +64,7 @@ impl<I: Io> Shard<I> {
         }
         let journal_bytes =
             (config.journal_bytes / u64::from(config.shards)).max(JOURNAL_FILES_ROOM as u64 * file_bytes);
-        let pools = Pools::new(journal_bytes, config.pinned_bytes);
+        let pools = Pools::new(journal_bytes, &config);
         let now = io.wall_ms();
         let generation = manifest.generation;
         let mut disk = Blocking::new(io, pools.tail.clone());
@@ -91,10 +91,10 @@ impl<I: Io> Shard<I> {
             &mut disk,
             &metadata,
             id,
-            format!("{home}/messages"),
+            &home,
             manifest.journal_key,
-            checkpoint.lsn,
-            checkpoint.queues,
+            (checkpoint.lsn, checkpoint.queues),
+            Queues::new(&home, &pools, journal_bytes, config.queue_index_bytes),
         )?;
         let journal_directory = format!("{home}/journal");
         let recovered = recover(
@@ -113,7 +113,7 @@ impl<I: Io> Shard<I> {
         let met_deleted = rebuild.met_deleted() || queues.met_deleted();
         let departures = Departures::new(met_deleted, metadata.epoch, recovered.last_lsn);
         let logs = rebuild.finish(&mut disk)?;
-        let queues = queues.finish(now, &pools, journal_bytes)?;
+        let queues = queues.finish(&mut disk)?;
         let report =
             Report { journal_bytes: recovered.bytes, last_lsn: recovered.last_lsn, logs: logs.len() };
 

@@ -28,3 +28,7 @@ pub const DEPARTURES: u8 = 11;
 pub const QUEUE_READ: u8 = 13;
 /// A file for survivors of the journal.
 pub const QUEUE_STORE: u8 = 14;
+/// A page of a queue's index being read or written; its number is the operation's.
+pub const QUEUE_PAGE: u8 = 15;
+/// A file for messages that are not kept over a restart; its number is the operation's.
+pub const QUEUE_PASSING: u8 = 16;

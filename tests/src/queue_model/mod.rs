@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use millstream_engine::config::{Overflow, QueueSettings};
 use millstream_engine::queue::{
-    Admission, Consume, Incoming, Keeper, Locator, Output, PageId, Queue, Stored, Token,
+    Admission, Consume, Incoming, Keeper, Locator, Output, PageId, Queue, Recovered, Stored, Token,
 };
 use millstream_engine::time::WallMs;
 use millstream_engine::types::Seq;
@@ -225,7 +225,7 @@ impl Pair {
         let settings = self.queue.settings().clone();
         let mut queue = new_queue(settings, self.now);
         for message in self.queue.stored(Seq(0)).filter(|message| message.persistent) {
-            assert!(queue.recover(message));
+            assert_eq!(queue.recover(message), Recovered::New);
         }
         for &next in self.queue.next_seqs() {
             queue.recover_next(next);

@@ -316,6 +316,7 @@ impl Model {
             size: message.size,
             failures: message.failures,
             redelivered: message.delivered,
+            persistent: message.persistent,
         }
     }
 

@@ -18,6 +18,8 @@ use crate::types::Lsn;
 const POSITION_BITS: u32 = (GROUP_BYTES_MAX / 8).trailing_zeros();
 /// What tells groups of survivors from the journal's.
 const STORED: u64 = 1 << 45;
+/// What tells, of those, groups of messages that are not kept over a restart: these are in memory, or in files of their own.
+const PASSING: u64 = 1 << 44;
 /// What tells messages in pieces: the rest of such a locator is the pieces' name.
 const IN_PIECES: u64 = 1 << 63;
 
@@ -49,6 +51,11 @@ pub fn pieces_of(locator: Locator) -> Option<u64> {
     (locator.0 & IN_PIECES != 0).then_some(locator.0 & !IN_PIECES)
 }
 
+/// Whether a message's bytes stay where this says for as long as it is wanted, or at least keep the name.
+pub fn stays(locator: Locator) -> bool {
+    pieces_of(locator).is_some() || GroupKey::of(locator).0 & STORED != 0
+}
+
 fn position_of(locator: Locator) -> usize {
     (locator.0 & ((1 << POSITION_BITS) - 1)) as usize * 8
 }
@@ -69,7 +76,7 @@ pub struct Site {
 }
 
 struct Group {
-    /// `None`: it is the open one.
+    /// `None`: it is the open one, or in memory only.
     site: Option<Site>,
     last_lsn: Lsn,
     /// Messages in it that are wanted, counted once per queue.
@@ -80,6 +87,20 @@ struct Group {
     cached: bool,
     /// It cannot be read any more.
     lost: bool,
+}
+
+impl Group {
+    fn new() -> Group {
+        Group {
+            site: None,
+            last_lsn: Lsn::ZERO,
+            wanted: 0,
+            wanted_bytes: 0,
+            bytes: None,
+            cached: false,
+            lost: false,
+        }
+    }
 }
 
 /// What is to be done to get at a group's bytes.
@@ -117,6 +138,9 @@ pub struct Groups {
     known: BTreeMap<GroupKey, Group>,
     next: u64,
     next_stored: u64,
+    next_passing: u64,
+    /// Nobody is forgotten yet, wanted or not.
+    keeps_all: bool,
     open: Option<GroupKey>,
     /// Groups whose bytes were read back, in that order.
     cached: VecDeque<GroupKey>,
@@ -140,19 +164,48 @@ impl Groups {
             self.next += 1;
             GroupKey(self.next)
         });
-        let fresh = || Group {
-            site: None,
-            last_lsn: Lsn::ZERO,
-            wanted: 0,
-            wanted_bytes: 0,
-            bytes: None,
-            cached: false,
-            lost: false,
-        };
-        let group = self.known.entry(key).or_insert_with(fresh);
+        let group = self.known.entry(key).or_insert_with(Group::new);
         group.wanted += queues;
         group.wanted_bytes += bytes * u64::from(queues);
         key.locator(position)
+    }
+
+    /// A new group that is in memory only.
+    pub fn open_passing(&mut self) -> GroupKey {
+        self.next_passing += 1;
+        let key = GroupKey(self.next_passing | STORED | PASSING);
+        self.known.insert(key, Group::new());
+        key
+    }
+
+    /// The locator of a record at this position of such a group, in which so many queues have a message.
+    pub fn place_passing(&mut self, key: GroupKey, position: usize, queues: u32, bytes: u64) -> Locator {
+        let group = self.known.get_mut(&key).expect("a group that is added to is known");
+        group.wanted += queues;
+        group.wanted_bytes += bytes * u64::from(queues);
+        key.locator(position)
+    }
+
+    /// The bytes of such a group, as many as there are by now.
+    pub fn fill(&mut self, key: GroupKey, bytes: Slice) {
+        if let Some(group) = self.known.get_mut(&key) {
+            group.bytes = Some(bytes);
+        }
+    }
+
+    /// The bytes of such a group, if it is still wanted and in memory only.
+    pub fn resident(&self, key: GroupKey) -> Option<&Slice> {
+        self.known.get(&key).filter(|group| group.site.is_none())?.bytes.as_ref()
+    }
+
+    /// Such a group has been written, and memory lets go of it.
+    pub fn moved_out(&mut self, key: GroupKey, site: Site) {
+        if let Some(group) = self.known.get_mut(&key) {
+            group.site = Some(site);
+            group.bytes = None;
+            let wanted = self.stores.entry(site.store).or_default();
+            *wanted = (wanted.0 + u64::from(group.wanted), wanted.1 + group.wanted_bytes);
+        }
     }
 
     /// The open group is on its way to the disk. Gives its name, if there is anything of queues in it.
@@ -176,15 +229,18 @@ impl Groups {
         let counter = if site.store > 0 { &mut self.next_stored } else { &mut self.next };
         *counter += 1;
         let key = GroupKey(*counter | if site.store > 0 { STORED } else { 0 });
-        let (site, bytes) = (Some(site), None);
-        let group = Group { site, last_lsn, wanted: 0, wanted_bytes: 0, bytes, cached: false, lost: false };
-        self.known.insert(key, group);
+        self.known.insert(key, Group { site: Some(site), last_lsn, ..Group::new() });
         key
     }
 
     /// Makes a message in pieces known; each piece is wanted on its behalf.
     pub fn add_large(&mut self, name: u64, large: Large) {
         self.large.insert(name, large);
+    }
+
+    /// The names of all messages in pieces.
+    pub fn large_names(&self) -> impl Iterator<Item = u64> {
+        self.large.keys().copied()
     }
 
     /// A message in pieces.
@@ -242,7 +298,7 @@ impl Groups {
     /// Forgets a group that nobody wants; says whether it is still known.
     pub fn drop_unwanted(&mut self, key: GroupKey) -> bool {
         let Some(group) = self.known.get(&key) else { return false };
-        if group.wanted > 0 || group.site.is_none() {
+        if self.keeps_all || group.wanted > 0 || group.site.is_none() && key.0 & PASSING == 0 {
             return true;
         }
         self.forget_bytes(key);
@@ -250,8 +306,14 @@ impl Groups {
         false
     }
 
+    /// Keeps every group until [`Groups::drop_all_unwanted`]: it is not known yet what is wanted.
+    pub fn keep_all(&mut self) {
+        self.keeps_all = true;
+    }
+
     /// Forgets all groups that nobody wants.
     pub fn drop_all_unwanted(&mut self) {
+        self.keeps_all = false;
         for key in self.known.keys().copied().collect::<Vec<_>>() {
             self.drop_unwanted(key);
         }

@@ -7,6 +7,7 @@ use super::groups::{Bytes, GroupKey, Groups, Read, pieces_of};
 use super::{Desk, Index, Name, Queues, token};
 use crate::buffer::Block;
 use crate::error::Refusal;
+use crate::limits::{COPIED_BYTES_PER_TURN, QUEUE_READS_IN_FLIGHT};
 use crate::queue::{self, Keeper, LeaveReason, Locator, Token};
 use crate::shard::message::{CancelReason, Consume, ConsumerId, DeadLetter, Delivery};
 use crate::shard::request::Reply;
@@ -96,6 +97,23 @@ pub struct Download {
     block: Block,
     /// The piece that comes next.
     next: usize,
+    /// Somebody has asked for it in this turn.
+    asked: bool,
+}
+
+/// What a turn may still copy of messages in pieces.
+#[derive(Default)]
+pub struct Copying {
+    bytes: usize,
+    /// There was more.
+    is_short: bool,
+}
+
+impl Copying {
+    /// Whether there is something to be copied in the next turn.
+    pub fn goes_on(&self) -> bool {
+        self.is_short
+    }
 }
 
 /// See the module.
@@ -106,6 +124,8 @@ pub struct Lines {
     last: u64,
     /// Those with something in line.
     waiting: BTreeSet<Token>,
+    /// Whose turn it is first: behind who was given a message in pieces last.
+    first: Token,
     singles: Vec<Single>,
     /// What goes to each shard's host at the end of the turn.
     out: BTreeMap<ShardId, Vec<Delivery>>,
@@ -267,6 +287,14 @@ impl Lines {
     }
 }
 
+/// Somebody who wants one message, which is paged out.
+pub struct Getting {
+    pub who: Requester,
+    queue: QueueId,
+    consumer: ConsumerId,
+    no_ack: bool,
+}
+
 impl Queues {
     /// Starts a consumer.
     pub(super) fn consume(&mut self, desk: &mut Desk<'_>, who: Requester, consume: &Consume) {
@@ -366,9 +394,13 @@ impl Queues {
         let delivery = self.entry(index).machine.get(keeper, desk.wall, &mut wants);
         let left = self.entry(index).machine.stats().ready;
         if let Some(delivery) = delivery {
-            self.mark(desk, index, delivery.seq);
+            if delivery.persistent {
+                self.mark(desk, index, delivery.seq);
+            }
             self.groups.want(delivery.locator, u64::from(delivery.size));
             self.lines.singles.push(Single::Got(Got { who, consumer, queue, no_ack, left, delivery }));
+        } else if left > 0 {
+            self.getting.push(Getting { who, queue, consumer, no_ack });
         } else {
             desk.outputs.push_back(Output::Reply(who, Reply::Got(None, left)));
         }
@@ -377,9 +409,19 @@ impl Queues {
         self.wants = wants;
     }
 
+    /// Goes on with those who want one message, in the order in which they came.
+    pub(super) fn get_again(&mut self, desk: &mut Desk<'_>) {
+        for Getting { who, queue, consumer, no_ack } in std::mem::take(&mut self.getting) {
+            self.get(desk, who, queue, consumer, no_ack);
+        }
+    }
+
     /// Whether a message may be given out: what recovery has to know of that is durable.
-    fn may_go(&mut self, queue: QueueId, seq: Seq) -> bool {
+    fn may_go(&mut self, queue: QueueId, seq: Seq, persistent: bool) -> bool {
         let Some(index) = self.find(queue) else { return false };
+        if !persistent {
+            return true;
+        }
         let entry = self.entry(index);
         let mark = entry.marks.get(usize::from(queue::rank_of(seq)));
         !entry.is_durable() || mark.is_some_and(|mark| seq.0 < mark.durable)
@@ -405,35 +447,44 @@ impl Queues {
         }
     }
 
-    /// The same of a message in pieces: they are copied together, as they can be had. One message at a time.
+    /// The same of a message in pieces: they are copied together, as they can be had, and a few in each turn, so that others
+    /// need not wait. One message at a time.
     fn fetch_large(&mut self, name: u64) -> Fetched {
         let large = self.groups.large(name).expect("a message that is wanted is known");
         let (header_bytes, priority) = (large.header_bytes, large.priority);
-        let total = large.pieces.iter().map(|(_, len)| *len as usize).sum();
-        match &self.download {
-            Some(download) if download.name == name => {}
-            Some(download) if self.groups.large(download.name).is_some() => return Fetched::Later,
-            _ => {
-                let Some(block) = self.reading.block(total) else { return Fetched::Later };
-                self.download = Some(Download { name, block, next: 0 });
+        match &mut self.download {
+            Some(download) if download.name == name => download.asked = true,
+            Some(_) => return Fetched::Later,
+            None => {
+                let total = large.pieces.iter().map(|(_, len)| *len as usize).sum();
+                let Some(block) = self.reading.large_block(total) else { return Fetched::Later };
+                self.download = Some(Download { name, block, next: 0, asked: true });
             }
         }
-        while let Some(download) = &mut self.download
-            && let Some(large) = self.groups.large(name)
-            && let Some((piece, len)) = large.pieces.get(download.next).copied()
-        {
+        let download = self.download.as_mut().expect("just seen to");
+        while let Some(&(piece, len)) = large.pieces.get(download.next) {
             let key = GroupKey::of(piece);
             match self.groups.bytes(key).expect("a group with a piece that is wanted is known") {
                 _ if len == 0 => {} // The message's own record.
+                Bytes::Here(_) if self.copying.bytes == 0 => {
+                    self.copying.is_short = true;
+                    return Fetched::Later;
+                }
                 Bytes::Here(bytes) => {
                     let bytes = Groups::read_piece(bytes, piece);
-                    download
-                        .block
-                        .push(&bytes.expect("a group that was checked holds the piece that we put there"));
+                    let bytes = bytes.expect("a group that was checked holds the piece that we put there");
+                    download.block.push(&bytes);
+                    self.copying.bytes = self.copying.bytes.saturating_sub(bytes.len());
                 }
                 Bytes::Open => return Fetched::Later,
-                Bytes::Cold(site) => {
-                    self.reading.want(key, site);
+                Bytes::Cold(_) => {
+                    // And those behind it, as many as are read at a time.
+                    for (piece, _) in large.pieces[download.next..].iter().take(QUEUE_READS_IN_FLIGHT) {
+                        let key = GroupKey::of(*piece);
+                        if let Some(Bytes::Cold(site)) = self.groups.bytes(key) {
+                            self.reading.want(key, site);
+                        }
+                    }
                     if self.reading.rests(key) {
                         self.download = None; // Others are not to wait for this.
                     }
@@ -454,14 +505,22 @@ impl Queues {
 
     /// Gives out what can be had.
     pub fn deliver(&mut self, desk: &mut Desk<'_>) {
-        let mut from = token(0);
-        while let Some(&waiting) = self.lines.waiting.range(from..).next() {
-            from = token(waiting.0 + 1);
-            self.deliver_line(desk, waiting);
+        self.copying = Copying { bytes: COPIED_BYTES_PER_TURN, is_short: false };
+        if let Some(download) = &mut self.download {
+            download.asked = false;
+        }
+        let first = self.lines.first;
+        for (mut from, end) in [(first, token(u64::MAX)), (token(0), first)] {
+            while let Some(&waiting) = self.lines.waiting.range(from..end).next() {
+                from = token(waiting.0 + 1);
+                self.deliver_line(desk, waiting);
+            }
         }
         for single in std::mem::take(&mut self.lines.singles) {
             self.deliver_single(desk, single);
         }
+        // Who wanted it is gone.
+        self.download.take_if(|download| !download.asked);
         for (shard, deliveries) in std::mem::take(&mut self.lines.out) {
             desk.outputs.push_back(Output::Delivered(shard, deliveries));
         }
@@ -472,7 +531,7 @@ impl Queues {
             && let Some(&delivery) = person.line.front()
         {
             let (queue, (shard, consumer), index) = (person.queue, person.name, person.index);
-            if !self.may_go(queue, delivery.seq) {
+            if !self.may_go(queue, delivery.seq, delivery.persistent) {
                 return;
             }
             let fetched = match self.fetch(delivery.locator) {
@@ -485,6 +544,14 @@ impl Queues {
             person.line.pop_front();
             if let Some(read) = fetched {
                 self.lines.out.entry(shard).or_default().push(given(consumer, queue, &delivery, read));
+                if pieces_of(delivery.locator).is_some() {
+                    // The next one that is put together may be somebody else's.
+                    self.lines.first = super::token(token.0 + 1);
+                    if !person.line.is_empty() {
+                        self.copying.is_short = true;
+                        return;
+                    }
+                }
                 continue;
             }
             // It is as if it had not been given.
@@ -505,10 +572,13 @@ impl Queues {
 
     fn deliver_single(&mut self, desk: &mut Desk<'_>, single: Single) {
         let may_go = match &single {
-            Single::Got(Got { queue, delivery, .. }) => self.may_go(*queue, delivery.seq),
+            Single::Got(Got { queue, delivery, .. }) => {
+                self.may_go(*queue, delivery.seq, delivery.persistent)
+            }
             // Its number is a name for it elsewhere: it must not be another message's after a crash.
             Single::Leaving(leaving) => {
-                self.noted_durably >= leaving.after && self.may_go(leaving.queue, leaving.seq)
+                self.noted_durably >= leaving.after
+                    && self.may_go(leaving.queue, leaving.seq, leaving.persistent)
             }
         };
         let fetched = if may_go { self.fetch(single.locator()) } else { Fetched::Later };

@@ -5,11 +5,14 @@
 //! group is on its way to the disk, or has been read back. What is settled is noted in the journal a little later.
 
 mod groups;
+mod heirs;
 mod leaving;
 mod lines;
 mod lost;
 mod moves;
 mod names;
+mod pages;
+mod passing;
 mod pending;
 mod poison;
 mod publish;
@@ -21,12 +24,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use groups::GroupKey;
 use groups::Groups;
+pub use heirs::{Estate, Heirs};
 use leaving::Letters;
-use lines::{Download, Leaving, Lines};
+use lines::{Copying, Download, Getting, Leaving, Lines};
 use lost::Losses;
 use moves::Moves;
 pub use moves::{Arrived, Inbound};
 use names::Names;
+use pages::Paging;
+use passing::Passing;
 use pending::Pending;
 use publish::{Job, Upload};
 use reading::Reading;
@@ -45,6 +51,13 @@ use crate::types::{Lsn, QueueId, Seq, ShardId};
 
 /// How long what has found no room in the journal waits before it tries again.
 const RETRY: Nanos = Nanos::from_millis(1);
+
+/// The directory of the files of survivors, within the shard's.
+const MESSAGES: &str = "messages";
+/// The file of pages, within the shard's directory.
+const PAGES: &str = "pages";
+/// What the names of files begin with, there, that hold messages which are not kept.
+const PASSING: &str = "passing-";
 
 /// A queue's place in the table.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -68,6 +81,10 @@ struct Entry {
     deadline: Option<WallMs>,
     closed: bool,
     marks: Vec<Mark>,
+    /// Bytes that its index takes, as far as that is counted.
+    index_bytes: usize,
+    /// It is deleted, and here until it has let go of its messages.
+    gone: bool,
 }
 
 impl Entry {
@@ -118,16 +135,21 @@ pub struct Queues {
     lines: Lines,
     pending: Pending,
     reading: Reading,
+    paging: Paging,
+    passing: Passing,
     survivors: Survivors,
     backlog: VecDeque<Job>,
     upload: Option<Upload>,
     /// The message in pieces that is being put together.
     download: Option<Download>,
+    copying: Copying,
     moves: Moves,
     names: Names,
     letters: Letters,
     losses: Losses,
     purges: Vec<Purge>,
+    /// Those who want one message of a queue whose first is paged out.
+    getting: Vec<Getting>,
     /// Who is to be answered when this record is durable.
     waits: VecDeque<(Lsn, Output)>,
     /// Who is to be answered when what is pending is durable.
@@ -150,25 +172,33 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// No queues. Survivors go to files in `directory`; the journal may grow to so many bytes.
-    pub fn new(directory: String, pools: &Pools, journal_bytes: u64) -> Queues {
+    /// No queues. Files are in `home`; the journal may grow to so many bytes, and indexes may take so many.
+    pub fn new(home: &str, pools: &Pools, journal_bytes: u64, index_bytes: u64) -> Queues {
+        let pages = format!("{home}/{PAGES}");
+        let directory = format!("{home}/{MESSAGES}");
+        let mut groups = Groups::default();
+        groups.share(pools.read.usage().limit);
         Queues {
             by_id: BTreeMap::new(),
             entries: Vec::new(),
             vacant: Vec::new(),
-            groups: Groups::default(),
+            groups,
             lines: Lines::default(),
             pending: Pending::default(),
-            reading: Reading::new(pools.read.clone()),
+            reading: Reading::new(pools.read.clone(), pools.large.clone()),
+            paging: Paging::new(pages, pools.staging.clone(), pools.read.clone(), index_bytes),
+            passing: Passing::new(format!("{home}/{PASSING}"), pools.passing.clone(), pools.staging.clone()),
             survivors: Survivors::new(directory, pools.staging.clone(), journal_bytes),
             backlog: VecDeque::new(),
             upload: None,
             download: None,
+            copying: Copying::default(),
             moves: Moves::default(),
             names: Names::default(),
             letters: Letters::default(),
             losses: Losses::default(),
             purges: Vec::new(),
+            getting: Vec::new(),
             waits: VecDeque::new(),
             hurried: Vec::new(),
             noted: 0,
@@ -201,6 +231,8 @@ impl Queues {
             && self.touched.is_empty()
             && self.lines.are_empty()
             && self.reading.wants_nothing()
+            && self.paging.is_at_rest()
+            && self.passing.is_at_rest()
             && self.noting.is_empty()
             && self.marking.is_empty()
             && self.names.are_told()
@@ -222,11 +254,6 @@ impl Queues {
         self.due
     }
 
-    /// Whether no durable queue has anything that is to be kept.
-    pub fn is_empty(&self) -> bool {
-        self.entries.iter().flatten().all(|entry| entry.machine.stats().persistent == 0)
-    }
-
     /// How much there is of everything that is to be bounded, for tests.
     pub fn held(&self) -> BTreeMap<&'static str, usize> {
         BTreeMap::from([
@@ -237,6 +264,7 @@ impl Queues {
             ("names", self.names.len()),
             ("told", self.letters.told()),
             ("people", self.lines.len()),
+            ("getting", self.getting.len()),
         ])
     }
 
@@ -255,7 +283,16 @@ impl Queues {
 
     fn insert(&mut self, id: QueueId, machine: Queue, marks: Vec<Mark>) -> Index {
         let leaving = machine.stats().leaving > 0;
-        let entry = Entry { id, machine, touched: false, deadline: None, closed: false, marks };
+        let entry = Entry {
+            id,
+            machine,
+            touched: false,
+            deadline: None,
+            closed: false,
+            marks,
+            index_bytes: 0,
+            gone: false,
+        };
         let index = self.vacant.pop().unwrap_or(Index(self.entries.len() as u32));
         if index.0 as usize == self.entries.len() {
             self.entries.push(Some(entry));
@@ -304,22 +341,43 @@ impl Queues {
 
     /// Takes a queue away, and all that is in it.
     fn remove(&mut self, desk: &mut Desk<'_>, index: Index) {
-        let entry = self.entries[index.0 as usize].take().expect("an index that is known has a queue");
-        self.by_id.remove(&entry.id);
-        self.vacant.push(index);
-        self.touched.retain(|touched| *touched != index);
-        self.letters.forget_queue(index, entry.id);
-        if let Some(deadline) = entry.deadline {
+        let entry = self.entry(index);
+        let id = entry.id;
+        entry.gone = true;
+        entry.machine.give_up();
+        if let Some(deadline) = entry.deadline.take() {
             self.deadlines.remove(&(deadline, index));
         }
-        self.pending.forget(entry.id);
-        for purge in self.purges.extract_if(.., |purge| purge.queue == entry.id) {
+        self.by_id.remove(&id);
+        self.letters.forget_queue(index, id);
+        self.pending.forget(id);
+        for purge in self.purges.extract_if(.., |purge| purge.queue == id) {
             desk.outputs.push_back(Output::Reply(purge.who, Reply::Purged(purge.messages)));
         }
-        for stored in entry.machine.stored(Seq(0)) {
-            self.groups.release(stored.locator, u64::from(stored.size));
+        self.lines.queue_deleted(desk, &mut self.groups, index, id);
+        // It lets go of its messages little by little, and of those that are paged out when they are back.
+        self.touch(index);
+    }
+
+    /// Goes on with a queue that is deleted: lets go of its messages, then of itself.
+    fn dissolve(&mut self, desk: &mut Desk<'_>, index: Index) {
+        let mut wants = std::mem::take(&mut self.wants);
+        let more = self.entry(index).machine.run(desk.wall, QUEUE_WORK_PER_TURN, &mut wants);
+        for want in wants.drain(..) {
+            match want {
+                queue::Output::Settled { locator, size, .. } => self.groups.release(locator, u64::from(size)),
+                queue::Output::PageIn(page) => self.want_page(index, page),
+                _ => {}
+            }
         }
-        self.lines.queue_deleted(desk, &mut self.groups, index, entry.id);
+        self.wants = wants;
+        self.resize(index);
+        if self.entry(index).machine.is_empty() && !self.paging.has_pages_of(index) {
+            self.entries[index.0 as usize] = None;
+            self.vacant.push(index);
+        } else if more {
+            self.touch(index);
+        }
     }
 
     /// Lets a state machine do something, then does what it wants done; it is run at the end of the turn.
@@ -346,7 +404,9 @@ impl Queues {
         for want in wants.drain(..) {
             match want {
                 queue::Output::Deliver(token, delivery) => {
-                    self.mark(desk, index, delivery.seq);
+                    if delivery.persistent {
+                        self.mark(desk, index, delivery.seq);
+                    }
                     self.groups.want(delivery.locator, u64::from(delivery.size));
                     self.lines.push(token, delivery);
                 }
@@ -368,7 +428,9 @@ impl Queues {
                     self.letters.add(index);
                 }
                 queue::Output::Leave { seq, locator, size, reason, persistent } => {
-                    self.mark(desk, index, seq);
+                    if persistent {
+                        self.mark(desk, index, seq);
+                    }
                     self.groups.want(locator, u64::from(size));
                     // It leaves durably before anybody is asked: after a crash it is not given to consumers again.
                     self.pending.hurry();
@@ -380,7 +442,7 @@ impl Queues {
                 queue::Output::Released(token) => self.lines.released(token),
                 queue::Output::Expired => desk.outputs.push_back(Output::QueueExpired(id)),
                 queue::Output::Activated(_) | queue::Output::Unused => {}
-                queue::Output::PageIn(_) => unreachable!("nobody pages anything out yet"),
+                queue::Output::PageIn(page) => self.want_page(index, page),
             }
         }
     }
@@ -519,6 +581,10 @@ impl Queues {
         for index in std::mem::take(&mut self.touched) {
             let entry = self.entry(index);
             entry.touched = false;
+            if entry.gone {
+                self.dissolve(desk, index);
+                continue;
+            }
             if entry.closed {
                 continue;
             }
@@ -529,6 +595,7 @@ impl Queues {
             if more {
                 self.touch(index);
             }
+            self.resize(index);
             let entry = self.entry(index);
             let next = entry.machine.next_deadline();
             let before = std::mem::replace(&mut entry.deadline, next);
@@ -537,6 +604,7 @@ impl Queues {
                 next.map(|next| self.deadlines.insert((next, index)));
             }
         }
+        self.get_again(desk);
         self.end_purges(desk);
         self.ask_about_names(desk);
         if desk.shut.is_none() {
@@ -584,6 +652,11 @@ impl Queues {
         }
     }
 
+    /// Lets the messages be read that this turn has put into memory only.
+    pub fn freeze(&mut self) {
+        self.passing.freeze(&mut self.groups);
+    }
+
     /// The open group has gone to the disk. Gives its name among the queues' groups, if they have something in it.
     pub fn submitted(&mut self, submitted: &Submitted) -> Option<GroupKey> {
         self.groups.submitted(submitted)
@@ -622,10 +695,11 @@ impl Queues {
             let ms = u64::try_from(at.0.saturating_sub(wall.0)).unwrap_or(0);
             now + Nanos::from_millis(ms.min(1_000))
         });
-        let more = (!self.touched.is_empty()).then_some(now);
+        let more = (!self.touched.is_empty() || self.copying.goes_on()).then_some(now);
         // What is due and still here has found no room.
         let noted = self.pending.due().map(|due| due.max(now + RETRY));
-        let others = [self.letters.due(), self.names.due(), self.reading.due()];
+        let others =
+            [self.letters.due(), self.names.due(), self.reading.due(), self.paging.due(), self.passing.due()];
         let all = [deadline, more, noted].into_iter().chain(others).flatten();
         self.due = all.min().unwrap_or(Nanos(u64::MAX));
     }

@@ -25,8 +25,9 @@ impl Queues {
             }
             other => other,
         }));
-        let refused: Vec<Requester> =
-            self.moves.give_up().chain(self.purges.drain(..).map(|purge| purge.who)).collect();
+        let purging = self.purges.drain(..).map(|purge| purge.who);
+        let getting = self.getting.drain(..).map(|getting| getting.who);
+        let refused: Vec<Requester> = self.moves.give_up().chain(purging).chain(getting).collect();
         for who in refused {
             desk.refuse(who, Refusal::Poisoned);
         }

@@ -6,11 +6,11 @@ use super::groups::{Large, locator_of_pieces};
 use super::moves::{Arrival, Inbound, Moving};
 use super::{Desk, Index, Queues};
 use crate::error::Refusal;
-use crate::format::journal::PAYLOAD_BYTES_MAX;
+use crate::format::journal::{PAYLOAD_BYTES_MAX, RecordHeader};
 use crate::format::message::{MessageRecord, PIECE_BYTES, Pieces, TARGET_BYTES, Target, piece};
 use crate::journal::Claim;
 use crate::limits::{MESSAGE_BYTES_MAX, MESSAGE_HEADER_BYTES_MAX, QUEUES_PER_PUBLISH_MAX};
-use crate::queue::{Admission, Incoming};
+use crate::queue::{Admission, Incoming, Locator};
 use crate::shard::message::{Message, Outcome, Publish};
 use crate::shard::request::Reply;
 use crate::shard::{Output, Requester};
@@ -143,12 +143,14 @@ impl Queues {
         if queues.len() > QUEUES_PER_PUBLISH_MAX {
             return refuse(Refusal::Busy);
         }
-        if desk.busy {
+        // What no queue keeps over a restart has no business in the journal.
+        let kept = message.persistent && queues.iter().any(|id| !id.is_transient());
+        if kept && desk.busy {
             return None;
         }
-        let large = if message.bytes() > BYTES_MAX { Some(self.upload(desk, message)?) } else { None };
+        let large = if message.bytes() > BYTES_MAX { Some(self.upload(desk, message, kept)?) } else { None };
         let own = if large.is_some() { PIECES_BYTES } else { message.bytes() };
-        if !desk.journal.fits((queues.len() + 1) * TARGET_BYTES + own, Claim::Client) {
+        if !self.fits(desk, (queues.len() + 1) * TARGET_BYTES + own, kept) {
             return None;
         }
         let mut outcome = Outcome::default();
@@ -170,8 +172,11 @@ impl Queues {
                 }
             }
         }
-        let lsn =
-            if takers.is_empty() { Lsn::ZERO } else { self.take(desk, message, &takers, source, large) };
+        let lsn = if takers.is_empty() {
+            Lsn::ZERO
+        } else {
+            self.take(desk, message, &takers, source, large, kept)
+        };
         // It was wanted by us until queues want it.
         self.drop_upload();
         Some((outcome, lsn))
@@ -184,6 +189,7 @@ impl Queues {
         takers: &[(Index, bool)],
         source: Option<Target>,
         pieces: Option<Pieces>,
+        kept: bool,
     ) -> Lsn {
         let mut targets = Vec::with_capacity(takers.len());
         for (index, _) in takers {
@@ -203,25 +209,23 @@ impl Queues {
             pieces,
         };
         let size = message.bytes();
-        let position = desk.journal.next_position();
         let prefix = record.prefix();
         let header = record.header(size - message.header.len());
         let mut durable = Lsn::ZERO;
-        let (placed, locator) = if let Some(pieces) = pieces {
-            let placed = desk.journal.append(&header, &[prefix, record.pieces_bytes()].concat());
+        let (lsn, locator) = if let Some(pieces) = pieces {
             let locator = locator_of_pieces(pieces.name);
             for _ in takers {
                 self.groups.want(locator, 0);
             }
             // The record itself has to outlive its file as long as the message does.
-            let index = self.groups.place(position, 1, 0);
+            let payload = [prefix, record.pieces_bytes()].concat();
+            let (lsn, index) = self.put(desk, &header, std::iter::once(&payload[..]), (1, 0), kept);
             self.groups.large_mut(pieces.name).expect("just put together").pieces.push((index, 0));
-            (placed, locator)
+            (lsn, locator)
         } else {
             let parts = [&prefix[..], &message.header[..]].into_iter();
             let parts = parts.chain(message.body.iter().map(|piece| &piece[..]));
-            let placed = desk.journal.append_pieces(&header, parts);
-            (placed, self.groups.place(position, takers.len() as u32, size as u64))
+            self.put(desk, &header, parts, (takers.len() as u32, size as u64), kept)
         };
         for ((index, refused), target) in takers.iter().zip(&record.targets) {
             let entry = self.entry(*index);
@@ -243,10 +247,37 @@ impl Queues {
             });
             assert_eq!(seq, target.seq, "the number that is stored is the one that is given");
             if persistent && !refused {
-                durable = placed.lsn;
+                durable = lsn;
             }
         }
         durable
+    }
+
+    /// Whether a record with this payload can be put into the journal, or into memory if it is not kept over a restart.
+    fn fits(&mut self, desk: &mut Desk<'_>, payload: usize, kept: bool) -> bool {
+        if kept {
+            desk.journal.fits(payload, Claim::Client)
+        } else {
+            self.passing.fits(&mut self.groups, payload)
+        }
+    }
+
+    /// Puts a record there, of a message that so many queues have. Gives its number in the journal, or zero.
+    fn put<'a>(
+        &mut self,
+        desk: &mut Desk<'_>,
+        header: &RecordHeader,
+        payload: impl Iterator<Item = &'a [u8]>,
+        (queues, bytes): (u32, u64),
+        kept: bool,
+    ) -> (Lsn, Locator) {
+        if kept {
+            let position = desk.journal.next_position();
+            let placed = desk.journal.append_pieces(header, payload);
+            (placed.lsn, self.groups.place(position, queues, bytes))
+        } else {
+            (Lsn::ZERO, self.passing.append(&mut self.groups, header, payload, (queues, bytes)))
+        }
     }
 
     /// Lets go of what was journalled in pieces: queues want it by now, or nobody does.
@@ -256,23 +287,22 @@ impl Queues {
         }
     }
 
-    /// Journals a message in pieces, as many as there is room for; `None` if there are more.
-    fn upload(&mut self, desk: &mut Desk<'_>, message: &Message) -> Option<Pieces> {
+    /// Puts the pieces of a message into the journal, or into memory, as many as there is room for; `None` if there are more.
+    fn upload(&mut self, desk: &mut Desk<'_>, message: &Message, kept: bool) -> Option<Pieces> {
         let total = message.bytes();
         loop {
             let (name, done) = match &self.upload {
                 Some(upload) if upload.done == total => return Some(upload.pieces),
                 Some(upload) => (upload.pieces.name, upload.done),
-                None => (desk.journal.last_lsn().next().0, 0),
+                None if kept => (desk.journal.last_lsn().next().0, 0),
+                None => (self.passing.name(), 0),
             };
             let len = (total - done).min(PIECE_BYTES);
-            if !desk.journal.fits(len, Claim::Client) {
+            if !self.fits(desk, len, kept) {
                 return None;
             }
-            let position = desk.journal.next_position();
             let header = piece(name, (done / PIECE_BYTES) as u64, len);
-            desk.journal.append_pieces(&header, stretch(message, done, len));
-            let locator = self.groups.place(position, 1, len as u64);
+            let (_, locator) = self.put(desk, &header, stretch(message, done, len), (1, len as u64), kept);
             if self.upload.is_none() {
                 let (header_bytes, priority) = (message.header.len(), message.priority);
                 self.groups.add_large(name, Large { wanted: 1, pieces: Vec::new(), header_bytes, priority });

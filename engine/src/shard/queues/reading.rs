@@ -28,6 +28,7 @@ struct Failed {
 /// See the module.
 pub struct Reading {
     pool: Pool,
+    large: Pool,
     wanted: VecDeque<GroupKey>,
     sites: BTreeMap<GroupKey, Site>,
     in_flight: BTreeMap<u64, GroupKey>,
@@ -37,10 +38,11 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Nothing is read yet; blocks come from `pool`.
-    pub fn new(pool: Pool) -> Reading {
+    /// Nothing is read yet; blocks come from `pool`, those for messages in pieces from `large`.
+    pub fn new(pool: Pool, large: Pool) -> Reading {
         Reading {
             pool,
+            large,
             wanted: VecDeque::new(),
             sites: BTreeMap::new(),
             in_flight: BTreeMap::new(),
@@ -75,8 +77,8 @@ impl Reading {
     }
 
     /// Memory for a message that is put together.
-    pub fn block(&self, len: usize) -> Option<Block> {
-        self.pool.block(len)
+    pub fn large_block(&self, len: usize) -> Option<Block> {
+        self.large.block(len)
     }
 
     /// Whether nothing is being read.

@@ -18,13 +18,16 @@
 //! has left that.
 //!
 //! Messages that are not kept over a restart are skipped; their numbers count as given.
+//!
+//! Each message goes to its queue's index as it is found, and is paged out if the indexes take too much. While the journal is
+//! read nothing can come back: what is found then of a message that is paged out waits.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::groups::{GroupKey, Groups, Large, Site, locator_of_pieces, pieces_of};
+use super::groups::{GroupKey, Large, Site, locator_of_pieces, pieces_of};
 use super::pending::reason_of;
 use super::survivors::{Store, file_name, file_number};
-use super::{Mark, Queues};
+use super::{Index, MESSAGES, Mark, PAGES, PASSING, Queues};
 use crate::buffer::Slice;
 use crate::error::Fatal;
 use crate::format::checkpoint::{QueueState, QueuesState};
@@ -33,34 +36,39 @@ use crate::format::message::{MessageRecord, Target, decode_pairs, queue_of};
 use crate::io::{Blocking, Io, OpenMode};
 use crate::journal::Replayed;
 use crate::limits::{BLOCK_BYTES, GROUP_BYTES_MAX};
-use crate::queue::{LeaveReason, Locator, Queue, Stored, rank_of};
-use crate::shard::Pools;
+use crate::queue::{LeaveReason, Locator, Queue, Recovered, Stored, rank_of};
 use crate::shard::metadata::Metadata;
-use crate::time::WallMs;
 use crate::types::{FileEpoch, Lsn, QueueId, Seq, ShardId};
 
-/// Where a message was found.
-struct Found {
-    locator: Locator,
-    size: u32,
-    expires_at: Option<WallMs>,
-}
-
 /// A queue being put together.
-#[derive(Default)]
 struct Building {
+    index: Index,
     /// As the checkpoint has it.
     state: QueueState,
     /// Numbers given, per rank.
     next: BTreeMap<u8, u64>,
     marks: BTreeMap<u8, u64>,
-    found: BTreeMap<Seq, Found>,
     settled: Vec<(u64, u64)>,
     failed: BTreeMap<Seq, u64>,
     leaving: BTreeMap<Seq, LeaveReason>,
+    /// What was found of messages that are paged out.
+    late: Vec<Stored>,
 }
 
 impl Building {
+    fn new(index: Index) -> Building {
+        Building {
+            index,
+            state: QueueState::default(),
+            next: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            settled: Vec::new(),
+            failed: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            late: Vec::new(),
+        }
+    }
+
     fn given(&mut self, seq: Seq) {
         let next = self.next.entry(rank_of(seq)).or_default();
         *next = (*next).max(seq.0 + 1);
@@ -84,6 +92,26 @@ impl Building {
         self.settled = merged;
     }
 
+    /// The mark of a rank in the checkpoint.
+    fn old_mark(&self, rank: u8) -> u64 {
+        self.state.marks.get(usize::from(rank)).map_or(0, |mark| mark.0)
+    }
+
+    /// What is known of a message that was found.
+    fn stored(&self, locator: Locator, size: u32, target: &Target) -> Stored {
+        let seq = target.seq;
+        Stored {
+            seq,
+            locator,
+            size,
+            persistent: true,
+            expires_at: target.expires_at,
+            delivered: seq.0 < self.old_mark(rank_of(seq)),
+            failures: 0,
+            leaving: None,
+        }
+    }
+
     fn is_settled(&self, seq: Seq) -> bool {
         let behind = self.settled.partition_point(|(first, _)| *first <= seq.0);
         behind > 0 && self.settled[behind - 1].1 >= seq.0
@@ -95,8 +123,8 @@ pub struct Rebuild<'a> {
     metadata: &'a Metadata,
     shard: ShardId,
     lsn: Lsn,
-    queues: BTreeMap<QueueId, Building>,
-    groups: Groups,
+    queues: Queues,
+    building: BTreeMap<QueueId, Building>,
     /// The group of the last record.
     last: Option<(Lsn, GroupKey)>,
     stores: BTreeMap<u64, Store>,
@@ -111,6 +139,8 @@ pub struct Rebuild<'a> {
     pieces: BTreeMap<(u64, u64), (Locator, u32)>,
     /// Messages in pieces, by name: where the message's own record is, and what it says.
     large: BTreeMap<u64, (Locator, MessageRecord)>,
+    /// The places that these have in queues.
+    large_places: BTreeSet<(u64, QueueId, Seq)>,
     /// Whether there was anything of a queue whose deletion is known.
     met_deleted: bool,
     arrived: BTreeSet<(QueueId, Seq)>,
@@ -118,25 +148,28 @@ pub struct Rebuild<'a> {
 }
 
 impl<'a> Rebuild<'a> {
-    /// Starts from a checkpoint as of `lsn`, and reads the files of survivors in `directory` that it tells of; others are
-    /// removed.
+    /// Starts with no `queues`, from a checkpoint as of `lsn`, and reads the files of survivors in the shard's directory, `home`,
+    /// that it tells of; others are removed.
     pub fn start<I: Io>(
         disk: &mut Blocking<'_, I>,
         metadata: &'a Metadata,
         shard: ShardId,
-        directory: String,
+        home: &str,
         key: u64,
-        lsn: Lsn,
-        state: QueuesState,
+        (lsn, state): (Lsn, QueuesState),
+        mut queues: Queues,
     ) -> Result<Rebuild<'a>, Fatal> {
-        let mut queues: BTreeMap<QueueId, Building> = BTreeMap::new();
+        let now = disk.io().wall_ms();
+        queues.groups.keep_all();
+        let mut all: BTreeMap<QueueId, Building> = BTreeMap::new();
         let own = |id: &QueueId| metadata.shard_of_queue(*id) == Some(shard);
-        for (id, _) in metadata.queues.iter().filter(|(id, _)| own(id)) {
-            queues.insert(*id, Building::default());
+        for (id, queue) in metadata.queues.iter().filter(|(id, _)| own(id)) {
+            let index = queues.insert(*id, Queue::new(queue.settings.clone(), now), Vec::new());
+            all.insert(*id, Building::new(index));
         }
         let mut met_deleted = false;
         for state in state.queues {
-            let Some(building) = queues.get_mut(&state.id) else {
+            let Some(building) = all.get_mut(&state.id) else {
                 met_deleted = true;
                 continue;
             };
@@ -151,13 +184,20 @@ impl<'a> Rebuild<'a> {
             building.leaving = state.leaving.iter().filter_map(leaving).collect();
             building.state = state;
         }
+        let directory = format!("{home}/{MESSAGES}");
         disk.make_dir(&directory)?;
+        // What was good for as long as the process ran.
+        for entry in disk.list(home)? {
+            if entry.name == PAGES || entry.name.starts_with(PASSING) {
+                disk.unlink(&format!("{home}/{}", entry.name))?;
+            }
+        }
         let mut rebuild = Rebuild {
             metadata,
             shard,
             lsn,
             queues,
-            groups: Groups::default(),
+            building: all,
             last: None,
             stores: BTreeMap::new(),
             next_store: 1,
@@ -167,6 +207,7 @@ impl<'a> Rebuild<'a> {
             unreadable: None,
             pieces: BTreeMap::new(),
             large: BTreeMap::new(),
+            large_places: BTreeSet::new(),
             met_deleted,
             arrived: state.arrived.into_iter().collect(),
             forgotten: Vec::new(),
@@ -221,7 +262,7 @@ impl<'a> Rebuild<'a> {
                     first_lsn: header.first_lsn,
                     store: number,
                 };
-                let key = self.groups.add(site, header.last_lsn());
+                let key = self.queues.groups.add(site, header.last_lsn());
                 self.next_store_lsn = self.next_store_lsn.max(header.last_lsn().0 + 1);
                 let group = group.slice(0..header.length);
                 for (record, payload) in records(&group) {
@@ -229,6 +270,7 @@ impl<'a> Rebuild<'a> {
                     self.stored(&record, &group[payload], from)
                         .map_err(|what| corrupt(position + at as u64, &what))?;
                 }
+                self.queues.page_out_now(disk)?;
                 at += header.length;
             }
             position += at as u64;
@@ -247,13 +289,23 @@ impl<'a> Rebuild<'a> {
         let size = message.bytes(record);
         let from = self.locator(&message, from);
         for target in &message.targets {
-            if let Some(building) = self.queues.get_mut(&target.queue)
-                && building.state.is_live(target.seq)
-            {
-                building.found.insert(target.seq, found(from, size, target));
+            if self.building.get(&target.queue).is_some_and(|building| building.state.is_live(target.seq)) {
+                self.bring(from, size, target);
             }
         }
         Ok(())
+    }
+
+    /// Puts a message that was found into the index of a queue that is here.
+    fn bring(&mut self, locator: Locator, size: u32, target: &Target) {
+        let building = self.building.get_mut(&target.queue).expect("the caller knows it");
+        let (index, stored) = (building.index, building.stored(locator, size, target));
+        if let Some(name) = pieces_of(locator) {
+            self.large_places.insert((name, target.queue, target.seq));
+        }
+        if !self.queues.recover(index, stored) {
+            building.late.push(stored);
+        }
     }
 
     /// How a message's bytes are found, whose record is here.
@@ -264,7 +316,7 @@ impl<'a> Rebuild<'a> {
     }
 
     /// The queue of a record of the journal; `None` if it is to be skipped.
-    fn queue(&mut self, id: QueueId) -> Result<Option<&mut Building>, String> {
+    fn of(&mut self, id: QueueId) -> Result<Option<&mut Building>, String> {
         if id.is_transient() {
             return Ok(None);
         }
@@ -272,7 +324,7 @@ impl<'a> Rebuild<'a> {
             self.met_deleted = true;
             return Ok(None);
         }
-        match self.queues.get_mut(&id) {
+        match self.building.get_mut(&id) {
             Some(building) => Ok(Some(building)),
             None => {
                 Err(format!("queue {id} is not known, and neither is its deletion (shard {})", self.shard.0))
@@ -303,7 +355,7 @@ impl<'a> Rebuild<'a> {
             self.forgotten.extend(pairs()?.map(|(first, last)| (id, first, last)));
             return Ok(());
         }
-        let Some(queue) = self.queue(queue_of(record))?.filter(|_| is_new) else { return Ok(()) };
+        let Some(queue) = self.of(queue_of(record))?.filter(|_| is_new) else { return Ok(()) };
         match record.kind {
             RecordKind::Settled => {
                 for (first, last) in pairs()? {
@@ -344,7 +396,7 @@ impl<'a> Rebuild<'a> {
             _ => {
                 let (file, at, first_lsn) = (place.file, place.at, place.group.first_lsn);
                 let site = Site { file, at, len: place.group.length, first_lsn, store: 0 };
-                self.groups.add(site, place.group.last_lsn())
+                self.queues.groups.add(site, place.group.last_lsn())
             }
         };
         self.last = Some((place.group.first_lsn, key));
@@ -360,12 +412,12 @@ impl<'a> Rebuild<'a> {
         // A message that one queue has still wanted may have been carried with the places of others that were forgotten.
         let known = |target: &Target| {
             target.queue.is_transient()
-                || self.queues.contains_key(&target.queue)
+                || self.building.contains_key(&target.queue)
                 || self.metadata.deleted_queues.contains(&target.queue)
         };
         let any_known = message.targets.iter().any(known);
         for target in &message.targets {
-            let queue = match self.queue(target.queue) {
+            let queue = match self.of(target.queue) {
                 Ok(queue) => queue,
                 Err(_) if any_known => None,
                 Err(unknown) => return Err(unknown),
@@ -375,14 +427,14 @@ impl<'a> Rebuild<'a> {
             queue.given(target.seq);
             let counts = if is_new && !was_given { true } else { queue.state.is_live(target.seq) };
             if counts && message.persistent {
-                queue.found.insert(target.seq, found(from, size, target));
+                self.bring(from, size, target);
             }
         }
         if let Some(Target { queue: from, seq, .. }) = message.source.filter(|_| is_new) {
             // Only what stays is sent once more.
             let stays =
                 message.persistent && message.targets.iter().any(|target| !target.queue.is_transient());
-            match self.queues.get_mut(&from) {
+            match self.building.get_mut(&from) {
                 Some(queue) => queue.settled.push((seq.0, seq.0)),
                 None if stays && self.metadata.queue(from).is_some() => {
                     self.arrived.insert((from, seq));
@@ -394,47 +446,20 @@ impl<'a> Rebuild<'a> {
     }
 
     /// The queues, as they were.
-    pub fn finish(mut self, now: WallMs, pools: &Pools, journal_bytes: u64) -> Result<Queues, Fatal> {
-        let mut queues = Queues::new(self.directory.clone(), pools, journal_bytes);
-        queues.groups = std::mem::take(&mut self.groups);
-        queues.groups.share(pools.read.usage().limit);
-        for (id, mut building) in std::mem::take(&mut self.queues) {
-            building.order_settled();
-            self.check_complete(id, &building)?;
-            let settings = self.metadata.queue(id).expect("it was made from this").settings.clone();
-            let mut machine = Queue::new(settings, now);
-            for (seq, found) in &building.found {
-                if building.is_settled(*seq) {
-                    continue;
-                }
-                let mark = building.marks.get(&rank_of(*seq)).copied().unwrap_or(0);
-                let failures = building.failed.get(seq).copied().unwrap_or(0);
-                machine.recover(Stored {
-                    seq: *seq,
-                    locator: found.locator,
-                    size: found.size,
-                    persistent: true,
-                    expires_at: found.expires_at,
-                    delivered: seq.0 < mark,
-                    failures: u16::try_from(failures).unwrap_or(u16::MAX),
-                    leaving: building.leaving.get(seq).copied(),
-                });
-                if let Some(name) = pieces_of(found.locator) {
-                    self.put_together(&mut queues.groups, name)?;
-                }
-                queues.groups.want(found.locator, u64::from(found.size));
-            }
-            // Numbers below a mark may have been seen outside, also of messages that the crash has swallowed.
-            for next in building.next.values().chain(building.marks.values()).filter(|next| **next > 0) {
-                machine.recover_next(Seq(*next));
-            }
-            let ranks = building.marks.keys().last().map_or(0, |rank| usize::from(*rank) + 1);
-            let mut marks = vec![Mark::default(); ranks];
-            for (rank, mark) in &building.marks {
-                marks[usize::from(*rank)] = Mark { durable: *mark, asked: *mark };
-            }
-            queues.insert(id, machine, marks);
+    pub fn finish<I: Io>(mut self, disk: &mut Blocking<'_, I>) -> Result<Queues, Fatal> {
+        for (id, building) in std::mem::take(&mut self.building) {
+            self.complete(disk, id, building)?;
+            self.queues.page_out_now(disk)?;
         }
+        for (name, id, seq) in std::mem::take(&mut self.large_places) {
+            if let Some(index) = self.queues.find(id)
+                && self.queues.is_live(index, seq)
+            {
+                self.put_together(name)?;
+                self.queues.groups.want(locator_of_pieces(name), 0);
+            }
+        }
+        let mut queues = self.queues;
         let forgotten = Forgotten::of(std::mem::take(&mut self.forgotten));
         let exists = |(queue, _): &&(QueueId, Seq)| self.metadata.queue(*queue).is_some();
         for name in self.arrived.iter().filter(exists).filter(|name| !forgotten.has(**name)) {
@@ -445,9 +470,62 @@ impl<'a> Rebuild<'a> {
         Ok(queues)
     }
 
+    /// Does what was read of a queue beside its messages.
+    fn complete<I: Io>(
+        &mut self,
+        disk: &mut Blocking<'_, I>,
+        id: QueueId,
+        mut building: Building,
+    ) -> Result<(), Fatal> {
+        let (index, queues) = (building.index, &mut self.queues);
+        for stored in std::mem::take(&mut building.late) {
+            queues.page_in_now(disk, index, stored.seq, stored.seq)?;
+            queues.recover(index, stored);
+        }
+        building.order_settled();
+        self.check_complete(id, &building)?;
+        let queues = &mut self.queues;
+        for (first, last) in &building.settled {
+            queues.recover_settled(disk, index, Seq(*first), Seq(*last))?;
+        }
+        for (rank, mark) in &building.marks {
+            // Numbers of a rank begin with its own.
+            let before = building.old_mark(*rank).max(mark & (0xff << 56));
+            if before < *mark {
+                let (first, last) = (Seq(before), Seq(mark - 1));
+                queues.page_in_now(disk, index, first, last)?;
+                queues.entry(index).machine.recover_delivered(first, last);
+            }
+        }
+        for (seq, failures) in &building.failed {
+            queues.page_in_now(disk, index, *seq, *seq)?;
+            let failures = u16::try_from(*failures).unwrap_or(u16::MAX);
+            queues.entry(index).machine.recover_failures(*seq, failures);
+        }
+        for (seq, reason) in &building.leaving {
+            queues.page_in_now(disk, index, *seq, *seq)?;
+            queues.entry(index).machine.recover_leaving(*seq, *reason);
+        }
+        // Numbers below a mark may have been seen outside, also of messages that the crash has swallowed.
+        for next in building.next.values().chain(building.marks.values()).filter(|next| **next > 0) {
+            queues.entry(index).machine.recover_next(Seq(*next));
+        }
+        let ranks = building.marks.keys().last().map_or(0, |rank| usize::from(*rank) + 1);
+        let entry = queues.entry(index);
+        entry.marks = vec![Mark::default(); ranks];
+        for (rank, mark) in &building.marks {
+            entry.marks[usize::from(*rank)] = Mark { durable: *mark, asked: *mark };
+        }
+        if entry.machine.stats().leaving > 0 {
+            queues.letters.add(index);
+        }
+        queues.resize(index);
+        Ok(())
+    }
+
     /// Makes a message in pieces known, all of whose pieces must be there.
-    fn put_together(&self, groups: &mut Groups, name: u64) -> Result<(), Fatal> {
-        if groups.large(name).is_some() {
+    fn put_together(&mut self, name: u64) -> Result<(), Fatal> {
+        if self.queues.groups.large(name).is_some() {
             return Ok(());
         }
         let (index, message) = &self.large[&name];
@@ -460,6 +538,7 @@ impl<'a> Rebuild<'a> {
             );
         };
         pieces.push((*index, 0));
+        let groups = &mut self.queues.groups;
         for (piece, len) in &pieces {
             groups.want(*piece, u64::from(*len));
         }
@@ -476,10 +555,12 @@ impl<'a> Rebuild<'a> {
 
     /// Q8.
     fn check_complete(&self, id: QueueId, building: &Building) -> Result<(), Fatal> {
+        let machine = &self.queues.entries[building.index.0 as usize].as_ref().expect("it is here").machine;
         for (chunk, mask) in &building.state.live {
-            for place in (0..64).filter(|place| mask & 1 << place != 0) {
+            let missing = mask & !machine.live(Seq(chunk * 64));
+            for place in (0..64).filter(|place| missing & 1 << place != 0) {
                 let seq = Seq(chunk * 64 + place);
-                if !building.found.contains_key(&seq) && !building.is_settled(seq) {
+                if !building.is_settled(seq) {
                     return Err(
                         self.missing(format!("message {} of queue {id} was durable, and is nowhere", seq.0))
                     );
@@ -515,8 +596,66 @@ fn decode(record: &RecordHeader, payload: &[u8]) -> Result<MessageRecord, String
     MessageRecord::decode(record, payload).ok_or_else(|| "a message contradicts itself".to_owned())
 }
 
-fn found(locator: Locator, size: u32, target: &Target) -> Found {
-    Found { locator, size, expires_at: target.expires_at }
+impl Queues {
+    /// Brings a message back; `false` if it is paged out, and its page has to come back first.
+    fn recover(&mut self, index: Index, stored: Stored) -> bool {
+        let before = match self.entry(index).machine.recover(stored) {
+            Recovered::PagedOut(_) => return false,
+            Recovered::Known(before) => Some(before),
+            Recovered::New => None,
+        };
+        // Messages in pieces are wanted when all pieces are there.
+        let size = u64::from(stored.size);
+        if pieces_of(stored.locator).is_none() {
+            self.groups.want(stored.locator, size);
+        }
+        if let Some(before) = before.filter(|before| pieces_of(*before).is_none()) {
+            self.groups.release(before, size);
+        }
+        self.resize(index);
+        true
+    }
+
+    fn is_live(&mut self, index: Index, seq: Seq) -> bool {
+        self.entry(index).machine.live(Seq(seq.0 / 64 * 64)) & 1 << (seq.0 % 64) != 0
+    }
+
+    /// Brings back what is paged out of these messages.
+    fn page_in_now<I: Io>(
+        &mut self,
+        disk: &mut Blocking<'_, I>,
+        index: Index,
+        first: Seq,
+        last: Seq,
+    ) -> Result<(), Fatal> {
+        while let Some(page) = self.entry(index).machine.page_between(first, last) {
+            let machine = &mut self.entries[index.0 as usize].as_mut().expect("it is here").machine;
+            self.paging.page_in_now(disk, index, machine, page)?;
+            self.resize(index);
+        }
+        Ok(())
+    }
+
+    /// Settles messages, a page of them at a time.
+    fn recover_settled<I: Io>(
+        &mut self,
+        disk: &mut Blocking<'_, I>,
+        index: Index,
+        first: Seq,
+        last: Seq,
+    ) -> Result<(), Fatal> {
+        let mut gone = Vec::new();
+        loop {
+            self.entry(index).machine.recover_settled(first, last, &mut gone);
+            for (locator, size) in gone.drain(..).filter(|(locator, _)| pieces_of(*locator).is_none()) {
+                self.groups.release(locator, u64::from(size));
+            }
+            self.resize(index);
+            let Some(page) = self.entry(index).machine.page_between(first, last) else { return Ok(()) };
+            let machine = &mut self.entries[index.0 as usize].as_mut().expect("it is here").machine;
+            self.paging.page_in_now(disk, index, machine, page)?;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -24,9 +24,12 @@ use crate::limits::{
     BLOCK_BYTES, CARRIED_JOURNAL_SHARE, CARRIED_MESSAGE_BYTES_MAX, GROUP_BYTES_MAX, MESSAGE_FILE_BYTES,
     SEGMENT_WRITE_BYTES,
 };
-use crate::queue::{Locator, Stored};
+use crate::queue::Locator;
 use crate::shard::tokens;
 use crate::types::{FileEpoch, Lsn, QueueId, Seq};
+
+/// Rounds for which a file that hardly anything is wanted of is left alone after it was tried to give it up.
+const SPARED_ROUNDS: u64 = 32;
 
 /// A file of survivors.
 pub struct Store {
@@ -84,6 +87,11 @@ pub struct Survivors {
     /// Numbers of groups, counted over all files.
     next_lsn: u64,
     moving: Option<Moving>,
+    /// Rounds so far, and files that are not to be given up before one of them.
+    round: u64,
+    spared: BTreeMap<u64, u64>,
+    /// Nothing is to be left in the journal.
+    pub leaves: bool,
     /// Groups whose messages are to be put into the journal anew.
     carrying: VecDeque<GroupKey>,
     /// What the last checkpoint tells of, or the one being written.
@@ -114,6 +122,9 @@ impl Survivors {
             next: 1,
             next_lsn: 1,
             moving: None,
+            round: 0,
+            spared: BTreeMap::new(),
+            leaves: false,
             carrying: VecDeque::new(),
             told: BTreeSet::new(),
             dead: Vec::new(),
@@ -132,6 +143,16 @@ impl Survivors {
     /// Files that nobody needs.
     pub fn take_dead(&mut self) -> Vec<String> {
         std::mem::take(&mut self.dead)
+    }
+
+    /// Where the files are.
+    pub fn directory(&self) -> &str {
+        &self.directory
+    }
+
+    /// The files.
+    pub fn files(&self) -> impl Iterator<Item = FileId> {
+        self.stores.values().map(|store| store.file)
     }
 
     fn path(&self, number: u64) -> String {
@@ -421,14 +442,8 @@ impl Queues {
         state.next = entry.machine.next_seqs().to_vec();
         // A mark that is on its way to the disk is in a record that the checkpoint covers.
         state.marks = entry.marks.iter().map(|mark| Seq(mark.asked)).collect();
-        for Stored { seq, failures, leaving, .. } in
-            entry.machine.stored(Seq(0)).filter(|stored| stored.persistent)
-        {
-            let (chunk, bit) = (seq.0 / 64, 1 << (seq.0 % 64));
-            match state.live.last_mut() {
-                Some((last, mask)) if *last == chunk => *mask |= bit,
-                _ => state.live.push((chunk, bit)),
-            }
+        state.live = entry.machine.persistent().map(|(seq, mask)| (seq.0 / 64, mask)).collect();
+        for (seq, failures, leaving) in entry.machine.troubled() {
             if failures > 0 {
                 state.failed.push((seq.0, u64::from(failures)));
             }
@@ -446,12 +461,21 @@ impl<I: Io> journal::Survivors<I> for Queues {
         let bytes: u64 = wanted.iter().map(|(_, bytes)| bytes).sum();
         let keys: VecDeque<GroupKey> = wanted.into_iter().map(|(key, _)| key).collect();
         // A file in which hardly anything is wanted goes, too.
-        let sparse_bytes = self.survivors.carry_bytes_max / 4;
-        let stores = self.survivors.stores.keys().filter(|number| self.survivors.current != Some(**number));
-        let sparse: Vec<u64> =
-            stores.filter(|number| self.groups.is_store_sparse(**number, sparse_bytes)).copied().collect();
+        let sparse_bytes = if self.survivors.leaves { 0 } else { self.survivors.carry_bytes_max / 4 };
+        let survivors = &mut self.survivors;
+        survivors.round += 1;
+        let round = survivors.round;
+        survivors.spared.retain(|_, until| *until > round);
+        let stores = survivors.stores.keys().filter(|number| survivors.current != Some(**number));
+        let sparse: Vec<u64> = stores
+            .filter(|number| !survivors.spared.contains_key(number))
+            .filter(|number| self.groups.is_store_sparse(**number, sparse_bytes))
+            .copied()
+            .collect();
+        // What is paged out stays there, and keeps the file: it is not to be read in every round.
+        survivors.spared.extend(sparse.iter().map(|number| (*number, round + SPARED_ROUNDS)));
         self.survivors.carrying.extend(sparse.iter().flat_map(|number| self.groups.groups_of_store(*number)));
-        if bytes <= self.survivors.carry_bytes_max {
+        if bytes <= self.survivors.carry_bytes_max && !self.survivors.leaves {
             self.survivors.carrying.extend(keys);
             return;
         }
