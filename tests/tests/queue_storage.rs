@@ -487,3 +487,63 @@ fn a_queue_that_is_being_deleted_refuses_what_comes_as_one_that_may_stay() {
     publish(&mut node, &[closed, open], texts(1..2, true));
     assert_eq!((stats(&mut node, closed).ready, stats(&mut node, open).ready), (1, 2));
 }
+
+/// Queues with messages, and consumers of the same numbers that are let go at the same moment.
+fn race(node: &mut Solo, queues: &[(QueueId, Vec<Message>)]) -> Vec<(u64, usize)> {
+    let mut grants = Vec::new();
+    for ((queue, messages), consumer) in queues.iter().zip(1..) {
+        publish(node, &[*queue], messages.clone());
+        consume(node, *queue, consumer, Credit::default());
+        grants.push((ConsumerId(consumer), PLENTY));
+    }
+    node.ask(Request::Grant(grants));
+    node.pass(A_WHILE);
+    delivered(node).iter().map(|delivery| (delivery.consumer.0, delivery.body.len())).collect()
+}
+
+const LARGE_BYTES: usize = 1_500_000;
+
+fn in_pieces() -> Message {
+    Message { body: vec![vec![7; LARGE_BYTES].into()], ..message(b"", true) }
+}
+
+#[test]
+fn a_message_in_pieces_does_not_hold_up_what_others_are_given() {
+    let world = world();
+    let mut node = start(&world);
+    let queues = ["a", "b"].map(|name| plain(&mut node, name));
+    let given = race(&mut node, &[(queues[0], vec![in_pieces()]), (queues[1], texts(0..1, true))]);
+    assert_eq!(given, [(2, 2), (1, LARGE_BYTES)]);
+}
+
+#[test]
+fn consumers_of_messages_in_pieces_take_turns_and_nobody_waits_for_who_has_gone() {
+    let world = world();
+    let mut node = start(&world);
+    let queues = ["a", "b", "c"].map(|name| plain(&mut node, name));
+    let two = || vec![in_pieces(), in_pieces()];
+    let given = race(&mut node, &[(queues[0], two()), (queues[1], two())]);
+    assert_eq!(given.iter().map(|(consumer, _)| *consumer).collect::<Vec<_>>(), [1, 2, 1, 2]);
+    // One is cancelled while its message is being put together.
+    publish(&mut node, &[queues[2]], vec![in_pieces()]);
+    consume(&mut node, queues[2], 3, PLENTY);
+    node.ask(Request::CancelConsumer { consumer: ConsumerId(3), release: true });
+    publish(&mut node, &[queues[0]], vec![in_pieces()]);
+    node.pass(A_WHILE);
+    let consumers: Vec<u64> = delivered(&mut node).iter().map(|delivery| delivery.consumer.0).collect();
+    assert!(consumers.ends_with(&[1]), "{consumers:?}");
+}
+
+#[test]
+fn a_message_larger_than_what_readers_have_is_given_out() {
+    const BYTES: usize = 20_000_000;
+    let world = world();
+    let config = millstream_engine::config::Config { journal_bytes: 64 << 20, ..config() };
+    let mut node = Solo::start(&world, config).expect("the directory is sound");
+    let queue = plain(&mut node, "q");
+    publish(&mut node, &[queue], vec![Message { body: vec![vec![9; BYTES].into()], ..message(b"", true) }]);
+    consume(&mut node, queue, 1, PLENTY);
+    node.pass(Nanos::from_millis(500));
+    let deliveries = delivered(&mut node);
+    assert!(deliveries.len() == 1 && deliveries[0].body.len() == BYTES);
+}

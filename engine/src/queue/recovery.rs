@@ -74,7 +74,9 @@ impl Queue {
     /// Brings a message back that was stored and is not settled; in whatever order, though those in the order of their numbers
     /// take the least.
     pub fn recover(&mut self, stored: Stored) -> Recovered {
-        if let Some(page) = self.page_of(stored.seq) {
+        if self.index.find(ChunkNo::of(stored.seq)).is_none()
+            && let Some(page) = self.page_of(stored.seq)
+        {
             return Recovered::PagedOut(page);
         }
         if let Some(spot) = self.index.locate_live(stored.seq) {

@@ -2,7 +2,7 @@
 
 use super::Shard;
 use super::queues::Estate;
-use crate::error::Fatal;
+use crate::error::{Fatal, IoError};
 use crate::format::checkpoint::PartitionState;
 use crate::io::{Event, Io, Wait};
 use crate::journal;
@@ -44,6 +44,10 @@ impl<I: Io> Shard<I> {
             io.poll(Wait::Until(self.next_turn_due()), &mut events);
             for event in events.drain(..) {
                 match event {
+                    Event::Disk(_, Err(error @ IoError::Halted)) => {
+                        let (doing, file) = ("move out", format!("the journal of shard {}", self.id.0));
+                        return Err(Fatal::Io { doing, file, error });
+                    }
                     Event::Disk(token, done) => self.on_done(io, token, done),
                     Event::Written(_) => self.on_written(),
                     other => panic!("an event that nobody asked for while moving out: {other:?}"),

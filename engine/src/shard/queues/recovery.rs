@@ -53,6 +53,8 @@ struct Building {
     leaving: BTreeMap<Seq, LeaveReason>,
     /// What was found of messages that are paged out.
     late: Vec<Stored>,
+    /// Where in the checkpoint's masks a message was looked for last.
+    looked_at: usize,
 }
 
 impl Building {
@@ -66,7 +68,21 @@ impl Building {
             failed: BTreeMap::new(),
             leaving: BTreeMap::new(),
             late: Vec::new(),
+            looked_at: 0,
         }
+    }
+
+    /// Whether the checkpoint says that a message was not settled. Messages come mostly in the order of their numbers.
+    fn is_live(&mut self, seq: Seq) -> bool {
+        let live = &self.state.live;
+        let has = |at: usize| live.get(at).is_some_and(|(chunk, _)| *chunk == seq.0 / 64);
+        if !has(self.looked_at) {
+            self.looked_at += 1;
+            if !has(self.looked_at) {
+                self.looked_at = live.partition_point(|(chunk, _)| *chunk < seq.0 / 64);
+            }
+        }
+        has(self.looked_at) && live[self.looked_at].1 & 1 << (seq.0 % 64) != 0
     }
 
     fn given(&mut self, seq: Seq) {
@@ -289,7 +305,7 @@ impl<'a> Rebuild<'a> {
         let size = message.bytes(record);
         let from = self.locator(&message, from);
         for target in &message.targets {
-            if self.building.get(&target.queue).is_some_and(|building| building.state.is_live(target.seq)) {
+            if self.building.get_mut(&target.queue).is_some_and(|building| building.is_live(target.seq)) {
                 self.bring(from, size, target);
             }
         }
@@ -425,7 +441,7 @@ impl<'a> Rebuild<'a> {
             let Some(queue) = queue else { continue };
             let was_given = queue.was_given(target.seq);
             queue.given(target.seq);
-            let counts = if is_new && !was_given { true } else { queue.state.is_live(target.seq) };
+            let counts = is_new && !was_given || queue.is_live(target.seq);
             if counts && message.persistent {
                 self.bring(from, size, target);
             }

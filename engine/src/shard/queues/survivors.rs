@@ -461,14 +461,14 @@ impl<I: Io> journal::Survivors<I> for Queues {
         let bytes: u64 = wanted.iter().map(|(_, bytes)| bytes).sum();
         let keys: VecDeque<GroupKey> = wanted.into_iter().map(|(key, _)| key).collect();
         // A file in which hardly anything is wanted goes, too.
-        let sparse_bytes = if self.survivors.leaves { 0 } else { self.survivors.carry_bytes_max / 4 };
+        let sparse_bytes = self.survivors.carry_bytes_max / 4;
         let survivors = &mut self.survivors;
         survivors.round += 1;
         let round = survivors.round;
         survivors.spared.retain(|_, until| *until > round);
         let stores = survivors.stores.keys().filter(|number| survivors.current != Some(**number));
         let sparse: Vec<u64> = stores
-            .filter(|number| !survivors.spared.contains_key(number))
+            .filter(|number| !survivors.leaves && !survivors.spared.contains_key(number))
             .filter(|number| self.groups.is_store_sparse(**number, sparse_bytes))
             .copied()
             .collect();
