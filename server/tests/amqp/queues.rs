@@ -129,8 +129,11 @@ fn a_connections_end_spares_a_queue_that_bears_the_name_of_one_of_its_own_which_
     for cut_off in [true, false] {
         let mut node = Node::new();
         let (client, other) = (Client::with_channel(&mut node), Client::with_channel(&mut node));
-        client.ask(&mut node, 1, QueueDeclare { exclusive: true, ..declare("e") });
-        client.ask(&mut node, 1, QueueDelete { queue: Short(b"e"), ..QueueDelete::default() });
+        let expires = TableWriter::default().with("x-expires", Value::I32(10));
+        let own = QueueDeclare { exclusive: true, arguments: expires.table(), ..declare("e") };
+        assert_eq!(client.ask(&mut node, 1, own), declared("e", 0, 0));
+        node.advance(Nanos::from_millis(50));
+        assert_eq!(node.engine.queue_count(), 0, "it has expired");
         assert_eq!(other.ask(&mut node, 1, declare("e")), declared("e", 0, 0));
         other.publish(&mut node, 1, "", "e", "m");
         if cut_off {
