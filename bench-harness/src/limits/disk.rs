@@ -94,7 +94,7 @@ fn fill(file: &File, len: u64) -> Result<(), Problem> {
 }
 
 /// Bytes that are no zeros, for disks that compress.
-fn noise(len: usize) -> Result<Memory, Problem> {
+pub fn noise(len: usize) -> Result<Memory, Problem> {
     let mut memory = Memory::zeroed(len)?;
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for word in memory.chunks_exact_mut(8) {
@@ -261,8 +261,13 @@ const DEPTH: usize = 32;
 
 /// A pre-written file of [`SEQUENTIAL_BYTES`].
 pub fn large_file(dir: &Path, direct: bool) -> Result<File, Problem> {
+    prewritten(dir, direct, SEQUENTIAL_BYTES)
+}
+
+/// A pre-written file.
+pub fn prewritten(dir: &Path, direct: bool, len: u64) -> Result<File, Problem> {
     let file = raw::scratch_file(dir, direct)?;
-    fill(&file, SEQUENTIAL_BYTES)?;
+    fill(&file, len)?;
     Ok(file)
 }
 

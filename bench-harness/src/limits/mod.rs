@@ -3,7 +3,9 @@
 pub mod crc;
 pub mod disk;
 pub mod net;
+pub mod twice;
 pub mod wake;
+pub mod watch;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

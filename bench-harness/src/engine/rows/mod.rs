@@ -98,7 +98,7 @@ pub const BENCHMARKS: &[Benchmark] = &[
         name: "cold",
         what: "cold sequential read / bare buffered sequential read, MB/s",
         bar: Bar::AtLeast(0.8),
-        how: "one reader goes through 1 GiB once, the page cache dropped before, no segment mapped; a 1 ms heartbeat shows the longest turn",
+        how: "one reader goes through 1 GiB once, the page cache dropped before, no segment mapped; a 1 ms heartbeat shows the longest turn, and beside the bare read a thread that watches the clock shows what the machine takes",
         run: read::cold,
     },
     Benchmark {
