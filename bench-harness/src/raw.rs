@@ -440,8 +440,22 @@ impl Ring {
 
     /// Writes, and flushes in an operation that is linked to the write: one submission, one wait.
     pub fn append_linked(&mut self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.append_beside(file, bytes, at, || {})
+    }
+
+    /// The same, and does `work` while the disk is at it.
+    pub fn append_beside(
+        &mut self,
+        file: &File,
+        bytes: &[u8],
+        at: u64,
+        work: impl FnOnce(),
+    ) -> io::Result<()> {
         self.push(&Ring::write_entry(file, bytes, at).flags(Flags::IO_LINK).user_data(0));
         self.push(&Ring::flush_entry(file).user_data(1));
+        // Should the kernel not take them now, the wait below submits them.
+        let _ = self.ring.submit();
+        work();
         let mut results = [0; 2];
         self.wait(2, |tag, result| results[tag as usize] = result);
         whole(results[0], bytes.len())?;

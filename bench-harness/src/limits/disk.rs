@@ -1,5 +1,6 @@
 //! The disk: durable appends by size and by the state of the file, and sequential writes and reads.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -122,10 +123,14 @@ pub struct Append {
     pub file_bytes: u64,
     /// Memory that takes turns to be written from; at least `bytes`.
     pub memory_bytes: usize,
+    /// Whether the bytes of each append are copied into place while the one before is under way.
+    pub copied: bool,
     /// Where.
     pub dir: PathBuf,
 }
 
+/// A piece of what is copied into an append.
+const COPIED_BYTES: usize = 64 << 10;
 /// A pre-written file that is recycled, if nobody asks for another size.
 const RECYCLED_BYTES: u64 = 64 << 20;
 
@@ -140,6 +145,7 @@ impl Append {
             threads: 1,
             file_bytes: RECYCLED_BYTES,
             memory_bytes: bytes,
+            copied: false,
             dir: dir.to_owned(),
         }
     }
@@ -150,14 +156,20 @@ impl Append {
         Append { file_bytes: bytes, memory_bytes: bytes as usize, ..self }
     }
 
+    /// The same, its bytes copied from elsewhere, as any journal has to that is given batches to be stored together.
+    pub fn copied(self) -> Append {
+        Append { copied: true, ..self }
+    }
+
     fn thread(&self, start: &Barrier, span: Duration) -> Result<Outcome, Problem> {
         let prepared = (|| {
             let target = Target::open(&self.dir, self.direct, self.state, self.file_bytes)?;
-            Ok::<_, Problem>((target, noise(self.memory_bytes)?, Ring::new(8)?))
+            let pieces = (0..self.memory_bytes / self.bytes).map(|_| noise(self.bytes));
+            let pieces = pieces.collect::<Result<VecDeque<_>, _>>()?;
+            Ok::<_, Problem>((target, pieces, noise(COPIED_BYTES)?, Ring::new(8)?))
         })();
         start.wait();
-        let (mut target, memory, mut ring) = prepared?;
-        let mut pieces = memory.chunks_exact(self.bytes).cycle();
+        let (mut target, mut pieces, source, mut ring) = prepared?;
         let mut latency = histogram();
         let cpu = CpuTimer::start(Clock::Process);
         let mut renewing = Duration::ZERO;
@@ -170,11 +182,18 @@ impl Append {
                 before = Instant::now();
                 continue;
             };
-            let bytes = pieces.next().ok_or("the memory holds one append at least")?;
+            let bytes = pieces.pop_front().ok_or("the memory holds one append at least")?;
+            let next = pieces.front_mut().filter(|_| self.copied);
+            let copy = || {
+                next.into_iter()
+                    .flat_map(|next| next.chunks_mut(COPIED_BYTES))
+                    .for_each(|to| to.copy_from_slice(&source[..to.len()]))
+            };
             match self.submission {
-                Submission::Linked => ring.append_linked(&target.file, bytes, at)?,
-                Submission::Separate => ring.append_unlinked(&target.file, bytes, at)?,
+                Submission::Linked => ring.append_beside(&target.file, &bytes, at, copy)?,
+                Submission::Separate => ring.append_unlinked(&target.file, &bytes, at)?,
             }
+            pieces.push_back(bytes);
             let after = Instant::now();
             latency.saturating_record((after - before).as_nanos() as u64);
             before = after;
@@ -201,7 +220,8 @@ impl Case for Append {
             bytes if bytes > self.bytes => format!(", over {}", super::size(bytes)),
             _ => String::new(),
         };
-        format!("durable append {size}, {}, {submission}{threads}{over}", self.state)
+        let copied = if self.copied { ", copied" } else { "" };
+        format!("durable append {size}, {}, {submission}{threads}{over}{copied}", self.state)
     }
 
     fn run(&mut self, span: Duration) -> Result<Outcome, Problem> {

@@ -93,9 +93,14 @@ pub(super) fn journal(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, 
     let host = host(bench, 8, alone::config())?;
     let batch = Batch::of(1, 64 << 10);
     let engine = journal_alone(&host, &batch);
-    let raw = Append::of(1 << 20, &bench.dir, bench.direct).over(TURN_BYTES);
-    let measured = bench.measure([Box::new(engine), Box::new(raw)], bench.span)?;
-    Ok(with_ratio(benchmark, &measured, MB_S))
+    let raw = || Append::of(1 << 20, &bench.dir, bench.direct).over(TURN_BYTES);
+    let measured =
+        bench.measure([Box::new(engine), Box::new(raw()), Box::new(raw().copied())], bench.span)?;
+    let [engine, raw, copied] = measured.each_ref().map(|case| case.series(MB_S));
+    let mut rows = rows(&measured);
+    rows.push(Row::ratio("journal alone / raw and copied, MB/s", &engine, &copied, Bar::Reported));
+    rows.push(Row::ratio(benchmark.what, &engine, &raw, benchmark.bar));
+    Ok(rows)
 }
 
 pub(super) fn sustained(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
