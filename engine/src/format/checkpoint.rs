@@ -24,6 +24,8 @@
 //! The file is replaced as a whole (write aside, flush, rename, flush the directory), so a checksum that fails is damage
 //! and never a torn write.
 
+use std::mem::offset_of;
+
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -181,6 +183,12 @@ impl Checkpoint {
         }
         if bytes.get(8..).map(crc32c) != Some(header.crc.get()) {
             return Err((4, "the checkpoint's checksum does not match"));
+        }
+        if header.replay_lsn.get() == 0 {
+            return Err((
+                offset_of!(RawHeader, replay_lsn) as u64,
+                "the checkpoint needs a record that cannot be",
+            ));
         }
         let mut partitions = Vec::new();
         for _ in 0..header.partitions.get() {
@@ -346,6 +354,12 @@ mod tests {
         for len in 0..sound.len() {
             assert!(Checkpoint::decode(&sound[..len]).is_err());
         }
+    }
+
+    #[test]
+    fn records_are_counted_from_one() {
+        let checkpoint = Checkpoint { replay_lsn: Lsn(0), ..sample() };
+        assert_eq!(Checkpoint::decode(&checkpoint.encode()).unwrap_err().0, 24);
     }
 
     #[test]

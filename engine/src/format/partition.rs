@@ -62,6 +62,9 @@ pub fn deleted_dir_name(topic: &str, index: u32, id: TopicId) -> String {
 
 /// Reads a directory's name. `None` if no partition's directory has such a name.
 pub fn parse_dir_name(name: &str) -> Option<DirName> {
+    if name.len() > FILE_NAME_BYTES_MAX {
+        return None;
+    }
     let (stem, id) = match name.strip_suffix("-delete") {
         Some(deleted) => {
             let (stem, hex) = deleted.rsplit_once('.')?;
@@ -289,6 +292,7 @@ mod tests {
             ".-0",
             "orders-4294967296",
             "orders-1-delete",
+            &format!("{}-1.123456789abcdef00fedcba987654321-delete", "a".repeat(249)),
             "orders-1.123-delete",
             "orders-1.123456789ABCDEF00FEDCBA987654321-delete",
             "orders.123456789abcdef00fedcba987654321-delete",

@@ -67,7 +67,7 @@ pub struct Consume {
     pub exclusive: bool,
     /// Those with the highest priority are given messages as long as they have credit.
     pub priority: i32,
-    /// How long it may keep a delivery, if not as long as the queue says.
+    /// How long it may keep a delivery, if not as long as the queue says; zero: until the queue runs next.
     pub timeout_ms: Option<u64>,
     /// What may be delivered at once.
     pub credit: Credit,

@@ -96,7 +96,7 @@ impl<'a> Script<'a> {
                 no_ack: self.below(4) == 0,
                 exclusive: self.below(8) == 0,
                 priority: i32::from(self.below(3)) - 1,
-                timeout_ms: self.perhaps().map(u64::from),
+                timeout_ms: self.perhaps().map(|ms| u64::from(ms) + 1),
                 credit: self.credit(),
             },
             8..11 => Operation::Credit { keeper: self.number(), credit: self.credit() },
