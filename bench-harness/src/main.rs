@@ -4,6 +4,7 @@ mod compare;
 mod doc;
 mod engine;
 mod kafka;
+mod libraries;
 mod limits;
 mod load;
 mod log;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::journal::{Entry, Journal, Limits, PeerFacts};
 use super::plan::{Line, Load};
+use crate::libraries::Library;
 use crate::limits::disk::Append;
 use crate::limits::net::RoundTrip;
 use crate::limits::probe;
@@ -125,12 +126,14 @@ pub fn give(
     let (address, amqp, processes) = (peer.address, peer.amqp(), peer.processes());
     let turn = match (load, peer.dialect) {
         (Load::Log(workload), None) => {
-            let target = Target { address, processes: &processes, cpus, settings: &[], records: None };
+            let library = Library::Own;
+            let target =
+                Target { address, processes: &processes, cpus, settings: &[], records: None, library };
             log::load(&target, &workload.clone().checked()?, span)
         }
         (Load::Queue(workload), None) => {
             let workload = Queues { quorum_queue, ..workload.clone().checked()? };
-            queue::load(&Broker::at(amqp), &processes, cpus, &workload, span)
+            queue::load(&Broker::at(amqp), &processes, cpus, &workload, span, Library::Own)
         }
         (load, Some(dialect)) => {
             let job = match load {

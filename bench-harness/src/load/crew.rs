@@ -114,7 +114,7 @@ async fn run<W: Worker>(ready: Vec<W::Ready>, window: Window) -> Result<Count, P
 }
 
 /// Sleeps through the turn and looks at the server meanwhile.
-fn watch(running: &AtomicUsize, server: &Processes, window: &Window) -> Result<Footprint, Problem> {
+pub fn watch(running: &AtomicUsize, server: &Processes, window: &Window) -> Result<Footprint, Problem> {
     let over = |ns: u64| now_ns() >= ns || raw::interrupted() || running.load(Ordering::Acquire) == 0;
     let step = |ns: u64| sleep(LOOK.min(Duration::from_nanos(ns.saturating_sub(now_ns()))));
     while !over(window.from_ns) {

@@ -1,7 +1,7 @@
 //! `millbench log`: loads any broker that speaks Kafka's protocol, and measures it.
 
 mod batches;
-mod consumer;
+pub mod consumer;
 mod link;
 mod producer;
 mod topic;
@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
+use crate::libraries::{self, Library};
 use crate::load::crew::{self, Worker};
 use crate::load::footprint::Processes;
 use crate::load::turn::{self, Turn};
@@ -64,6 +65,9 @@ pub struct How {
     /// Processors that the load generator uses, a pinned thread each [default: all that this process may use]
     #[arg(long, value_delimiter = ',')]
     pub client_cpus: Vec<usize>,
+    /// Who speaks to the server: this load generator, or a library that users have
+    #[arg(long, value_enum, default_value_t = Library::Own)]
+    pub client: Library,
     /// The server's process, to measure what it uses [default: whoever listens on the port, if that is on this machine]
     #[arg(long)]
     pub server_pid: Option<u32>,
@@ -133,6 +137,8 @@ pub struct Target<'a> {
     pub settings: &'a [(String, String)],
     /// Records to send instead of a time to measure.
     pub records: Option<u64>,
+    /// Who speaks to it.
+    pub library: Library,
 }
 
 impl Log {
@@ -141,6 +147,10 @@ impl Log {
         let workload = self.workload.clone().checked()?;
         let address = resolve(&self.bootstrap_server)?;
         let (cpus, mut span) = (self.how.cpus()?, self.how.span()?);
+        let library = self.how.client.checked(Library::Librdkafka)?;
+        if library != Library::Own && self.num_records.is_some() {
+            return Err("--num-records: a library is measured for --seconds".into());
+        }
         if self.num_records.is_some() {
             span.measure = None;
             span.warm_up = Duration::ZERO;
@@ -160,6 +170,7 @@ impl Log {
                 cpus: &cpus,
                 settings: &self.settings,
                 records: self.num_records,
+                library,
             };
             turns.push(load(&target, &workload, span)?);
         }
@@ -224,21 +235,25 @@ fn load_topic(
     span: Span,
     topic: &mut Topic,
 ) -> Result<Turn, Problem> {
+    if workload.mode == Mode::Consume {
+        fill(target, workload)?;
+    }
+    let endless = workload.mode == Mode::EndToEnd;
+    let parts: Vec<Part> = topic
+        .ends()?
+        .into_iter()
+        .zip(0..)
+        .map(|(end, partition)| Part { partition, start: 0, end: if endless { i64::MAX } else { end } })
+        .collect();
+    if target.library == Library::Librdkafka {
+        let workers = libraries::log(target.address, workload, &parts)?;
+        return libraries::drive(workers, span, target.processes);
+    }
     let mut clients = Vec::new();
     if workload.mode != Mode::Consume {
         clients.extend(producers(target, workload, target.records));
     }
-    if workload.mode == Mode::Consume {
-        fill(target, workload)?;
-    }
     if workload.mode != Mode::Produce {
-        let endless = workload.mode == Mode::EndToEnd;
-        let parts: Vec<Part> = topic
-            .ends()?
-            .into_iter()
-            .zip(0..)
-            .map(|(end, partition)| Part { partition, start: 0, end: if endless { i64::MAX } else { end } })
-            .collect();
         clients.extend((0..workload.consumers).map(|number| {
             let parts = parts.iter().skip(number).step_by(workload.consumers).copied().collect();
             Client::Consumer(Consumer { workload: workload.clone(), broker: target.address, parts })

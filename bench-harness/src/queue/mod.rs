@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use clap::Args;
 
+use crate::libraries::{self, Library};
 use crate::load::crew::{self, Worker};
 use crate::load::footprint::Processes;
 use crate::load::turn::{self, Turn};
@@ -93,6 +94,7 @@ impl Queue {
         let workload = self.workload.clone().checked()?;
         let broker = Broker::of(&self.uri)?;
         let (cpus, span) = (self.how.cpus()?, self.how.span()?);
+        let library = self.how.client.checked(Library::Lapin)?;
         let mut notes = Vec::new();
         let processes = self.how.processes(broker.address);
         if processes.ids().is_empty() {
@@ -102,7 +104,7 @@ impl Queue {
         let mut turns = Vec::new();
         for number in 1..=self.how.reps {
             eprintln!("  turn {number} of {}", self.how.reps);
-            turns.push(load(&broker, &processes, &cpus, &workload, span)?);
+            turns.push(load(&broker, &processes, &cpus, &workload, span, library)?);
         }
         notes.push(serde_json::to_string(&workload)?);
         let rows = turn::rows("queue", &turns);
@@ -158,6 +160,7 @@ pub fn load(
     cpus: &[usize],
     workload: &Workload,
     span: Span,
+    library: Library,
 ) -> Result<Turn, Problem> {
     static TURNS: AtomicU32 = AtomicU32::new(0);
     let turn = TURNS.fetch_add(1, Ordering::Relaxed);
@@ -177,7 +180,11 @@ pub fn load(
         let (workload, broker) = (workload.clone(), broker.clone());
         Client::Consumer(Consumer { workload, broker, queue: of(number) })
     });
-    let turn = crew::drive(publishers.chain(consumers).collect(), cpus, span, processes);
+    let turn = match library {
+        Library::Lapin => libraries::queue(broker, workload, &queues)
+            .and_then(|workers| libraries::drive(workers, span, processes)),
+        _ => crew::drive(publishers.chain(consumers).collect(), cpus, span, processes),
+    };
     let deleted = queues.iter().try_for_each(|queue| admin.delete(queue));
     let turn = turn?;
     deleted?;
