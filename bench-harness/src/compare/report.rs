@@ -10,7 +10,7 @@ use crate::load::turn::{
 };
 use crate::machine::{Machine, placeless};
 use crate::measure::{Problem, Spread};
-use crate::peers::Kind;
+use crate::peers::{Kind, Protocol};
 use crate::results::Row;
 
 /// What stands at the report's head.
@@ -126,22 +126,20 @@ fn quoted(outcome: &Outcome<'_>) -> Piece {
     let of = |peer, logs: [&str; 2], latency_of: &str| (rate(peer, logs), latency(peer, latency_of));
     let mut rows = Vec::new();
     let everyone = [
-        (Kind::RabbitMq, ["4-10 K msg/s", "1-5 ms"]),
-        (Kind::RabbitMqQuorum, ["-", "-"]),
-        (Kind::Kafka, ["1 M+ msg/s", "5-50 ms"]),
-        (Kind::Nats, ["-", "-"]),
-        (Kind::Redis, ["-", "-"]),
-        (Kind::Millstream, ["-", "-"]),
+        (Kind::RabbitMq, "", ["4-10 K msg/s", "1-5 ms"]),
+        (Kind::RabbitMqQuorum, "", ["-", "-"]),
+        (Kind::Millstream, ", queues", ["-", "-"]),
+        (Kind::Kafka, "", ["1 M+ msg/s", "5-50 ms"]),
+        (Kind::Nats, "", ["-", "-"]),
+        (Kind::Redis, "", ["-", "-"]),
+        (Kind::Millstream, ", logs", ["-", "-"]),
     ];
-    for (peer, quoted) in everyone.into_iter().filter(|(peer, _)| outcome.peers.contains(peer)) {
-        let log = !matches!(peer, Kind::RabbitMq | Kind::RabbitMqQuorum);
-        let names = if log {
-            ["produce-100", "produce-1k"]
-        } else {
-            [&queue_row(1, 12, 3000)[..], &queue_row(1, 1024, 3000)]
-        };
-        let (rate, latency) = of(peer, names, if log { "latency-1k" } else { "queue-latency" });
-        rows.push(line(peer.title(), quoted, rate, latency));
+    let (queue_small, queue_large) = (queue_row(1, 12, 3000), queue_row(1, 1024, 3000));
+    for (peer, what, quoted) in everyone.into_iter().filter(|(peer, ..)| outcome.peers.contains(peer)) {
+        let queue = !what.contains("logs") && peer.speaks(Protocol::Amqp);
+        let names = if queue { [&queue_small[..], &queue_large] } else { ["produce-100", "produce-1k"] };
+        let (rate, latency) = of(peer, names, if queue { "queue-latency" } else { "latency-1k" });
+        rows.push(line(&format!("{}{what}", peer.title()), quoted, rate, latency));
     }
     let head = row([
         "",
@@ -378,6 +376,10 @@ mod tests {
         assert!(
             text.contains("MISSED") && text.contains("not measured") && text.contains("Note: something.")
         );
+        let rate_of =
+            |row: &str| text.lines().find(|line| line.starts_with(row)).unwrap().split(" | ").nth(3);
+        assert_eq!(rate_of("| Millstream, logs | -"), Some("900 / 900"), "both halves stand in the table");
+        assert_eq!(rate_of("| Millstream, queues | -"), Some("900 / 900"));
         assert!(html("t", &pieces).matches("<svg").count() >= 7);
     }
 }
