@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use millstream_engine::config::QueueSettings;
+use millstream_engine::config::{Config, QueueSettings};
 use millstream_engine::error::Refusal;
 use millstream_engine::io::fault::Faults;
 use millstream_engine::io::sim::{Crash, Survivors, World};
@@ -488,6 +488,12 @@ fn a_queue_that_is_being_deleted_refuses_what_comes_as_one_that_may_stay() {
     assert_eq!((stats(&mut node, closed).ready, stats(&mut node, open).ready), (1, 2));
 }
 
+/// A node whose journal keeps messages of some megabytes in memory.
+fn roomy(world: &World) -> Solo {
+    let config = Config { journal_bytes: 64 << 20, journal_file_bytes: 8 << 20, ..config() };
+    Solo::start(world, config).expect("the directory is sound")
+}
+
 /// Queues with messages, and consumers of the same numbers that are let go at the same moment.
 fn race(node: &mut Solo, queues: &[(QueueId, Vec<Message>)]) -> Vec<(u64, usize)> {
     let mut grants = Vec::new();
@@ -510,7 +516,7 @@ fn in_pieces() -> Message {
 #[test]
 fn a_message_in_pieces_does_not_hold_up_what_others_are_given() {
     let world = world();
-    let mut node = start(&world);
+    let mut node = roomy(&world);
     let queues = ["a", "b"].map(|name| plain(&mut node, name));
     let given = race(&mut node, &[(queues[0], vec![in_pieces()]), (queues[1], texts(0..1, true))]);
     assert_eq!(given, [(2, 2), (1, LARGE_BYTES)]);
@@ -519,7 +525,7 @@ fn a_message_in_pieces_does_not_hold_up_what_others_are_given() {
 #[test]
 fn consumers_of_messages_in_pieces_take_turns_and_nobody_waits_for_who_has_gone() {
     let world = world();
-    let mut node = start(&world);
+    let mut node = roomy(&world);
     let queues = ["a", "b", "c"].map(|name| plain(&mut node, name));
     let two = || vec![in_pieces(), in_pieces()];
     let given = race(&mut node, &[(queues[0], two()), (queues[1], two())]);
@@ -538,8 +544,7 @@ fn consumers_of_messages_in_pieces_take_turns_and_nobody_waits_for_who_has_gone(
 fn a_message_larger_than_what_readers_have_is_given_out() {
     const BYTES: usize = 20_000_000;
     let world = world();
-    let config = millstream_engine::config::Config { journal_bytes: 64 << 20, ..config() };
-    let mut node = Solo::start(&world, config).expect("the directory is sound");
+    let mut node = roomy(&world);
     let queue = plain(&mut node, "q");
     publish(&mut node, &[queue], vec![Message { body: vec![vec![9; BYTES].into()], ..message(b"", true) }]);
     consume(&mut node, queue, 1, PLENTY);
