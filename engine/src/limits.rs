@@ -168,6 +168,8 @@ pub const CARRIED_MESSAGE_BYTES_MAX: u64 = 1 << 20;
 pub const CARRIED_JOURNAL_SHARE: u64 = 16;
 /// A file for messages that outlive their place in the journal is not written on past this.
 pub const MESSAGE_FILE_BYTES: u64 = 64 << 20;
+/// Queues whose messages are counted at a time, for metrics.
+pub const QUEUES_COUNTED_AT_ONCE: usize = 1_000;
 /// Queues that one request may ask about.
 pub const QUEUES_PER_REQUEST_MAX: usize = 1_000;
 /// Leaving messages of one shard that its host is asked about at a time; the others wait in their queues.

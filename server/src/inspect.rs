@@ -31,6 +31,10 @@ pub fn run(log: Log) -> Result<(), String> {
             print(&format!(
                 "saved {batches} batches, {bytes} bytes, of {partitions} partitions; {lost} offsets left out{empty}"
             ));
+            if saved.queues > 0 || saved.messages_lost > 0 {
+                let (queues, messages, lost) = (saved.queues, saved.messages, saved.messages_lost);
+                print(&format!("saved {messages} messages of {queues} queues; {lost} messages left out"));
+            }
             return Ok(());
         }
         Log::Import { sources, data, topic } => {

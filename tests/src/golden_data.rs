@@ -1,19 +1,21 @@
 //! The golden data directories: how they are made, and what is in them.
 
-use millstream_engine::config::TopicConfig;
+use millstream_engine::config::{QueueSettings, TopicConfig};
 use millstream_engine::format::checkpoint::Checkpoint;
 use millstream_engine::format::manifest::Manifest;
 use millstream_engine::io::fault::Faults;
 use millstream_engine::io::sim::{Crash, Survivors, World};
+use millstream_engine::shard::message::Verdict;
 use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
-use millstream_engine::types::PartitionId;
+use millstream_engine::types::{PartitionId, QueueId};
 
 use crate::image;
+use crate::queues::{PLENTY, consume, create, delivered, message, publish, settle};
 use crate::solo::{Solo, config};
 
 /// Every golden directory.
-pub const NAMES: [&str; 11] = [
+pub const NAMES: [&str; 14] = [
     "sound",
     "stopped",
     "trimmed",
@@ -25,6 +27,9 @@ pub const NAMES: [&str; 11] = [
     "rotten-checkpoint",
     "rotten-metadata",
     "newer",
+    "queues",
+    "rotten-messages",
+    "missing-messages",
 ];
 
 /// The journal file that the records lie in.
@@ -61,6 +66,49 @@ fn is_trimmed(name: &str) -> bool {
     ["trimmed", "rotten-carry"].contains(&name)
 }
 
+/// The directory of messages that have outlived their place in the journal.
+pub const MESSAGES: &str = "shards/1-0/messages";
+/// Messages of the queue `work`.
+pub const WORK: usize = 24;
+
+/// Whether there is a queue, most of whose messages are in such a file.
+fn has_queue(name: &str) -> bool {
+    ["queues", "rotten-messages", "missing-messages"].contains(&name)
+}
+
+/// Whether a message of the queue was settled.
+pub fn is_settled(number: usize) -> bool {
+    number % 3 == 0
+}
+
+/// A message's body: mostly zeros. One is too large for one record.
+pub fn body(number: usize) -> Vec<u8> {
+    let mut body = format!("work {number}, ").into_bytes();
+    body.resize(if number == 4 { 700_000 } else { 50_000 + number }, 0);
+    body
+}
+
+/// Publishes messages, and settles some. The last ones come `late`.
+fn work(node: &mut Solo, queue: QueueId, late: bool) {
+    let numbers = if late { WORK - 4..WORK } else { 0..WORK - 4 };
+    for number in numbers.clone() {
+        publish(node, &[queue], vec![message(&body(number), true)]);
+    }
+    node.pass(Nanos::from_millis(100));
+    for (number, delivery) in numbers.zip(delivered(node)) {
+        assert!(delivery.body[..] == body(number), "they come in order");
+        if is_settled(number) {
+            settle(node, queue, 1, delivery.seq, Verdict::Ack, true);
+        }
+    }
+}
+
+/// The file of messages.
+pub fn messages_file(world: &World) -> String {
+    let files = world.list_all().into_iter();
+    files.filter(|path| path.ends_with(".messages")).min().expect("messages have outlived their place")
+}
+
 /// What the last, torn record held.
 pub fn last_value() -> Vec<u8> {
     vec![b'!'; 10_000]
@@ -85,11 +133,25 @@ pub fn make(name: &str) -> World {
             node.append(PartitionId { topic: orders, index }, &value(index, number));
         }
     }
+    let queue = has_queue(name).then(|| create(&mut node, "work", true, QueueSettings::default()));
+    if let Some(queue) = queue {
+        consume(&mut node, queue, 1, PLENTY);
+        work(&mut node, queue, false);
+    }
     if is_trimmed(name) {
         let large = PartitionId { topic: node.create("large", 1, TopicConfig::default()), index: 0 };
         for number in 0..LARGE_RECORDS {
             node.append(large, &large_value(number));
         }
+    }
+    if let Some(queue) = queue {
+        // More than the journal holds, so that what is left of the queue moves to a file of its own.
+        let large = PartitionId { topic: node.create("large", 1, TopicConfig::default()), index: 0 };
+        for number in 0..8 {
+            node.append(large, &[&[number][..], &[0; 900_000]].concat());
+        }
+        node.pass(Nanos::from_millis(5_000));
+        work(&mut node, queue, true);
     }
     if name == "stopped" {
         node.stop().expect("it stops in good order");
@@ -107,7 +169,9 @@ pub fn make(name: &str) -> World {
 /// Does what the directory is named after.
 fn damage(world: &World, name: &str) {
     match name {
-        "sound" | "trimmed" => {}
+        "sound" | "trimmed" | "queues" => {}
+        "rotten-messages" => world.rot(&messages_file(world), 2 * 4096 + 77, 3),
+        "missing-messages" => lose(world, &messages_file(world)),
         // The last block that the checkpoint vouches for holds the start of a batch whose rest was carried in the journal.
         "rotten-carry" => {
             let checkpoint = world.read_file(CHECKPOINT).expect("one was taken");
@@ -126,14 +190,7 @@ fn damage(world: &World, name: &str) {
         }
         "rotten-group" => world.rot(JOURNAL, 30 * 4096 + 200, 3),
         "rotten-segment" => world.rot(SEGMENT, 700, 0),
-        "missing-file" => {
-            // Into a world of its own: a disk has no way to lose a file behind the engine's back.
-            let other = World::new(8, Faults::default());
-            for path in world.list_all().into_iter().filter(|path| path != SEGMENT) {
-                other.write_file(&path, &world.read_file(&path).expect("it was listed"));
-            }
-            world.restore_disk(other.snapshot_disk());
-        }
+        "missing-file" => lose(world, SEGMENT),
         "rotten-checkpoint" => world.rot(CHECKPOINT, 100, 5),
         "rotten-metadata" => world.rot("metadata/log", 30, 1),
         "newer" => {
@@ -144,6 +201,15 @@ fn damage(world: &World, name: &str) {
         }
         other => panic!("nobody knows how to make {other}"),
     }
+}
+
+/// Loses a file, by way of a world of its own: a disk has no way to lose one behind the engine's back.
+fn lose(world: &World, file: &str) {
+    let other = World::new(8, Faults::default());
+    for path in world.list_all().into_iter().filter(|path| path != file) {
+        other.write_file(&path, &world.read_file(&path).expect("it was listed"));
+    }
+    world.restore_disk(other.snapshot_disk());
 }
 
 /// The world of a stored image.

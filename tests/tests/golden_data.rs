@@ -11,11 +11,13 @@ use millstream_engine::inspect::{Detail, Line, Verdict, check, salvage};
 use millstream_engine::io::Blocking;
 use millstream_engine::io::fault::Faults;
 use millstream_engine::io::sim::World;
-use millstream_engine::types::{PartitionId, ShardId};
+use millstream_engine::types::{PartitionId, ShardId, TopicId};
 use millstream_tests::golden_data::{
-    JOURNAL, LARGE, LARGE_RECORDS, NAMES, RECORDS, SEGMENT, large_value, make, open, value,
+    JOURNAL, LARGE, LARGE_RECORDS, MESSAGES, NAMES, RECORDS, SEGMENT, WORK, body, is_settled, large_value,
+    make, messages_file, open, value,
 };
 use millstream_tests::image;
+use millstream_tests::queues::stats;
 use millstream_tests::solo::{Solo, config, take_values};
 
 fn path(name: &str) -> PathBuf {
@@ -81,7 +83,10 @@ fn saved(world: &World, partition: &str) -> (Vec<Vec<u8>>, u64, String) {
     }
     let mut report = Vec::new();
     let mut note = |line: Line<'_>| {
-        if let Line::File(verdict @ Verdict { damage: Some(_), .. }) = line {
+        // It lies in the directory that it was saved from, which does not know the partitions that queues have become.
+        if let Line::File(verdict @ Verdict { damage: Some(spot), .. }) = line
+            && !(verdict.file.contains("/queue.") && spot.what.contains("knows no topic"))
+        {
             report.push(verdict.to_string());
         }
     };
@@ -216,6 +221,55 @@ fn rot_here_and_there(name: &str) {
 fn an_inspection_finds_every_bit_that_a_start_refuses_and_those_that_it_does_not_look_at() {
     rot_here_and_there("sound");
     rot_here_and_there("trimmed");
+    rot_here_and_there("queues");
+}
+
+/// The bodies of what is not settled.
+fn unsettled() -> Vec<Vec<u8>> {
+    (0..WORK).filter(|number| !is_settled(*number)).map(body).collect()
+}
+
+/// The directory that a salvage puts the queue's messages in.
+fn saved_queue() -> String {
+    let node = Solo::start(&golden("queues"), config()).expect("it is sound");
+    let id = *node.shard().metadata().queues.keys().next().expect("there is a queue");
+    format!("queue.{}-0", millstream_engine::format::partition::base64(TopicId(id.0)))
+}
+
+#[test]
+fn messages_of_queues_are_sound_and_can_be_saved() {
+    let world = golden("queues");
+    assert_eq!(bad(&world), []);
+    assert!(messages_file(&world).starts_with(MESSAGES));
+    let mut node = Solo::start(&world, config()).expect("it is sound");
+    let id = *node.shard().metadata().queues.keys().next().expect("there is a queue");
+    assert_eq!(stats(&mut node, id).ready as usize, unsettled().len());
+    drop(node);
+    let world = golden("queues");
+    let (values, lost, said) = saved(&world, &saved_queue());
+    assert!(values == unsettled() && lost == 0, "{said}");
+}
+
+#[test]
+fn a_rotten_group_of_messages_is_found_and_the_others_are_saved() {
+    let (file, position) = damage("rotten-messages");
+    let found = bad(&golden("rotten-messages"));
+    assert!(file == messages_file(&golden("queues")) && found.contains(&(file, position)), "{found:?}");
+    assert!(found.iter().any(|(file, _)| file == MESSAGES), "some are nowhere: {found:?}");
+    let world = golden("rotten-messages");
+    let (values, _, said) = saved(&world, &saved_queue());
+    let all = unsettled();
+    assert!(values.len() < all.len() && !values.is_empty(), "{said}");
+    assert!(values.iter().all(|value| all.contains(value)), "what is saved is as it was");
+    assert!(said.contains("is nowhere"), "{said}");
+}
+
+#[test]
+fn a_missing_file_of_messages_is_told_by_name() {
+    let file = messages_file(&golden("queues"));
+    assert!(Solo::start(&golden("missing-messages"), config()).is_err());
+    let found = bad(&golden("missing-messages"));
+    assert!(found.contains(&(file, 0)) && found.contains(&(MESSAGES.to_owned(), 0)), "{found:?}");
 }
 
 #[test]
@@ -255,5 +309,5 @@ fn every_golden_directory_is_there_and_small() {
             path(name).metadata().expect("the golden directory is there").len()
         })
         .sum();
-    assert!(sizes < 1 << 20, "{sizes} bytes");
+    assert!(sizes < 5 << 18, "{sizes} bytes");
 }

@@ -12,6 +12,7 @@ pub mod foreign;
 mod journal;
 pub mod local;
 mod pieces;
+mod queues;
 mod reader;
 mod report;
 mod salvage;
@@ -35,6 +36,7 @@ use crate::journal::Files;
 use crate::log::paths;
 use crate::types::Lsn;
 use pieces::Pieces;
+use queues::Messages;
 use report::Report;
 use site::{CHECKPOINT, Site};
 
@@ -62,12 +64,19 @@ pub fn check<I: Io>(
         };
         if wanted.iter().any(|path| Files::number(&name(path)).is_some()) {
             ring(disk, &site, &directory, &wanted, &mut report)?;
+        } else if wanted.iter().any(|path| queues::store_number(path).is_some()) {
+            queues::stores(disk, &site, &directory, &wanted, &mut report)?;
         } else if wanted.iter().any(of_partition) {
             segment::partition(disk, &site, &directory, &wanted, &mut report)?;
         } else {
             for path in &wanted {
                 single::check(disk, path, &mut report)?;
             }
+        }
+    }
+    for home in &site.shards {
+        if target.is_empty() || target == home.directory || target == home.messages() {
+            queues::missing(disk, home, &mut report)?;
         }
     }
     let checkpoints = site.shards.iter().filter_map(|shard| shard.checkpoint.as_ref());
@@ -137,8 +146,12 @@ fn ring<I: Io>(
         .filter(|entry| Files::number(&entry.name).is_some())
         .map(|entry| format!("{directory}/{}", entry.name))
         .collect();
+    let mut messages = Messages::new(site, checkpoint.as_ref());
     let walked = journal::walk(disk, directory, site.journal_key, checkpoint.as_ref(), &mut |found| {
         pieces.take(found);
+        if let Some(name) = names.get(found.file) {
+            messages.take_journal(name, found);
+        }
         let Some(file) = names.get(found.file).filter(|file| wanted.contains(*file)) else { return };
         report.entry(|| format!("{file}{}", show::group(found.position, &found.header)));
         let mut lsn = found.header.first_lsn;
@@ -155,6 +168,21 @@ fn ring<I: Io>(
     let mut verdicts = walked.verdicts;
     pieces.files.extend(verdicts.iter().map(|verdict| verdict.file.clone()));
     let journal_files: BTreeSet<String> = names.into_iter().collect();
+    let home = site.shards.iter().find(|home| home.journal() == directory);
+    let home = home.filter(|home| home.checkpoint.is_some() && journal_files.is_subset(wanted));
+    let (wrong, nowhere) = match home {
+        Some(home) => {
+            messages.take_stores(disk, home)?;
+            messages.judge(home)
+        }
+        None => (messages.wrong, None),
+    };
+    for (file, position, what) in wrong {
+        if let Some(verdict) = verdicts.iter_mut().find(|verdict| verdict.file == file) {
+            verdict.bad(position, what);
+        }
+    }
+    verdicts.extend(nowhere);
     if site.is_data
         && let Some(checkpoint) = &checkpoint
         && journal_files.is_subset(wanted)

@@ -6,18 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::batches::{Batches, Step};
 use super::journal::walk;
 use super::pieces::{Kind, Piece, Pieces};
+use super::queues::{Messages, store_number};
 use super::reader::Reader;
-use super::site::Site;
+use super::site::{ShardHome, Site};
 use super::writer::Writer;
 use super::{checkpoint_of, files, segment};
 use crate::error::Fatal;
-use crate::format::batch::{BatchHeader, check};
+use crate::format::batch::{BatchBuilder, BatchHeader, check, stamp};
 use crate::format::checkpoint::PartitionState;
 use crate::format::partition::{DirName, SegmentFile, base64, dir_name, parse_dir_name, parse_file_name};
 use crate::io::{Blocking, Io};
 use crate::journal::Files;
 use crate::log::paths;
-use crate::types::{Offset, PartitionId, TopicId};
+use crate::types::{LeaderEpoch, Offset, PartitionId, QueueId, TopicId};
 
 /// What a salvage came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -32,10 +33,19 @@ pub struct Salvaged {
     pub lost: u64,
     /// Offsets that nothing had in the log itself, as where compaction has been.
     pub empty: u64,
+    /// Queues of which messages were written.
+    pub queues: u64,
+    /// Messages of them.
+    pub messages: u64,
+    /// Messages that were not settled and are left out.
+    pub messages_lost: u64,
 }
 
 /// Copies every sound batch at or below `target` into fresh partition directories below `directory` of `to`, which must
 /// be empty or not there. Says line by line what was saved, and exactly which offsets were left out and why.
+///
+/// Of a queue, every message that is not settled becomes a record of a partition of its own: the key is what the host keeps with
+/// it, the value its body. What tells that a message was settled may be damaged itself: then it is saved once too often.
 ///
 /// Of a batch that is held twice, the segment's copy is taken, else the journal's. Batches before a log's start are left
 /// out as deleted; topics that were deleted are left out.
@@ -86,7 +96,97 @@ pub fn salvage<I: Io, J: Io>(
         saved.lost += one.lost;
         saved.empty += one.empty;
     }
+    save_queues(disk, &site, &found, to, directory, &mut saved, out)?;
     Ok(saved)
+}
+
+/// Saves the messages of queues, shard by shard.
+fn save_queues<I: Io, J: Io>(
+    disk: &mut Blocking<'_, I>,
+    site: &Site,
+    found: &BTreeMap<String, BTreeSet<String>>,
+    to: &mut Blocking<'_, J>,
+    directory: &str,
+    saved: &mut Salvaged,
+    out: &mut dyn FnMut(&str),
+) -> Result<(), Fatal> {
+    let holds = |files: &BTreeSet<String>| {
+        files.iter().any(|path| {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            Files::number(name).is_some() || store_number(name).is_some()
+        })
+    };
+    let homes = found.iter().filter(|(_, files)| holds(files));
+    let homes: BTreeSet<&str> =
+        homes.filter_map(|(directory, _)| Some(directory.rsplit_once('/')?.0)).collect();
+    for home in homes {
+        let mut home = ShardHome { directory: home.to_owned(), checkpoint: None };
+        let journal = home.journal();
+        home.checkpoint = checkpoint_of(disk, site, &journal)?;
+        let names: Vec<String> = disk
+            .list(&journal)?
+            .into_iter()
+            .filter(|entry| Files::number(&entry.name).is_some())
+            .map(|entry| format!("{journal}/{}", entry.name))
+            .collect();
+        let mut messages = Messages::new(site, home.checkpoint.as_ref());
+        messages.take_stores(disk, &home)?;
+        walk(disk, &journal, site.journal_key, home.checkpoint.as_ref(), &mut |group| {
+            if let Some(name) = names.get(group.file) {
+                messages.take_journal(name, group);
+            }
+        })?;
+        for (file, position, what) in &messages.wrong {
+            out(&format!("{file}: at byte {position}: {what}"));
+        }
+        // Messages come queue by queue.
+        let mut open: Option<(QueueId, Writer, u64)> = None;
+        let missing = messages.save(disk, &mut |queue, _, header, body| {
+            if open.as_ref().is_none_or(|(id, _, _)| *id != queue) {
+                finish_queue(site, to, open.take(), saved, out)?;
+                let path = queue_directory(queue);
+                let path = if directory.is_empty() { path } else { format!("{directory}/{path}") };
+                let id = PartitionId { topic: TopicId(queue.0), index: 0 };
+                open = Some((queue, Writer::create(to, path, id)?, 0));
+            }
+            let Some((_, writer, count)) = &mut open else { return Ok(()) };
+            let mut batch = BatchBuilder::new(0).push(Some(header), Some(body)).build();
+            stamp(&mut batch, Offset(*count), LeaderEpoch(0));
+            if let Ok(header) = check(&batch) {
+                writer.append(to, Offset(0), &header, &batch)?;
+                *count += 1;
+            }
+            Ok(())
+        })?;
+        finish_queue(site, to, open.take(), saved, out)?;
+        for what in &missing {
+            out(&format!("{}: {what}", home.directory));
+        }
+        saved.messages_lost += missing.len() as u64;
+    }
+    Ok(())
+}
+
+/// The directory that the messages of a queue go to: its own name may have any bytes.
+fn queue_directory(queue: QueueId) -> String {
+    dir_name(&format!("queue.{}", base64(TopicId(queue.0))), 0)
+}
+
+fn finish_queue<J: Io>(
+    site: &Site,
+    to: &mut Blocking<'_, J>,
+    open: Option<(QueueId, Writer, u64)>,
+    saved: &mut Salvaged,
+    out: &mut dyn FnMut(&str),
+) -> Result<(), Fatal> {
+    let Some((queue, writer, count)) = open else { return Ok(()) };
+    writer.finish(to)?;
+    saved.queues += 1;
+    saved.messages += count;
+    let name = site.queues.get(&queue).map(|name| name.escape_ascii().to_string());
+    let name = name.unwrap_or_else(|| "of a name that is not known".to_owned());
+    out(&format!("{}: {count} messages of queue {name} saved", queue_directory(queue)));
+    Ok(())
 }
 
 /// Reads the journals below the target.

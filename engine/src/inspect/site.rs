@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::queues::MESSAGES;
 use crate::error::Fatal;
 use crate::format::checkpoint::{Checkpoint, PartitionState, QueuesState};
 use crate::format::manifest::Manifest;
 use crate::format::metadata::{MetadataRecord, scan};
 use crate::io::{Blocking, Io};
-use crate::types::{Lsn, PartitionId, ShardId, TopicId};
+use crate::types::{Lsn, PartitionId, QueueId, ShardId, TopicId};
 
 /// The manifest's name.
 pub(super) const MANIFEST: &str = "manifest";
@@ -31,6 +32,10 @@ pub(super) struct Site {
     pub names: BTreeMap<TopicId, String>,
     /// Topics that are no more.
     pub deleted: BTreeSet<TopicId>,
+    /// Queues by id, with the names that the host has given them.
+    pub queues: BTreeMap<QueueId, Vec<u8>>,
+    /// Queues that are no more.
+    pub deleted_queues: BTreeSet<QueueId>,
     /// The shards of the generation that is served.
     pub shards: Vec<ShardHome>,
 }
@@ -45,6 +50,10 @@ pub(super) struct ShardHome {
 impl ShardHome {
     pub fn journal(&self) -> String {
         format!("{}/{JOURNAL}", self.directory)
+    }
+
+    pub fn messages(&self) -> String {
+        format!("{}/{MESSAGES}", self.directory)
     }
 }
 
@@ -87,9 +96,14 @@ impl Site {
             MetadataRecord::TopicDeleted { id } => {
                 self.deleted.insert(id);
             }
+            MetadataRecord::QueueCreated { id, name, .. } => {
+                self.queues.insert(id, name);
+            }
+            MetadataRecord::QueueDeleted { id } => {
+                self.queues.remove(&id);
+                self.deleted_queues.insert(id);
+            }
             MetadataRecord::DeletionForgotten { .. }
-            | MetadataRecord::QueueCreated { .. }
-            | MetadataRecord::QueueDeleted { .. }
             | MetadataRecord::QueueConfigured { .. }
             | MetadataRecord::QueueDeletionForgotten { .. }
             | MetadataRecord::Entity { .. }
@@ -108,6 +122,11 @@ impl Site {
     /// Whether every shard's checkpoint could be read, so that what they do not name is not there.
     pub fn is_complete(&self) -> bool {
         self.is_data && self.shards.iter().all(|shard| shard.checkpoint.is_some())
+    }
+
+    /// Whether the metadata knows a queue, or its deletion.
+    pub fn knows_queue(&self, id: QueueId) -> bool {
+        self.queues.contains_key(&id) || self.deleted_queues.contains(&id)
     }
 
     /// How a partition is called: by its topic's name, if that is known.

@@ -218,6 +218,8 @@ pub const POOLS: [&str; 6] = ["tail", "staging", "read", "slow", "passing", "lar
 pub const FILE_STATES: [&str; 2] = ["used", "free"];
 /// What the scrub finds wrong with a file.
 pub const SCRUB_FINDINGS: [&str; 2] = ["damaged", "unreadable"];
+/// What a queue's messages are at.
+pub const MESSAGE_STATES: [&str; 2] = ["ready", "unacked"];
 /// How a round of trimming ends, the good way first.
 pub const ROUND_ENDS: [&str; 2] = ["done", "failed"];
 
@@ -292,6 +294,14 @@ metrics! {
             "Partitions of the shard.";
         producers: Gauge = Gauge::default(), Count, "millstream_producers",
             "Idempotent producers that the shard remembers.";
+        queues: Gauge = Gauge::default(), Count, "millstream_queues",
+            "Queues of the shard. These, and what is in them, are counted a thousand per second.";
+        queue_messages: Family<Gauge> = Family::new("state", MESSAGE_STATES), Count, "millstream_queue_messages",
+            "Messages of the queues: those that wait for a consumer, and those that were delivered and are not settled.";
+        queue_bytes: Family<Gauge> = Family::new("state", MESSAGE_STATES), Bytes, "millstream_queue_messages_bytes",
+            "Bytes of these.";
+        queue_consumers: Gauge = Gauge::default(), Count, "millstream_queue_consumers",
+            "Consumers of the queues.";
         disk_free: Gauge = Gauge::default(), Bytes, "millstream_disk_free_bytes",
             "Bytes that the disk has free.";
         disk_full: Gauge = Gauge::default(), Count, "millstream_disk_full",

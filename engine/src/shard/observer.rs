@@ -127,6 +127,13 @@ impl<I: Io> Shard<I> {
         metrics.queue_pages.set(pages as u64);
         metrics.partitions.set(self.logs.len() as u64);
         metrics.producers.set(self.producers as u64);
+        let totals = self.queues.count();
+        metrics.queues.set(totals.queues);
+        metrics.queue_messages.at(0).set(totals.ready);
+        metrics.queue_messages.at(1).set(totals.unacked);
+        metrics.queue_bytes.at(0).set(totals.ready_bytes);
+        metrics.queue_bytes.at(1).set(totals.unacked_bytes);
+        metrics.queue_consumers.set(totals.consumers);
         metrics.disk_free.set(disk_free_bytes);
         metrics.disk_full.set(u64::from(self.disk_full));
         metrics.poisoned.set(u64::from(self.is_poisoned()));

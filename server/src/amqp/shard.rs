@@ -22,7 +22,7 @@ use super::state::{Desk, Ended, Origin, State, Told};
 use super::topology::Touched;
 use super::topology::entries::{FOUNDED, PERMISSION, USER, UserValue, VHOST, key, patterns};
 use crate::auth::hash_password;
-use crate::limits::{AMQP_REPORTS_AT_ONCE, AMQP_TICK_MS};
+use crate::limits::{AMQP_REPORTS_AT_ONCE, AMQP_TICK_MS, AMQP_TIDYING_EDITS_MAX};
 use crate::management::call::{Connections, ConnectionsWanted};
 
 /// The vhost and the user that there are at first, as in RabbitMQ.
@@ -37,6 +37,8 @@ pub struct Amqp {
     /// What may have left something behind that is of no use, by vhost, where this shard is the one that tidies up.
     untidy: BTreeSet<(Vec<u8>, Touched)>,
     is_tidying: bool,
+    /// What is being tidied up, and whether that is all of it.
+    tidied: Option<((Vec<u8>, Touched), bool)>,
     is_ticking: bool,
 }
 
@@ -140,7 +142,11 @@ impl Amqp {
             if edits.is_empty() {
                 continue;
             }
+            let mut edits = edits;
+            let is_all = edits.len() <= AMQP_TIDYING_EDITS_MAX;
+            edits.truncate(AMQP_TIDYING_EDITS_MAX);
             self.is_tidying = true;
+            self.tidied = Some(((name, touched), is_all));
             let change = Request::ChangeMetadata(MetadataChange { guards: Vec::new(), edits });
             self.with_desk(seat, None, |_, desk| desk.ask(Origin::Tidied, METADATA_SHARD, change, None));
         }
@@ -334,6 +340,13 @@ impl Amqp {
             }
             Origin::Tidied => {
                 self.is_tidying = false;
+                // What was changed may have gone meanwhile; then all of it was refused.
+                let refused = matches!(reply, Reply::Refused(Refusal::UnknownQueue | Refusal::Conflict));
+                if let Some((again, is_all)) = self.tidied.take()
+                    && (refused || !is_all)
+                {
+                    self.untidy.insert(again);
+                }
                 self.tidy(seat);
             }
             Origin::Nobody => {

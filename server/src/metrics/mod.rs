@@ -127,6 +127,46 @@ metrics! {
     }
 }
 
+metrics! {
+    /// What is told of all queues together, under the names that RabbitMQ's plugin has for it.
+    pub struct QueueMetrics {
+        identity: Family<Gauge> = Family::new("rabbitmq_cluster", ["millstream"]), Count, "rabbitmq_identity_info",
+            "1, for RabbitMQ's dashboards to name the node by.";
+        queues: Gauge = Gauge::default(), Count, "rabbitmq_queues",
+            "Queues.";
+        ready: Gauge = Gauge::default(), Count, "rabbitmq_queue_messages_ready",
+            "Messages that wait for a consumer.";
+        unacked: Gauge = Gauge::default(), Count, "rabbitmq_queue_messages_unacked",
+            "Messages that were delivered and are not settled.";
+        messages: Gauge = Gauge::default(), Count, "rabbitmq_queue_messages",
+            "Both.";
+        ready_bytes: Gauge = Gauge::default(), Bytes, "rabbitmq_queue_messages_ready_bytes",
+            "Bytes of the messages that wait.";
+        unacked_bytes: Gauge = Gauge::default(), Bytes, "rabbitmq_queue_messages_unacked_bytes",
+            "Bytes of the messages that are not settled.";
+        consumers: Gauge = Gauge::default(), Count, "rabbitmq_queue_consumers",
+            "Consumers of all queues.";
+    }
+}
+
+impl QueueMetrics {
+    /// Adds up what the shards tell.
+    fn refresh(&self, shards: &[ShardReaders]) {
+        let sum =
+            |number: fn(&ShardMetrics) -> u64| shards.iter().map(|of| of.engine.get(number)).sum::<u64>();
+        let (ready, unacked) =
+            (sum(|of| of.queue_messages.at(0).get()), sum(|of| of.queue_messages.at(1).get()));
+        self.identity.at(0).set(1);
+        self.queues.set(sum(|of| of.queues.get()));
+        self.ready.set(ready);
+        self.unacked.set(unacked);
+        self.messages.set(ready + unacked);
+        self.ready_bytes.set(sum(|of| of.queue_bytes.at(0).get()));
+        self.unacked_bytes.set(sum(|of| of.queue_bytes.at(1).get()));
+        self.consumers.set(sum(|of| of.queue_consumers.get()));
+    }
+}
+
 impl ProcessMetrics {
     /// For a node of so many shards.
     fn new(shards: usize) -> ProcessMetrics {
@@ -169,13 +209,14 @@ pub struct Metrics {
     /// By shard.
     shards: Vec<ShardReaders>,
     process: Meter<ProcessMetrics>,
+    queues: Meter<QueueMetrics>,
 }
 
 impl Metrics {
     /// Of a node with these shards, in order of their numbers.
     pub fn new(shards: Vec<ShardReaders>) -> Metrics {
         let process = Meter::new(ProcessMetrics::new(shards.len()));
-        Metrics { shards, process }
+        Metrics { shards, process, queues: Meter::default() }
     }
 
     /// The shards', in order of their numbers.
@@ -188,6 +229,8 @@ impl Metrics {
         self.process.refresh();
         let mut text = Exposition::default();
         text.table(&[(None, self.process.rows())]);
+        self.queues.refresh(&self.shards);
+        text.table(&[(None, self.queues.rows())]);
         let shard = |shard: ShardId| Some(shard.0.to_string());
         text.table(&self.shards().map(|(id, of)| (shard(id), of.engine.rows())).collect::<Vec<_>>());
         text.table(&self.shards().map(|(id, of)| (shard(id), of.broker.rows())).collect::<Vec<_>>());

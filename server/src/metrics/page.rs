@@ -5,7 +5,7 @@ use std::fmt::Write;
 use millstream_engine::metrics::{ShardMetrics, Table};
 
 use super::exposition::kind_name;
-use super::{BrokerMetrics, ProcessMetrics};
+use super::{BrokerMetrics, ProcessMetrics, QueueMetrics};
 
 /// The page.
 pub fn documentation() -> String {
@@ -18,10 +18,11 @@ pub fn documentation() -> String {
     section(&mut page, "Storage, for each shard", &["shard"], &ShardMetrics::default());
     section(
         &mut page,
-        "Connections and Kafka's protocol, for each shard",
+        "Connections, Kafka's protocol and AMQP, for each shard",
         &["shard"],
         &BrokerMetrics::default(),
     );
+    section(&mut page, "All queues, by RabbitMQ's names", &[], &QueueMetrics::default());
     section(&mut page, "The process", &[], &ProcessMetrics::default());
     page
 }
@@ -45,9 +46,12 @@ mod tests {
 
     #[test]
     fn no_help_needs_an_escape() {
-        for table in
-            [&ShardMetrics::default() as &dyn Table, &BrokerMetrics::default(), &ProcessMetrics::default()]
-        {
+        for table in [
+            &ShardMetrics::default() as &dyn Table,
+            &BrokerMetrics::default(),
+            &ProcessMetrics::default(),
+            &QueueMetrics::default(),
+        ] {
             for row in table.rows() {
                 assert!(!row.metric.help.contains(['\\', '\n', '|']), "{}", row.metric.name);
             }

@@ -4,6 +4,7 @@
 //! machines. At the end of a turn these say what is delivered; a delivery goes out as soon as its bytes can be had: when the
 //! group is on its way to the disk, or has been read back. What is settled is noted in the journal a little later.
 
+mod census;
 mod groups;
 mod heirs;
 mod leaving;
@@ -22,6 +23,7 @@ mod survivors;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use census::Census;
 pub use groups::GroupKey;
 use groups::Groups;
 pub use heirs::{Estate, Heirs};
@@ -162,6 +164,7 @@ pub struct Queues {
     /// Marks that are on their way to the disk.
     marking: VecDeque<(QueueId, u8, Seq, Lsn)>,
     touched: Vec<Index>,
+    census: Census,
     deadlines: BTreeSet<(WallMs, Index)>,
     /// What the state machines want done; reused.
     wants: Vec<queue::Output>,
@@ -181,6 +184,7 @@ impl Queues {
         Queues {
             by_id: BTreeMap::new(),
             entries: Vec::new(),
+            census: Census::default(),
             vacant: Vec::new(),
             groups,
             lines: Lines::default(),
