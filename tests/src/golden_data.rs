@@ -78,7 +78,7 @@ fn has_queue(name: &str) -> bool {
 
 /// Whether a message of the queue was settled.
 pub fn is_settled(number: usize) -> bool {
-    number % 3 == 0
+    number.is_multiple_of(3)
 }
 
 /// A message's body: mostly zeros. One is too large for one record.
@@ -148,7 +148,7 @@ pub fn make(name: &str) -> World {
         // More than the journal holds, so that what is left of the queue moves to a file of its own.
         let large = PartitionId { topic: node.create("large", 1, TopicConfig::default()), index: 0 };
         for number in 0..8 {
-            node.append(large, &[&[number][..], &[0; 900_000]].concat());
+            node.append(large, &[vec![number], vec![0; 900_000]].concat());
         }
         node.pass(Nanos::from_millis(5_000));
         work(&mut node, queue, true);
