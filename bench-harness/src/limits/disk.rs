@@ -187,7 +187,7 @@ impl Append {
             let copy = || {
                 next.into_iter()
                     .flat_map(|next| next.chunks_mut(COPIED_BYTES))
-                    .for_each(|to| to.copy_from_slice(&source[..to.len()]))
+                    .for_each(|to| to.copy_from_slice(&source[..to.len()]));
             };
             match self.submission {
                 Submission::Linked => ring.append_beside(&target.file, &bytes, at, copy)?,
