@@ -102,6 +102,8 @@ pub const OTHER_WORKERS_MAX: u32 = 2;
 /// Reads of cold bytes and changes of names (open, rename, unlink, close) in flight at a time. Each may hold a worker
 /// and the device for milliseconds, and the commit's flush needs both.
 pub const SLOW_LANE_IN_FLIGHT: usize = 4;
+/// Slabs that a helper makes ready before it looks for other work.
+pub const WARM_SLABS_MAX: usize = 4;
 /// Helper threads of a shard, for offloaded jobs.
 pub const HELPER_THREADS: usize = 2;
 

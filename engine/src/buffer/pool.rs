@@ -27,6 +27,8 @@ struct Free {
     unused_bytes: usize,
     /// What is kept in any case.
     reserved_bytes: usize,
+    /// The slabs that it is kept in.
+    reserved_len: usize,
     classes: [Vec<Memory>; CLASSES],
 }
 
@@ -74,17 +76,41 @@ impl Pool {
         Some(Block::new(Arc::new(Region::slab(memory, Arc::clone(&self.home)))))
     }
 
-    /// Takes `count` blocks of `len` bytes from the system now, and keeps as much for good. Memory that is touched for the first
-    /// time holds its user up, by milliseconds for a huge page in a virtual machine whose host has to find it.
+    /// Takes `count` slabs of `len` bytes from the system now, keeps as much for good, and from now on wants as much to lie
+    /// ready; see [`Pool::is_short`]. Memory that is touched for the first time holds its user up, by milliseconds for a huge
+    /// page in a virtual machine whose host has to find it.
     pub fn reserve(&self, count: usize, len: usize) {
-        let blocks = (0..count).filter_map(|_| self.block(len)).map(|mut block| {
-            let capacity = block.capacity();
-            block.push_zeros(capacity);
-            block
-        });
-        let blocks: Vec<Block> = blocks.collect();
-        let bytes: usize = blocks.iter().map(Block::capacity).sum();
-        self.home.free.lock().unwrap_or_else(PoisonError::into_inner).reserved_bytes += bytes;
+        let size = len.max(BLOCK_BYTES).next_power_of_two();
+        {
+            let mut free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
+            free.reserved_bytes += count * size;
+            free.reserved_len = size;
+        }
+        self.replenish(count);
+    }
+
+    /// Whether less lies ready than was reserved, and more may be taken from the system: time to [`Pool::replenish`], on a
+    /// thread that nobody waits for.
+    pub fn is_short(&self) -> bool {
+        let free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.bytes < free.reserved_bytes && self.home.has_room(&free)
+    }
+
+    /// Takes up to `slabs` slabs from the system and touches them, while less than twice what was reserved lies ready.
+    pub fn replenish(&self, slabs: usize) {
+        for _ in 0..slabs {
+            let free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
+            if free.bytes >= 2 * free.reserved_bytes || !self.home.has_room(&free) {
+                return;
+            }
+            let len = free.reserved_len;
+            drop(free);
+            let keep = |mut memory: Memory| {
+                memory.touch();
+                self.home.keep(memory);
+            };
+            keep(Memory::new(len, keep));
+        }
     }
 
     /// Gives a part of what nobody has needed since the last call back to the system. To be called every second or so: memory
@@ -115,6 +141,11 @@ impl Pool {
 impl Home {
     fn class(size: usize) -> usize {
         (size / BLOCK_BYTES).trailing_zeros() as usize
+    }
+
+    /// Whether another slab of those that are reserved may be taken from the system.
+    fn has_room(&self, free: &Free) -> bool {
+        self.in_use.load(Ordering::Relaxed) + free.bytes + free.reserved_len <= self.limit
     }
 
     fn reuse(&self, size: usize) -> Option<Memory> {
@@ -207,6 +238,25 @@ mod tests {
             pool.give_back_unused();
         }
         assert_eq!(pool.usage(), PoolUse { in_use: 0, free: 3 * 8192, limit: 16 * 8192 });
+    }
+
+    #[test]
+    fn what_was_reserved_and_is_lent_is_made_up_for_within_the_limit() {
+        let pool = Pool::new(6 * 8192);
+        assert!(!pool.is_short(), "nothing was reserved");
+        pool.reserve(2, 8192);
+        assert!(!pool.is_short());
+        let lent = [pool.block(8192), pool.block(8192)];
+        assert!(pool.is_short());
+        pool.replenish(1);
+        assert!(pool.is_short(), "one of two");
+        pool.replenish(100);
+        assert_eq!(pool.usage(), PoolUse { in_use: 2 * 8192, free: 4 * 8192, limit: 6 * 8192 });
+        let more = [pool.block(8192), pool.block(8192), pool.block(8192)];
+        assert!(!pool.is_short(), "the limit is reached");
+        pool.replenish(100);
+        assert_eq!(pool.usage().free, 8192);
+        drop((lent, more));
     }
 
     #[test]

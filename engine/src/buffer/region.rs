@@ -80,6 +80,12 @@ impl Memory {
     pub(super) fn len(&self) -> usize {
         self.len
     }
+
+    /// Writes to every page, so that the system has to find them now.
+    pub(super) fn touch(&mut self) {
+        // SAFETY: `self` owns these bytes alone, from `start` on, and zeros are what new memory holds.
+        unsafe { self.start.as_ptr().write_bytes(0, self.len) }
+    }
 }
 
 impl Drop for Memory {

@@ -421,6 +421,7 @@ impl<I: Io, A: App> Reactor<I, A> {
                 }
                 self.step(AppEvent::Closed(conn, reason));
             }
+            Event::Offloaded(token, _) if token.owner() == tokens::WARM => self.shard.warmed(),
             Event::Offloaded(token, result) => {
                 if let Some(token) = self.offloaded.remove(&token.id()) {
                     self.step(AppEvent::Offloaded(token, result));

@@ -10,7 +10,7 @@ use crate::error::IoError;
 use crate::format::partition::{SEGMENT_FILES, file_name};
 use crate::io::{DiskDone, Io, Space, Token};
 use crate::journal::{Ended, Grow};
-use crate::limits::{BLOCK_BYTES, JOURNAL_FILES_ROOM};
+use crate::limits::{BLOCK_BYTES, JOURNAL_FILES_ROOM, WARM_SLABS_MAX};
 use crate::log::table::LogIndex;
 use crate::time::Nanos;
 use crate::types::Offset;
@@ -47,6 +47,8 @@ pub(super) struct Maintenance {
     free_bytes: Option<u64>,
     /// The last answer itself.
     space: Option<Space>,
+    /// Memory is being made ready.
+    warming: bool,
     now: Nanos,
     delay: Nanos,
 }
@@ -65,6 +67,7 @@ impl Maintenance {
             asking: false,
             free_bytes: None,
             space: None,
+            warming: false,
             now: Nanos::ZERO,
             delay: Nanos::from_millis(delete_delay_ms),
         }
@@ -123,6 +126,7 @@ impl<I: Io> Shard<I> {
         let now = io.now();
         self.maintenance.now = now;
         self.keep_journal_room(io);
+        self.keep_memory_ready(io);
         if now < self.maintenance.next_tick {
             return;
         }
@@ -201,6 +205,27 @@ impl<I: Io> Shard<I> {
         {
             self.trim.start(io, &mut self.logs, &mut self.queues, upto);
         }
+    }
+
+    /// Has a helper touch new memory before it is needed: whoever is first to touch it is held up, and this thread would
+    /// hold up everybody. When more is needed than helpers can touch, the rest is touched here.
+    fn keep_memory_ready(&mut self, io: &mut I) {
+        if !self.maintenance.warming
+            && let Some(pool) = self.pools.short()
+        {
+            self.maintenance.warming = true;
+            let pool = pool.clone();
+            let warm = move || {
+                pool.replenish(WARM_SLABS_MAX);
+                Box::new(()) as Box<dyn std::any::Any + Send>
+            };
+            io.offload(Token::new(tokens::WARM, 0), Box::new(warm));
+        }
+    }
+
+    /// The helper has done so.
+    pub fn warmed(&mut self) {
+        self.maintenance.warming = false;
     }
 
     fn zeros(&mut self) -> Option<Slice> {

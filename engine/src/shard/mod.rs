@@ -145,6 +145,11 @@ impl Pools {
         self.read.reserve(chunks, 2 * READ_CHUNK_BYTES);
     }
 
+    /// A pool that has less ready than was reserved.
+    fn short(&self) -> Option<&Pool> {
+        [&self.tail, &self.staging, &self.read].into_iter().find(|pool| pool.is_short())
+    }
+
     /// Lets go of memory that a busier time has left; see [`Pool::give_back_unused`].
     fn give_back_unused(&self) {
         let Pools { tail, staging, read, slow, passing, large } = self;

@@ -32,3 +32,5 @@ pub const QUEUE_STORE: u8 = 14;
 pub const QUEUE_PAGE: u8 = 15;
 /// A file for messages that are not kept over a restart; its number is the operation's.
 pub const QUEUE_PASSING: u8 = 16;
+/// Memory being made ready.
+pub const WARM: u8 = 17;
