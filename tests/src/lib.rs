@@ -1,6 +1,7 @@
 //! Simulation, crash, conformance, golden files and tidiness. What several tests share lives here.
 
 pub mod amqp;
+pub mod broker;
 pub mod crash;
 pub mod golden_data;
 pub mod image;
@@ -10,6 +11,7 @@ pub mod queue_story;
 pub mod queues;
 pub mod replay;
 pub mod scheduler;
+pub mod seeds;
 pub mod several;
 pub mod sim;
 pub mod solo;

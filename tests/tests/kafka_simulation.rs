@@ -4,52 +4,36 @@
 //! `MILLSTREAM_SEED=7 cargo test -p millstream-tests --test kafka_simulation` replays one seed; `MILLSTREAM_SEEDS=1000`
 //! runs that many, from `MILLSTREAM_SEED` on if both are set.
 
+use std::collections::BTreeMap;
 use std::env;
 
 use millstream_engine::time::Nanos;
+use millstream_tests::broker::story::Story;
 use millstream_tests::kafka::group::GroupStory;
-use millstream_tests::kafka::story::Story;
+use millstream_tests::seeds;
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok()?.parse().ok()
+}
 
 /// Seeds that every run of the tests goes through.
 const SEEDS: u64 = 10;
 /// Groups, likewise.
 const GROUPS: u64 = 1;
 
-fn number(name: &str) -> Option<u64> {
-    env::var(name).ok()?.parse().ok()
-}
-
 #[test]
 fn sound_clients_are_served_beside_hostile_ones() {
-    let (first, count) = (number("MILLSTREAM_SEED"), number("MILLSTREAM_SEEDS"));
-    let count = count.unwrap_or(if first.is_some() { 1 } else { SEEDS });
-    let first = first.unwrap_or(0);
-    let mut verdicts = Vec::new();
-    let mut totals = (0, 0, 0);
-    for seed in first..first + count {
-        let outcomes = Story::of(seed).run();
-        totals = (totals.0 + outcomes.acked, totals.1 + outcomes.fetched, totals.2 + outcomes.guests);
-        println!(
-            "seed {seed}: {} batches acknowledged, {} fetches, {} hostile clients, at most {:?} bytes held",
-            outcomes.acked, outcomes.fetched, outcomes.guests, outcomes.held
-        );
-        if let Some(broken) = outcomes.violations.first() {
-            if verdicts.is_empty() {
-                println!("{}", outcomes.trace);
-            }
-            let broken: String = broken.chars().take(1000).collect();
-            verdicts.push(format!(
-                "seed {seed}: {broken}\n  replay: MILLSTREAM_SEED={seed} cargo test -p millstream-tests --test kafka_simulation"
-            ));
-        }
-    }
-    assert!(verdicts.is_empty(), "\n\n{}\n", verdicts.join("\n\n"));
-    assert!(totals.0 > 0 && totals.1 > 0 && totals.2 > 0, "{totals:?}: nothing was shown");
+    let mut totals = BTreeMap::new();
+    seeds::check("kafka_simulation", "sound_clients", SEEDS, |seed| {
+        Story::of_kafka(seed).verdict(&mut totals)
+    });
+    let shown = ["acked", "fetched", "committed", "guests"].iter().all(|name| totals[name] > 0);
+    assert!(shown || !seeds::are_usual(), "{totals:?}: nothing was shown");
 }
 
 #[test]
 fn one_seed_gives_one_history() {
-    let digest = || Story { steps: 300, ..Story::of(3) }.run().digest;
+    let digest = || Story { steps: 300, ..Story::of_kafka(3) }.run().digest;
     assert_eq!(digest(), digest());
 }
 

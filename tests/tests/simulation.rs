@@ -3,8 +3,7 @@
 //! `MILLSTREAM_SEED=7 cargo test -p millstream-tests --test simulation` replays one seed; `MILLSTREAM_SEEDS=1000` runs
 //! that many, from `MILLSTREAM_SEED` on if both are set.
 
-use std::env;
-
+use millstream_tests::seeds::{self, Verdict};
 use millstream_tests::sim::canary::Canary;
 use millstream_tests::sim::scenario::{Outcomes, Scenario, Theme};
 
@@ -13,52 +12,22 @@ const SEEDS: u64 = 14;
 /// Others that once found a bug: `docs/testing.md` says which.
 const REGRESSIONS: [u64; 13] = [19, 22, 24, 28, 37, 39, 48, 67, 87, 93, 325, 348, 401];
 
-fn number(name: &str) -> Option<u64> {
-    env::var(name).ok()?.parse().ok()
-}
-
-/// What is wrong with a seed's story, with all that helps to find out why.
-fn verdict(scenario: &Scenario, outcomes: &Outcomes) -> Option<String> {
-    let Scenario { seed, theme, .. } = scenario;
-    let broken = outcomes.violations.first()?;
-    let more = outcomes.violations.iter().skip(1).take(5);
-    let more: String = more.flat_map(|what| ["\n  ", what.as_str()]).collect();
-    Some(format!(
-        "seed {seed} ({theme:?}): {broken}{more}\n  replay: MILLSTREAM_SEED={seed} cargo test -p millstream-tests --test simulation -- every_promise"
-    ))
-}
-
-fn check(seeds: impl Iterator<Item = u64>) {
-    let mut verdicts = Vec::new();
-    for seed in seeds {
-        let scenario = Scenario::of(seed);
-        let outcomes = scenario.run();
-        println!(
-            "seed {seed} {:?}: {} appends, moved, stopped, rotted {:?}, refused {:?}",
-            scenario.theme, outcomes.acked, outcomes.between, outcomes.refused
-        );
-        if let Some(verdict) = verdict(&scenario, &outcomes) {
-            if verdicts.is_empty() {
-                println!("{}", outcomes.trace);
-            }
-            println!("{verdict}");
-            verdicts.push(verdict);
-        }
-    }
-    assert!(verdicts.is_empty(), "\n\n{}\n", verdicts.join("\n\n"));
+fn verdict(seed: u64) -> Verdict {
+    let scenario = Scenario::of(seed);
+    let Outcomes { violations, trace, acked, refused, between, .. } = scenario.run();
+    let theme = scenario.theme;
+    let told = format!("{theme:?}: {acked} appends, moved, stopped, rotted {between:?}, refused {refused:?}");
+    Verdict { told, violations, trace }
 }
 
 #[test]
 fn every_promise_holds_through_random_work_and_crashes() {
-    match (number("MILLSTREAM_SEED"), number("MILLSTREAM_SEEDS")) {
-        (None, None) => check(0..SEEDS),
-        (first, count) => check(first.unwrap_or(0)..first.unwrap_or(0) + count.unwrap_or(1)),
-    }
+    seeds::check("simulation", "every_promise", SEEDS, verdict);
 }
 
 #[test]
 fn seeds_that_found_a_bug_find_none_any_more() {
-    check(REGRESSIONS.into_iter());
+    seeds::check_these("simulation", "every_promise", REGRESSIONS, verdict);
 }
 
 /// Plants a bug: the checkers must notice it within so many seeds.

@@ -2,4 +2,4 @@
 
 pub mod client;
 pub mod hostile;
-pub mod story;
+pub mod side;

@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse, ListOffsetsRequest,
-    ListOffsetsResponse, MetadataRequest, MetadataResponse, ProduceRequest, ProduceResponse, RequestHeader,
-    ResponseHeader, TopicName, fetch_request, list_offsets_request, metadata_request, produce_request,
+    ApiVersionsRequest, ApiVersionsResponse, FetchRequest, FetchResponse, FindCoordinatorRequest,
+    FindCoordinatorResponse, GroupId, ListOffsetsRequest, ListOffsetsResponse, MetadataRequest,
+    MetadataResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
+    ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader, TopicName, fetch_request,
+    list_offsets_request, metadata_request, offset_commit_request, offset_fetch_request, produce_request,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use millstream_engine::io::sim::{SimPeer, World};
@@ -53,6 +55,30 @@ pub enum Ask {
         /// The time.
         timestamp: i64,
     },
+    /// Where a group's coordinator is.
+    Coordinator(String),
+    /// To remember how far a group has read that shares nothing out.
+    Commit {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        index: i32,
+        /// The offset.
+        offset: u64,
+    },
+    /// How far a group has read.
+    Committed {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        index: i32,
+        /// What had been promised when it was asked.
+        at_least: i64,
+    },
 }
 
 /// What it is told.
@@ -75,6 +101,8 @@ pub enum Answer {
     },
     /// An error code, and an offset.
     Listed(i16, i64),
+    /// An error code.
+    Done(i16),
 }
 
 /// One connection.
@@ -162,6 +190,35 @@ pub fn write(ask: &Ask, correlation_id: i32, pick: u64) -> (i16, Vec<u8>) {
                 frame(version, correlation_id, &ListOffsetsRequest::default().with_topics(vec![wanted])),
             )
         }
+        Ask::Coordinator(group) => {
+            let version = version(0, 3);
+            let request = FindCoordinatorRequest::default().with_key(StrBytes::from_string(group.clone()));
+            (version, frame(version, correlation_id, &request))
+        }
+        Ask::Commit { group, topic, index, offset } => {
+            let version = version(2, 7);
+            let part = offset_commit_request::OffsetCommitRequestPartition::default()
+                .with_partition_index(*index)
+                .with_committed_offset(*offset as i64);
+            let wanted = offset_commit_request::OffsetCommitRequestTopic::default()
+                .with_name(name(topic))
+                .with_partitions(vec![part]);
+            let request = OffsetCommitRequest::default()
+                .with_group_id(GroupId(StrBytes::from_string(group.clone())))
+                .with_generation_id_or_member_epoch(-1)
+                .with_topics(vec![wanted]);
+            (version, frame(version, correlation_id, &request))
+        }
+        Ask::Committed { group, topic, index, .. } => {
+            let version = version(1, 5);
+            let wanted = offset_fetch_request::OffsetFetchRequestTopic::default()
+                .with_name(name(topic))
+                .with_partition_indexes(vec![*index]);
+            let request = OffsetFetchRequest::default()
+                .with_group_id(GroupId(StrBytes::from_string(group.clone())))
+                .with_topics(Some(vec![wanted]));
+            (version, frame(version, correlation_id, &request))
+        }
     }
 }
 
@@ -211,6 +268,9 @@ fn kind(ask: &Ask) -> &'static str {
         Ask::Produce { .. } => "Produce",
         Ask::Fetch { .. } => "Fetch",
         Ask::List { .. } => "ListOffsets",
+        Ask::Coordinator(_) => "FindCoordinator",
+        Ask::Commit { .. } => "OffsetCommit",
+        Ask::Committed { .. } => "OffsetFetch",
     }
 }
 
@@ -256,6 +316,22 @@ fn read(ask: &Ask, version: i16, id: i32, bytes: Bytes) -> Result<Answer, String
             let part = response.topics.first().and_then(|topic| topic.partitions.first());
             let part = part.ok_or_else(none)?;
             Answer::Listed(part.error_code, part.offset)
+        }
+        Ask::Coordinator(_) => {
+            let response: FindCoordinatorResponse = body(version, id, bytes)?;
+            Answer::Done(response.error_code)
+        }
+        Ask::Commit { .. } => {
+            let response: OffsetCommitResponse = body(version, id, bytes)?;
+            let part = response.topics.first().and_then(|topic| topic.partitions.first());
+            Answer::Done(part.ok_or_else(none)?.error_code)
+        }
+        Ask::Committed { .. } => {
+            let response: OffsetFetchResponse = body(version, id, bytes)?;
+            let part = response.topics.first().and_then(|topic| topic.partitions.first());
+            let part = part.ok_or_else(none)?;
+            let error = if part.error_code == 0 { response.error_code } else { part.error_code };
+            Answer::Listed(error, part.committed_offset)
         }
     })
 }

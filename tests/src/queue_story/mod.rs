@@ -23,6 +23,7 @@ use millstream_engine::limits::LEAVING_TOLD_MAX;
 use millstream_engine::time::Nanos;
 use millstream_engine::types::ShardId;
 
+use crate::seeds;
 use crate::sim::canary::{Cage, Canary};
 use crate::sim::node::SimNode;
 use host::Host;
@@ -138,11 +139,7 @@ impl Story {
         };
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.lives())).err();
         let mut model = run.model.borrow_mut();
-        if let Some(panic) = panicked {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            model.violations.push(format!("a panic: {}", text.unwrap_or_default()));
-        }
+        model.violations.extend(panicked.map(|panic| format!("a panic: {}", seeds::message(&*panic))));
         Outcomes {
             violations: std::mem::take(&mut model.violations),
             confirmed: model.confirmed,

@@ -187,15 +187,15 @@ impl<A: App> SimNode<A> {
         }
     }
 
-    /// Has shard 0 listen at two addresses, and gives the second.
-    pub fn listen_twice(&mut self) -> SocketAddr {
-        self.listen();
+    /// Has shard 0 listen at two addresses.
+    pub fn listen_twice(&mut self) -> [SocketAddr; 2] {
+        let first = self.listen();
         let controller = &mut self.reactors[usize::from(CONTROLLER.0)];
         controller.listen(SocketAddr::from(([127, 0, 0, 1], 5672)));
         loop {
             self.step();
             if let Some(address) = self.reactors[usize::from(CONTROLLER.0)].listening(1) {
-                return *address.as_ref().expect("every port is free");
+                return [first, *address.as_ref().expect("every port is free")];
             }
         }
     }

@@ -13,6 +13,7 @@ use super::between::Between;
 use super::canary::{Cage, Canary};
 use super::node::SimNode;
 use super::workload::{Demand, Workload};
+use crate::seeds;
 
 /// What a seed's story is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,7 +90,7 @@ impl Scenario {
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.lives())).err();
         let Run { workload, world, between, .. } = run;
         let mut violations = workload.model.violations;
-        violations.extend(panicked.map(|panic| format!("a panic: {}", message(&*panic))));
+        violations.extend(panicked.map(|panic| format!("a panic: {}", seeds::message(&*panic))));
         Outcomes {
             violations,
             trace: world.trace(),
@@ -99,11 +100,6 @@ impl Scenario {
             digest: world.digest(),
         }
     }
-}
-
-fn message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
 struct Run<'a> {

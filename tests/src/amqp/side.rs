@@ -1,37 +1,32 @@
-//! A seed's story of queues: publishers with confirms, workers that settle or give back, connections that are reset, crashes, and a
-//! getting back of everything that was promised. One message at a time is followed through all of it, by its number.
+//! RabbitMQ's clients of a broker's story: publishers with confirms, workers that settle, reject or give back, and hostile ones.
+//! One message at a time is followed through all of it, by its number.
 //!
 //! What is promised, and checked here on what clients see:
 //! - A confirmed persistent message is in each of its queues until it is settled, whatever crashes.
 //! - A message is in the queues of its way only, and comes as it was published.
 //! - A message that was settled does not come back; if it was settled shortly before a crash it may, as redelivered.
+//! - A message that was rejected is a dead letter, or where it was: one of the two.
 //! - What comes a second time says so. What comes for the first time comes in the order of publishing.
 //! - A transient message is gone after a crash.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
-use std::sync::Arc;
 
 use millstream::amqp::codec::{
     BasicAck, BasicConsume, BasicGet, BasicNack, BasicQos, ConfirmSelect, QueueBind, QueueDeclare, Short,
-    Table,
+    Table, TableWriter, Value,
 };
-use millstream::amqp::kept::Kept;
-use millstream::broker::Broker;
-use millstream::config::{AmqpConfig, ServerConfig};
-use millstream_engine::config::Config;
-use millstream_engine::io::fault::Faults;
 use millstream_engine::io::random::Random;
-use millstream_engine::io::sim::{Crash, Survivors, World};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::ShardId;
 
 use super::client::{Came, Client};
 use super::hostile::{Hostile, OWN};
-use crate::sim::canary::{Cage, Canary};
-use crate::sim::node::SimNode;
+use crate::broker::{ANSWERED_IN, End, Side, Stage};
 
-const QUEUES: [&str; 3] = ["one", "two", "three"];
+/// The last is for the dead letters of the one before it.
+const QUEUES: [&str; 4] = ["one", "two", "three", "dead"];
+const REJECTING: usize = 2;
+const DEAD: usize = 3;
 /// What is published to this exchange goes to the first two queues.
 const FANOUT: &str = "amq.fanout";
 /// Messages that a publisher has under way, at most.
@@ -39,57 +34,73 @@ const UNDER_WAY: usize = 20;
 const PREFETCH: u16 = 10;
 /// A settlement that is older than this when the machine crashes is not forgotten.
 const SETTLED_FOR_GOOD: Nanos = Nanos::from_millis(1_000);
-/// Bytes of what is arriving, over all connections of a shard: what is configured,
-const UNFINISHED_BYTES: usize = 1 << 20;
-/// and what those may have arrive at once that have just been read from.
+/// Bytes of what is arriving beyond what is configured: what those may have arrive at once that have just been read from.
 const UNFINISHED_MORE: usize = 1 << 20;
 /// Bytes on their way to queues: what a few connections may have there.
 const PUBLISHING_BYTES: usize = 16 << 20;
 /// Bytes that wait for those who do not read.
 const SENDING_BYTES: usize = 64 << 20;
-/// Those that have vanished are found out by their silence in that time.
-const SILENCE_NOTICED_IN: Nanos = Nanos::from_millis(60_000);
-/// Everything is answered in that time, when nobody asks for more.
-const ANSWERED_IN: Nanos = Nanos::from_millis(30_000);
 
-type Node = SimNode<Broker>;
-
-/// A story to be run.
+/// Who is there, and what they do.
+#[expect(clippy::struct_excessive_bools, reason = "each is a feature that a seed switches off by itself")]
 #[derive(Clone, Debug)]
-pub struct Story {
-    /// All chance comes from here.
-    pub seed: u64,
-    /// How often the broker starts.
-    pub lives: u32,
-    /// Turns of each life.
-    pub steps: u64,
+pub struct Cast {
     /// Publishers.
     pub publishers: usize,
     /// Workers.
     pub workers: usize,
     /// Clients that do what no client should.
     pub hostile: usize,
+    /// Whether some messages are transient.
+    pub transient: bool,
+    /// Whether some messages go to several queues.
+    pub fanout: bool,
+    /// Whether some bodies are of several frames.
+    pub large: bool,
+    /// Whether workers give back, go away, and reject.
+    pub gives_back: bool,
+    /// See `gives_back`.
+    pub goes: bool,
+    /// See `gives_back`.
+    pub rejects: bool,
 }
 
-/// What came of it.
-#[derive(Debug, Default)]
-pub struct Outcomes {
-    /// Broken promises; none if all is well.
-    pub violations: Vec<String>,
-    /// What happened last, for whoever looks for the reason.
-    pub trace: String,
-    /// Messages that were confirmed, delivered, and settled.
-    pub confirmed: u64,
-    /// See `confirmed`.
-    pub delivered: u64,
-    /// See `confirmed`.
-    pub settled: u64,
-    /// A digest of all that happened.
-    pub digest: u32,
+impl Cast {
+    /// Everything at once.
+    pub fn whole(random: &mut Random) -> Cast {
+        Cast {
+            publishers: random.between(1, 3) as usize,
+            workers: random.between(0, 4) as usize,
+            hostile: random.between(0, 6) as usize,
+            transient: true,
+            fanout: true,
+            large: true,
+            gives_back: true,
+            goes: true,
+            rejects: true,
+        }
+    }
+
+    /// Some of it.
+    pub fn swarm(random: &mut Random) -> Cast {
+        let whole = Cast::whole(random);
+        let mut some = || random.chance(0.5);
+        Cast {
+            hostile: if some() { whole.hostile } else { 0 },
+            transient: some(),
+            fanout: some(),
+            large: some(),
+            gives_back: some(),
+            goes: some(),
+            rejects: some(),
+            ..whole
+        }
+    }
 }
 
 /// What is known of a message in one of its queues.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Copy {
     delivered: bool,
     /// A worker has it now.
@@ -97,6 +108,10 @@ struct Copy {
     settled_at: Option<Nanos>,
     /// It was settled, and nobody knows whether that has arrived and stays.
     maybe_settled: bool,
+    /// It was rejected at some time: then it may be among the dead letters.
+    rejected: bool,
+    /// It was acknowledged at some time.
+    acked: bool,
 }
 
 impl Copy {
@@ -106,6 +121,7 @@ impl Copy {
     }
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Debug)]
 struct Message {
     publisher: u64,
@@ -115,6 +131,11 @@ struct Message {
     maybe: bool,
     body: Vec<u8>,
     copies: BTreeMap<usize, Copy>,
+    /// Whether it has come out of the dead letters in this life.
+    died: bool,
+    /// Whether it may be among the dead letters twice: it was on its way there when the number of shards changed, and no shard
+    /// remembers for each of its new queues what had arrived (`engine/src/shard/queues/heirs.rs`).
+    may_double: bool,
 }
 
 struct Publisher {
@@ -137,144 +158,154 @@ struct Worker {
     is_open: bool,
 }
 
-impl Story {
-    /// The story of a seed.
-    pub fn of(seed: u64) -> Story {
-        let mut random = Random::stream(seed, "amqp story");
-        let mut between = |least, most| random.between(least, most);
-        Story {
-            seed,
-            lives: between(1, 3) as u32,
-            steps: between(300, 1200),
-            publishers: between(1, 3) as usize,
-            workers: between(0, 4) as usize,
-            hostile: between(0, 6) as usize,
-        }
-    }
-
-    /// Runs it.
-    pub fn run(&self) -> Outcomes {
-        let mut run = Run::new(self);
-        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.lives())).err();
-        if let Some(panic) = panicked {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            run.outcomes.violations.push(format!("a panic: {}", text.unwrap_or_default()));
-        }
-        run.outcomes.trace = run.world.trace();
-        run.outcomes.digest = run.world.digest();
-        run.outcomes
-    }
-}
-
-struct Run<'a> {
-    story: &'a Story,
+/// RabbitMQ's clients.
+pub struct Amqp {
+    cast: Cast,
     random: Random,
-    world: World,
-    faults: Faults,
-    config: Arc<ServerConfig>,
     messages: BTreeMap<u64, Message>,
     publishers: Vec<Publisher>,
     workers: Vec<Worker>,
     hostile: Vec<Hostile>,
     numbers: u64,
     has_crashed: bool,
-    outcomes: Outcomes,
+    shards: u16,
+    violations: Vec<String>,
+    done: BTreeMap<&'static str, u64>,
 }
 
-impl<'a> Run<'a> {
-    fn new(story: &'a Story) -> Run<'a> {
-        let mut random = Random::stream(story.seed, "amqp run");
-        let faults =
-            Faults { window_bytes: [4 << 10, 64 << 10][random.below(2) as usize], ..Faults::rough() };
-        let shards = random.between(1, 3);
-        let engine = Config {
-            shards: shards as u16,
-            journal_bytes: shards * (4 << 20),
-            journal_file_bytes: 1 << 20,
-            disk_free_min_bytes: 0,
-            ..Config::default()
+impl Side for Amqp {
+    fn begin(&mut self, stage: &mut Stage<'_>, last: bool) {
+        let shards = stage.node.shards();
+        if std::mem::replace(&mut self.shards, shards) != shards {
+            for message in self.messages.values_mut() {
+                message.may_double |= message.copies.get(&REJECTING).is_some_and(|copy| copy.rejected);
+            }
+        }
+        self.set_up(stage);
+        if last && self.violations.is_empty() {
+            self.audit(stage);
+        }
+    }
+
+    fn turn(&mut self, stage: &mut Stage<'_>, asks: bool) {
+        self.publish(stage, asks);
+        self.work(stage, asks);
+        if asks {
+            self.disturb(stage);
+        }
+    }
+
+    /// What is kept for all of them.
+    fn check_bounds(&mut self, stage: &Stage<'_>) {
+        for shard in 0..stage.node.shards() {
+            let kept = stage.node.app(ShardId(shard)).amqp_kept();
+            if kept.unfinished > stage.config.partial_bytes_max + UNFINISHED_MORE
+                || kept.publishing > PUBLISHING_BYTES
+                || kept.sending > SENDING_BYTES
+            {
+                self.violated(format!("shard {shard} keeps {kept:?}"));
+            }
+        }
+    }
+
+    fn waits(&self) -> Option<String> {
+        let waits = |publisher: &Publisher| {
+            let (tag, id) = publisher.under_way.iter().next()?;
+            Some(format!("a confirm of message {id}, tag {tag}"))
         };
-        // Simulated clients come from all over the world.
-        let amqp = AmqpConfig { guest_is_local: false, ..AmqpConfig::default() };
-        Run {
-            story,
-            world: World::new(story.seed, faults.clone()),
-            faults,
-            config: Arc::new(ServerConfig {
-                engine,
-                amqp,
-                partial_bytes_max: UNFINISHED_BYTES,
-                ..ServerConfig::default()
-            }),
-            random,
+        self.publishers.iter().find_map(waits)
+    }
+
+    fn leave(&mut self) {
+        for guest in std::mem::take(&mut self.hostile) {
+            guest.leave(&mut self.random);
+        }
+        for publisher in &self.publishers {
+            publisher.client.peer.close();
+        }
+        for worker in &self.workers {
+            worker.client.peer.close();
+        }
+    }
+
+    fn gone(&mut self, stage: &mut Stage<'_>) {
+        // Nothing can be deleted then.
+        if stage.trouble {
+            return;
+        }
+        for name in OWN {
+            let mut client = Client::connect(stage.world, stage.addresses[1]);
+            let queue = Short(name.as_bytes());
+            client.say(QueueDeclare { queue, passive: true, ..QueueDeclare::default() });
+            match self.wait(stage, &mut client) {
+                Some(Came::Refused(404, _)) | None => client.peer.close(),
+                other => self.violated(format!("{name} has lost its connection, and is there: {other:?}")),
+            }
+        }
+    }
+
+    fn ended(&mut self, end: End, trouble_at: Option<Nanos>, now: Nanos) {
+        self.has_crashed = true;
+        self.hostile.clear();
+        self.lose_publishers();
+        self.lose_workers();
+        for message in self.messages.values_mut() {
+            message.maybe |= !message.confirmed;
+            // Dead letters are delivered before they are durable: after a crash they may be where they were, and die anew.
+            if std::mem::take(&mut message.died)
+                && let Some(letter) = message.copies.get_mut(&DEAD)
+            {
+                letter.delivered = false;
+            }
+            for copy in message.copies.values_mut() {
+                // It may have been forgotten; then it comes again, and says so. A shard that cannot flush remembers none.
+                let in_trouble =
+                    |at: Nanos| trouble_at.is_some_and(|trouble| at + SETTLED_FOR_GOOD >= trouble);
+                let is_fresh =
+                    copy.settled_at.is_some_and(|at| in_trouble(at) || now.since(at) <= SETTLED_FOR_GOOD);
+                if is_fresh && end != End::Stopped {
+                    copy.doubt();
+                }
+            }
+        }
+        self.messages.retain(|_, message| message.persistent);
+    }
+
+    fn violations(&self) -> &[String] {
+        &self.violations
+    }
+
+    fn done(&self) -> BTreeMap<&'static str, u64> {
+        self.done.clone()
+    }
+}
+
+impl Amqp {
+    /// The clients of a seed's story.
+    pub fn new(seed: u64, cast: Cast) -> Amqp {
+        Amqp {
+            cast,
+            random: Random::stream(seed, "amqp side"),
             messages: BTreeMap::new(),
             publishers: Vec::new(),
             workers: Vec::new(),
             hostile: Vec::new(),
             numbers: 0,
             has_crashed: false,
-            outcomes: Outcomes::default(),
+            shards: 0,
+            violations: Vec::new(),
+            done: ["confirmed", "delivered", "settled", "rejected", "dead letters"]
+                .map(|name| (name, 0))
+                .into(),
         }
     }
 
     fn violated(&mut self, what: String) {
-        self.outcomes.violations.push(what);
+        self.violations.push(what);
     }
 
-    fn is_broken(&self) -> bool {
-        !self.outcomes.violations.is_empty()
-    }
-
-    fn lives(&mut self) {
-        for life in 0..=self.story.lives {
-            self.world.set_faults(self.faults.clone());
-            let seed = self.random.next();
-            let cage = Cage::new(Canary::None);
-            let config = Arc::clone(&self.config);
-            let app = |_| Broker::new(Arc::clone(&config));
-            let mut node = match Node::start_with(&self.world, &self.config.engine, &cage, seed, app) {
-                Ok(node) => node,
-                Err(fatal) => return self.violated(format!("the broker does not start: {fatal}")),
-            };
-            let address = node.listen_twice();
-            self.set_up(&mut node, address);
-            if life == self.story.lives && !self.is_broken() {
-                self.audit(&mut node, address);
-            }
-            if self.is_broken() || life == self.story.lives {
-                return;
-            }
-            self.live(&mut node, address);
-            if self.is_broken() {
-                return;
-            }
-            self.crash();
-        }
-    }
-
-    fn crash(&mut self) {
-        let crash = match self.random.below(3) {
-            0 => Crash::Kill,
-            1 => Crash::Power(Survivors::None),
-            _ => Crash::Power(Survivors::Some),
-        };
-        self.world.crash(crash);
-        self.has_crashed = true;
-        self.hostile.clear();
-        self.lose_publishers();
-        self.lose_workers();
-        let now = self.world.now();
-        for message in self.messages.values_mut() {
-            message.maybe |= !message.confirmed;
-            for copy in message.copies.values_mut() {
-                // It may have been forgotten; then it comes again, and says so.
-                if copy.settled_at.is_some_and(|at| now.since(at) <= SETTLED_FOR_GOOD) {
-                    copy.doubt();
-                }
-            }
-        }
-        self.messages.retain(|_, message| message.persistent);
+    fn count(&mut self, name: &'static str) {
+        *self.done.entry(name).or_default() += 1;
     }
 
     fn lose_publishers(&mut self) {
@@ -306,12 +337,16 @@ impl<'a> Run<'a> {
     }
 
     /// Declares everything, which may be there.
-    fn set_up(&mut self, node: &mut Node, address: SocketAddr) {
-        let mut client = Client::connect(&self.world, address);
-        for queue in QUEUES {
+    fn set_up(&mut self, stage: &mut Stage<'_>) {
+        let mut client = Client::connect(stage.world, stage.addresses[1]);
+        let letters = TableWriter::default()
+            .with("x-dead-letter-exchange", Value::String(b""))
+            .with("x-dead-letter-routing-key", Value::String(QUEUES[DEAD].as_bytes()));
+        for (queue, name) in QUEUES.into_iter().enumerate() {
+            let queue = if queue == REJECTING { letters.table() } else { Table::EMPTY };
             let declare =
-                QueueDeclare { queue: Short(queue.as_bytes()), durable: true, ..QueueDeclare::default() };
-            client.say(declare);
+                QueueDeclare { queue: Short(name.as_bytes()), durable: true, ..QueueDeclare::default() };
+            client.say(QueueDeclare { arguments: queue, ..declare });
         }
         for queue in &QUEUES[..2] {
             client.say(QueueBind {
@@ -320,61 +355,25 @@ impl<'a> Run<'a> {
                 ..QueueBind::default()
             });
         }
-        let end = self.world.now() + ANSWERED_IN;
+        let end = stage.world.now() + ANSWERED_IN;
         let mut left = QUEUES.len() + 2;
-        while left > 0 && !self.is_broken() {
-            node.step();
+        while left > 0 && self.violations.is_empty() {
+            stage.node.step();
             match client.came() {
                 Ok(came) => left -= came.iter().filter(|came| matches!(came, Came::Done(50, _))).count(),
                 Err(what) => self.violated(what),
             }
-            if client.peer.is_closed() || self.world.now() > end {
+            if client.peer.is_closed() || stage.world.now() > end {
                 self.violated(format!("{left} declarations are not answered"));
             }
         }
         client.peer.close();
     }
 
-    fn live(&mut self, node: &mut Node, address: SocketAddr) {
-        let cut_off = self.random.chance(0.5);
-        self.world.set_faults(Faults { reset: 0.0005, ..self.faults.clone() });
-        for _ in 0..self.story.steps {
-            self.publish(address, true);
-            self.work(address, true);
-            self.disturb(address);
-            node.step();
-            self.check_bounds(node);
-            if self.is_broken() {
-                return;
-            }
-        }
-        if !cut_off {
-            self.rest(node, address);
-        }
-    }
-
-    /// Nothing more is published: all that was is confirmed.
-    fn rest(&mut self, node: &mut Node, address: SocketAddr) {
-        self.world.set_faults(self.faults.clone());
-        let end = self.world.now() + ANSWERED_IN;
-        while self.publishers.iter().any(|publisher| !publisher.under_way.is_empty()) {
-            self.publish(address, false);
-            self.work(address, false);
-            node.step();
-            if self.world.now() > end {
-                self.violated("not confirmed after half a minute".to_owned());
-            }
-            if self.is_broken() {
-                return;
-            }
-        }
-        self.leave(node, address);
-    }
-
     /// Those who disturb do something.
-    fn disturb(&mut self, address: SocketAddr) {
-        while self.hostile.len() < self.story.hostile {
-            self.hostile.push(Hostile::connect(&self.world, address, &mut self.random));
+    fn disturb(&mut self, stage: &Stage<'_>) {
+        while self.hostile.len() < self.cast.hostile {
+            self.hostile.push(Hostile::connect(stage.world, stage.addresses[1], &mut self.random));
         }
         for guest in &mut self.hostile {
             if self.random.chance(0.3) {
@@ -392,64 +391,14 @@ impl<'a> Run<'a> {
         });
     }
 
-    /// What is kept for all of them is bounded at any time.
-    fn check_bounds(&mut self, node: &Node) {
-        for shard in 0..node.shards() {
-            let kept = node.app(ShardId(shard)).amqp_kept();
-            if kept.unfinished > UNFINISHED_BYTES + UNFINISHED_MORE
-                || kept.publishing > PUBLISHING_BYTES
-                || kept.sending > SENDING_BYTES
-            {
-                self.violated(format!("shard {shard} keeps {kept:?}"));
-            }
-        }
-    }
-
-    /// Everybody goes, in whatever way, and nothing of them is left.
-    fn leave(&mut self, node: &mut Node, address: SocketAddr) {
-        for guest in std::mem::take(&mut self.hostile) {
-            guest.leave(&mut self.random);
-        }
-        for publisher in &self.publishers {
-            publisher.client.peer.close();
-        }
-        for worker in &self.workers {
-            worker.client.peer.close();
-        }
-        let end = self.world.now() + SILENCE_NOTICED_IN;
-        while self.world.now() < end {
-            self.publish(address, false);
-            self.work(address, false);
-            node.step();
-        }
-        for shard in 0..node.shards() {
-            let broker = node.app(ShardId(shard));
-            let (connections, pending, kept) = (broker.connections(), broker.pending(), broker.amqp_kept());
-            if connections > 0 || pending > 1 || kept != Kept::default() {
-                self.violated(format!(
-                    "nobody is there, and shard {shard} has {connections} connections, {pending} requests, and keeps {kept:?}"
-                ));
-            }
-        }
-        for name in OWN {
-            let mut client = Client::connect(&self.world, address);
-            let queue = Short(name.as_bytes());
-            client.say(QueueDeclare { queue, passive: true, ..QueueDeclare::default() });
-            match self.wait(node, &mut client) {
-                Some(Came::Refused(404, _)) | None => client.peer.close(),
-                other => self.violated(format!("{name} has lost its connection, and is there: {other:?}")),
-            }
-        }
-    }
-
     fn number(&mut self) -> u64 {
         self.numbers += 1;
         self.numbers
     }
 
-    fn publish(&mut self, address: SocketAddr, asks: bool) {
-        while asks && self.publishers.len() < self.story.publishers {
-            let mut client = Client::connect(&self.world, address);
+    fn publish(&mut self, stage: &Stage<'_>, asks: bool) {
+        while asks && self.publishers.len() < self.cast.publishers {
+            let mut client = Client::connect(stage.world, stage.addresses[1]);
             client.say(ConfirmSelect::default());
             let number = self.number();
             let under_way = BTreeMap::new();
@@ -459,7 +408,7 @@ impl<'a> Run<'a> {
             match publisher.client.came() {
                 Ok(came) => {
                     for came in came {
-                        self.confirmed(&mut publisher, came);
+                        self.confirmed(stage, &mut publisher, came);
                     }
                 }
                 Err(what) => self.violated(what),
@@ -477,7 +426,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn confirmed(&mut self, publisher: &mut Publisher, came: Came) {
+    fn confirmed(&mut self, stage: &Stage<'_>, publisher: &mut Publisher, came: Came) {
         match came {
             Came::Opened => {}
             Came::Done(85, 11) => publisher.is_open = true,
@@ -492,9 +441,10 @@ impl<'a> Run<'a> {
                     let Some(message) = self.messages.get_mut(&id) else { continue };
                     message.confirmed = !refused;
                     message.maybe |= refused;
-                    self.outcomes.confirmed += u64::from(!refused);
+                    *self.done.entry("confirmed").or_default() += u64::from(!refused);
                 }
             }
+            Came::Refused(..) if stage.trouble => publisher.client.peer.close(),
             other => self.violated(format!("a publisher was told {other:?}")),
         }
     }
@@ -502,31 +452,39 @@ impl<'a> Run<'a> {
     fn send(&mut self, publisher: &mut Publisher) {
         let id = self.number();
         let size = match self.random.below(10) {
-            0 => self.random.between(4_000, 60_000),
+            0 if self.cast.large => self.random.between(4_000, 60_000),
             _ => self.random.between(0, 500),
         };
         let mut body = id.to_be_bytes().to_vec();
         body.extend((0..size).map(|place| (id ^ place) as u8));
-        let persistent = self.random.chance(0.7);
+        let persistent = !self.cast.transient || self.random.chance(0.7);
         let queues = match self.random.below(4) {
-            0 => vec![0, 1],
-            queue => vec![queue as usize - 1],
+            0 if self.cast.fanout => vec![0, 1],
+            queue => vec![queue.max(1) as usize - 1],
         };
         match queues[..] {
             [queue] => publisher.client.publish("", QUEUES[queue], persistent, &body),
             _ => publisher.client.publish(FANOUT, "", persistent, &body),
         }
         let copies = queues.into_iter().map(|queue| (queue, Copy::default())).collect();
-        let message =
-            Message { publisher: publisher.number, persistent, confirmed: false, maybe: false, body, copies };
+        let message = Message {
+            publisher: publisher.number,
+            persistent,
+            confirmed: false,
+            maybe: false,
+            body,
+            copies,
+            died: false,
+            may_double: false,
+        };
         self.messages.insert(id, message);
         publisher.under_way.insert(publisher.next_tag, id);
         publisher.next_tag += 1;
     }
 
-    fn work(&mut self, address: SocketAddr, asks: bool) {
-        while asks && self.workers.len() < self.story.workers {
-            let mut client = Client::connect(&self.world, address);
+    fn work(&mut self, stage: &Stage<'_>, asks: bool) {
+        while asks && self.workers.len() < self.cast.workers {
+            let mut client = Client::connect(stage.world, stage.addresses[1]);
             let queue = self.random.below(QUEUES.len() as u64) as usize;
             client.say(BasicQos { prefetch_count: PREFETCH, ..BasicQos::default() });
             client.say(BasicConsume {
@@ -541,7 +499,7 @@ impl<'a> Run<'a> {
             match worker.client.came() {
                 Ok(came) => {
                     for came in came {
-                        self.worked(&mut worker, came);
+                        self.worked(stage, &mut worker, came);
                     }
                 }
                 Err(what) => self.violated(what),
@@ -552,10 +510,10 @@ impl<'a> Run<'a> {
             }
             if self.random.chance(0.3) {
                 for _ in 0..self.random.below(4) {
-                    self.settle(&mut worker);
+                    self.settle(stage.world.now(), &mut worker);
                 }
             }
-            if asks && self.random.chance(0.002) {
+            if asks && self.cast.goes && self.random.chance(0.002) {
                 worker.client.peer.close();
                 self.lost(&worker);
                 continue;
@@ -564,7 +522,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn worked(&mut self, worker: &mut Worker, came: Came) {
+    fn worked(&mut self, stage: &Stage<'_>, worker: &mut Worker, came: Came) {
         match came {
             Came::Opened | Came::Done(60, 11) => {}
             Came::Done(60, 21) => worker.is_open = true,
@@ -576,17 +534,19 @@ impl<'a> Run<'a> {
                 }
                 let Some(message) = self.messages.get(&id) else { return };
                 let last = worker.last.insert(message.publisher, id);
-                if !redelivered && last.is_some_and(|last| last > id) {
+                // Dead letters come in the order of their deaths.
+                if worker.queue != DEAD && !redelivered && last.is_some_and(|last| last > id) {
                     self.violated(format!("message {id} comes behind {last:?} of the same publisher"));
                 }
             }
+            Came::Refused(..) if stage.trouble => worker.client.peer.close(),
             other => self.violated(format!("a worker was told {other:?}")),
         }
     }
 
     /// A message has come out of a queue.
     fn seen(&mut self, queue: usize, redelivered: bool, body: &[u8]) -> Option<u64> {
-        self.outcomes.delivered += 1;
+        self.count("delivered");
         let id = body.first_chunk().copied().map(u64::from_be_bytes).unwrap_or_default();
         let Some(message) = self.messages.get_mut(&id) else {
             let text = if self.has_crashed { ", or it was to be gone after a crash" } else { "" };
@@ -597,10 +557,20 @@ impl<'a> Run<'a> {
             self.violated(format!("message {id} is not what was published"));
             return None;
         }
+        if queue == DEAD {
+            if message.copies.get(&REJECTING).is_some_and(|copy| copy.rejected) {
+                message.copies.entry(DEAD).or_default();
+            }
+            message.died = true;
+        }
+        let has_died = message.died;
+        let is_excused = message.may_double && queue >= REJECTING;
         let wrong = match message.copies.get_mut(&queue) {
             None => Some("is in a queue that it was not sent to"),
             Some(copy) => {
-                let wrong = if copy.settled_at.is_some() {
+                let wrong = if queue == REJECTING && has_died {
+                    Some("has come out of the dead letters, and is back")
+                } else if copy.settled_at.is_some() {
                     Some("was settled, and is back")
                 } else if copy.held {
                     Some("is with two workers")
@@ -614,13 +584,16 @@ impl<'a> Run<'a> {
                 wrong
             }
         };
-        if let Some(wrong) = wrong {
+        if queue == DEAD {
+            self.count("dead letters");
+        }
+        if let Some(wrong) = wrong.filter(|_| !is_excused) {
             self.violated(format!("message {id} {wrong} ({})", QUEUES[queue]));
         }
         Some(id)
     }
 
-    fn settle(&mut self, worker: &mut Worker) {
+    fn settle(&mut self, now: Nanos, worker: &mut Worker) {
         let count = worker.held.len() as u64;
         if count == 0 {
             return;
@@ -630,8 +603,8 @@ impl<'a> Run<'a> {
         let Some((tag, id)) = worker.held.iter().nth(place as usize).map(|(tag, id)| (*tag, *id)) else {
             return;
         };
-        let gives_back = self.random.chance(0.1);
-        let now = self.world.now();
+        let gives_back = self.cast.gives_back && self.random.chance(0.1);
+        let rejects = self.cast.rejects && worker.queue == REJECTING && self.random.chance(0.4);
         let Some(copy) = self.messages.get_mut(&id).and_then(|message| message.copies.get_mut(&worker.queue))
         else {
             return;
@@ -642,25 +615,31 @@ impl<'a> Run<'a> {
             worker.client.say(BasicNack { delivery_tag: tag, multiple: false, requeue: true });
         } else {
             copy.settled_at = Some(now);
-            self.outcomes.settled += 1;
+            copy.rejected |= rejects;
+            copy.acked |= !rejects;
             worker.settled.push_back(id);
             if worker.settled.len() > usize::from(PREFETCH) {
                 worker.settled.pop_front();
             }
-            worker.client.say(BasicAck { delivery_tag: tag, multiple: false });
+            if rejects {
+                worker.client.say(BasicNack { delivery_tag: tag, multiple: false, requeue: false });
+            } else {
+                worker.client.say(BasicAck { delivery_tag: tag, multiple: false });
+            }
+            self.count(if rejects { "rejected" } else { "settled" });
         }
     }
 
     /// Gets everything out of every queue: what was confirmed and not settled is there.
-    fn audit(&mut self, node: &mut Node, address: SocketAddr) {
+    fn audit(&mut self, stage: &mut Stage<'_>) {
         self.lose_publishers();
         self.lose_workers();
-        let mut client = Client::connect(&self.world, address);
+        let mut client = Client::connect(stage.world, stage.addresses[1]);
         let mut found: BTreeSet<(u64, usize)> = BTreeSet::new();
         for (queue, name) in QUEUES.iter().enumerate() {
             loop {
                 client.say(BasicGet { queue: Short(name.as_bytes()), no_ack: true, ..BasicGet::default() });
-                match self.wait(node, &mut client) {
+                match self.wait(stage, &mut client) {
                     Some(Came::Delivered { redelivered, body, .. }) => {
                         found.extend(self.seen(queue, redelivered, &body).map(|id| (id, queue)));
                     }
@@ -668,32 +647,48 @@ impl<'a> Run<'a> {
                     Some(other) => return self.violated(format!("an audit was told {other:?}")),
                     None => return,
                 }
-                if self.is_broken() {
+                if !self.violations.is_empty() {
                     return;
                 }
             }
         }
-        let missing: Vec<String> = self
-            .messages
-            .iter()
-            .filter(|(_, message)| message.confirmed && !message.maybe)
-            .flat_map(|(id, message)| message.copies.iter().map(move |(queue, copy)| (id, queue, copy)))
-            .filter(|(id, queue, copy)| {
-                !found.contains(&(**id, **queue)) && copy.settled_at.is_none() && !copy.maybe_settled
-            })
-            .map(|(id, queue, copy)| {
-                format!("message {id} was confirmed and is not in {}: {copy:?}", QUEUES[*queue])
-            })
-            .collect();
-        for what in missing {
-            self.violated(what);
+        client.peer.close();
+        let mut wrong = Vec::new();
+        for (id, message) in &self.messages {
+            if !message.may_double && found.contains(&(*id, REJECTING)) && found.contains(&(*id, DEAD)) {
+                wrong.push(format!("message {id} is a dead letter, and where it was"));
+            }
+            if !message.confirmed || message.maybe {
+                continue;
+            }
+            for (queue, copy) in message.copies.iter().filter(|(queue, _)| **queue != DEAD) {
+                let may_be_gone = |copy: &Copy| copy.settled_at.is_some() || copy.maybe_settled;
+                let accounted = if copy.rejected {
+                    // It has to be a dead letter, or to have been settled as one, unless that is open.
+                    let letter = message.copies.get(&DEAD);
+                    found.contains(&(*id, DEAD))
+                        || found.contains(&(*id, *queue))
+                        || letter.is_some_and(may_be_gone)
+                        || copy.acked
+                } else {
+                    found.contains(&(*id, *queue)) || may_be_gone(copy)
+                };
+                if !accounted {
+                    let name = QUEUES[*queue];
+                    wrong.push(format!(
+                        "message {id} was confirmed and is not in {name}: {:?}",
+                        message.copies
+                    ));
+                }
+            }
         }
+        self.violations.extend(wrong);
     }
 
-    fn wait(&mut self, node: &mut Node, client: &mut Client) -> Option<Came> {
-        let end = self.world.now() + ANSWERED_IN;
-        while self.world.now() < end {
-            node.step();
+    fn wait(&mut self, stage: &mut Stage<'_>, client: &mut Client) -> Option<Came> {
+        let end = stage.world.now() + ANSWERED_IN;
+        while stage.world.now() < end {
+            stage.node.step();
             match client.came() {
                 Ok(came) => {
                     if let Some(came) = came.into_iter().find(|came| *came != Came::Opened) {
