@@ -43,10 +43,15 @@ clients *args:
     cargo build --release
     tests/clients/run --broker target/release/millstream {{ args }}
 
-# Kills a release build under load, as often as is said.
-kills count="200":
+# Kills a release build under clients of both protocols, as often as is said.
+kills count="1000":
     cargo build --release
     tests/clients/kills --broker target/release/millstream {{ count }}
+
+# A mixed load on a release build for as many hours, with an eye on memory, descriptors and latencies.
+soak hours="2":
+    cargo build --release
+    tests/clients/soak --broker target/release/millstream --hours {{ hours }}
 
 # What a change has to pass.
 ci:

@@ -55,6 +55,14 @@ class Process(Broker):
         if code not in (0, 128 + signal.SIGTERM):
             raise RuntimeError(f"the broker ended with code {code}; see {self.folder}/log")
 
+    def rss_mib(self):
+        """Resident memory."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+    def descriptors(self):
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
     def _failed(self):
         self.kill()
         raise RuntimeError(f"the broker does not start:\n{(self.folder / 'log').read_text()}")

@@ -1,37 +1,30 @@
-#!/usr/bin/env python3
-"""SIGKILLs of the broker under publishers with confirms and workers that settle: nothing confirmed is lost, nothing settled comes back
-but what was settled just before a kill, and then as redelivered; what comes for the first time comes in order.
+"""RabbitMQ's share of a load that goes on while the broker is killed, stopped or starved: publishers with confirms and workers that
+settle, by pika. Nothing confirmed is lost, nothing settled comes back but what was settled just before a kill, and then as
+redelivered; what comes for the first time comes in order."""
 
-    tests/clients/amqp/kills --broker target/release/millstream --kills 200
-
-It needs pika: `tests/clients/amqp/pika/install`, then its python.
-"""
-
-import argparse
-import pathlib
 import random
 import socket
-import sys
-import tempfile
 import threading
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-import pika
-from harness import broker as brokers
+from harness import cases, packages
 
 QUEUES = ["kills.one", "kills.two", "kills.three"]
+PUBLISHERS = 3
+WORKERS_PER_QUEUE = 2
 # A settlement that is older than this when the broker is killed is not forgotten.
 SETTLED_FOR_GOOD_S = 0.5
 # How long a worker may write into a connection that is none any more.
 CUT_UNNOTICED_S = 0.5
-LOST = (pika.exceptions.AMQPError, ConnectionError, OSError)
 
 
-class Run:
-    def __init__(self, options, broker):
-        self.options = options
+class QueueLoad:
+    name = "AMQP"
+
+    def __init__(self, broker, per_second=None):
+        """As fast as it goes, or so many messages a second from each publisher."""
         self.broker = broker
+        self.pause_s = 1 / per_second if per_second else 0
         self.lock = threading.Lock()
         self.over = threading.Event()
         self.confirmed = {queue: set() for queue in QUEUES}
@@ -39,11 +32,23 @@ class Run:
         self.killed_at = []
         self.wrong = []
         self.counts = {"confirmed": 0, "settled": 0, "again": 0}
+        # Milliseconds from a publish to its confirm, since somebody has looked.
+        self.latencies_ms = []
+        self.threads = []
+
+    def install(self):
+        reason = packages.use("amqp/pika")
+        if reason is None:
+            import pika
+
+            self.pika = pika
+            self.lost = (pika.exceptions.AMQPError, ConnectionError, OSError)
+        return reason
 
     def connection(self):
         host, port = self.broker.amqp.rsplit(":", 1)
-        parameters = pika.ConnectionParameters(host, int(port), socket_timeout=5, blocked_connection_timeout=10, heartbeat=10)
-        return pika.BlockingConnection(parameters)
+        parameters = self.pika.ConnectionParameters(host, int(port), socket_timeout=5, blocked_connection_timeout=30, heartbeat=10)
+        return self.pika.BlockingConnection(parameters)
 
     def until_over(self, work):
         while not self.over.is_set():
@@ -51,8 +56,11 @@ class Run:
                 connection = self.connection()
                 work(connection)
                 connection.close()
-            except LOST:
+            except self.lost:
                 time.sleep(0.02)
+            except Exception as error:  # A thread that ends in silence would hide what ended it.
+                self.wrong.append(f"a client ends with {error!r}")
+                return
 
     def publisher(self, number):
         """Publishes numbers that rise, to every queue in turn."""
@@ -67,10 +75,15 @@ class Run:
             while not self.over.is_set():
                 count += 1
                 queue = QUEUES[count % len(QUEUES)]
-                channel.basic_publish("", queue, f"{number} {count}".encode(), pika.BasicProperties(delivery_mode=2), mandatory=True)
+                properties = self.pika.BasicProperties(delivery_mode=2)
+                start = time.monotonic()
+                channel.basic_publish("", queue, f"{number} {count}".encode(), properties, mandatory=True)
                 with self.lock:
+                    self.latencies_ms.append((time.monotonic() - start) * 1000)
                     self.confirmed[queue].add((number, count))
                     self.counts["confirmed"] += 1
+                if self.pause_s:
+                    connection.sleep(self.pause_s)
 
         self.until_over(work)
 
@@ -106,35 +119,40 @@ class Run:
             # It may have been settled just before a kill, or on a connection that a kill had cut.
             excused = any(at - CUT_UNNOTICED_S <= killed <= at + SETTLED_FOR_GOOD_S for killed in self.killed_at)
             if not redelivered or not excused:
-                nearest = min((killed - at for killed in self.killed_at), key=abs)
+                nearest = min((killed - at for killed in self.killed_at), key=abs, default=float("inf"))
                 self.wrong.append(
                     f"{queue}: {name} was settled {nearest:.3f} s before a kill, and is back; redelivered: {redelivered}"
                 )
 
-    def go(self):
-        # None that the kernel might give to a client which looks for the broker while that is down.
-        self.broker.amqp, self.broker.address = f"127.0.0.1:{low_port()}", f"127.0.0.1:{low_port()}"
-        self.broker.start()
-        threads = [threading.Thread(target=self.publisher, args=[number], daemon=True) for number in range(3)]
-        threads += [threading.Thread(target=self.worker, args=[queue], daemon=True) for queue in QUEUES for _ in range(2)]
-        for thread in threads:
+    def start(self):
+        self.threads = [threading.Thread(target=self.publisher, args=[number], daemon=True) for number in range(PUBLISHERS)]
+        self.threads += [
+            threading.Thread(target=self.worker, args=[queue], daemon=True) for queue in QUEUES for _ in range(WORKERS_PER_QUEUE)
+        ]
+        for thread in self.threads:
             thread.start()
-        for kill in range(self.options.kills):
-            time.sleep(random.uniform(0.1, 1.0))
-            with self.lock:
-                self.killed_at.append(time.monotonic())
-            self.broker.kill()
-            self.broker.start()
-            if self.wrong:
-                break
+        cases.until(lambda: self.counts["settled"] > 0, "a first settlement", self.broker.folder)
+
+    def killed(self):
+        """The broker is about to be killed."""
+        with self.lock:
+            self.killed_at.append(time.monotonic())
+
+    def look(self, when=""):
+        if self.wrong:
+            raise cases.Failed("\n".join([f"{len(self.wrong)} promises to RabbitMQ's clients are broken{when}:", *self.wrong[:10]]))
+
+    def latencies(self):
+        """Those since the last look."""
+        with self.lock:
+            self.latencies_ms, since = [], self.latencies_ms
+        return since
+
+    def finish(self):
         time.sleep(1)
         self.over.set()
-        for thread in threads:
+        for thread in self.threads:
             thread.join()
-        self.audit()
-        self.broker.stop()
-
-    def audit(self):
         channel = self.connection().channel()
         for queue in QUEUES:
             left = set()
@@ -146,30 +164,17 @@ class Run:
             missing = self.confirmed[queue] - left - set(self.settled[queue])
             if missing:
                 self.wrong.append(f"{queue}: {len(missing)} confirmed messages are lost, such as {sorted(missing)[:5]}")
+        self.look()
+        return ", ".join(f"{count} {name}" for name, count in self.counts.items())
+
+    def abandon(self):
+        self.over.set()
 
 
 def low_port():
+    """None that the kernel might give to a client which looks for the broker while that is down."""
     while True:
         port = random.randrange(15_000, 30_000)
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)):
                 return port
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--broker", metavar="BINARY", required=True)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    random.seed(options.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(options, brokers.Millstream(options.broker, folder))
-        run.go()
-    print(f"{options.kills} kills: {run.counts}")
-    for wrong in run.wrong[:10]:
-        print(wrong)
-    return 1 if run.wrong else 0
-
-
-sys.exit(main())
