@@ -113,6 +113,8 @@ pub const RECEIVE_BLOCK_BYTES: usize = 64 << 10;
 pub const RECEIVE_BLOCKS_MAX: usize = 64;
 /// What is left of a block is lent again if it is at least this much.
 pub const RECEIVE_REST_BYTES_MIN: usize = 4 << 10;
+/// What is received behind something large that had a room of its own: enough to see how long the next one is.
+pub const RECEIVE_HEAD_BYTES: usize = 4 << 10;
 /// Slices gathered into one call; the kernel takes no more (`IOV_MAX`).
 pub const SEND_SLICES_MAX: usize = 1024;
 /// A send that has been under way for this long is slow: its slices are copied, so that the journal's slabs go home.

@@ -7,7 +7,7 @@ use millstream::kafka::codec::Reader;
 use millstream::kafka::{APIS, RequestHeader};
 use millstream::limits::PARTIAL_RESERVE_BYTES;
 use millstream::net::Frames;
-use millstream_engine::buffer::Slice;
+use millstream_engine::buffer::{Pool, Slice};
 
 use crate::alloc::taken;
 
@@ -19,7 +19,7 @@ const LIMIT: usize = 5000;
 pub fn run(bytes: &[u8]) {
     let Some((pieces, stream)) = bytes.split_at_checked(4) else { return };
     let (expected, sound) = by_the_lengths(stream);
-    let mut frames = Frames::new(LIMIT);
+    let mut frames = Frames::new(LIMIT, Pool::new(0));
     let mut cut = Vec::new();
     let mut error = false;
     let mut rest = stream;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use millstream_engine::buffer::Pool;
 use millstream_engine::io::ConnId;
 use millstream_engine::metrics::{Meter, Reader};
 use millstream_engine::reactor::app::{App, AppEvent, Outbox};
@@ -16,13 +17,16 @@ use crate::config::ServerConfig;
 use crate::coordinator::Message;
 use crate::coordinator::shard::{Coordinator, Desk};
 use crate::dispatch::{self, Origin, Pending};
-use crate::limits::CONNECTIONS_PER_SHARD_MAX;
+use crate::limits::{CONNECTIONS_PER_SHARD_MAX, ROOMS_SHARE};
 use crate::management::call::{Call, News, Waiting};
 use crate::metrics::BrokerMetrics;
 use crate::net::{Connection, Shared};
 
 /// How often within the time that a connection may be idle it is looked at.
 const IDLE_CHECKS: u64 = 4;
+
+/// How often memory for large requests is given back that nobody needs.
+const ROOMS_LOOK: Nanos = Nanos::from_millis(1_000);
 
 /// The listener, among those of the node, that RabbitMQ's clients come by.
 const AMQP_LISTENER: u16 = 1;
@@ -34,6 +38,10 @@ pub struct Broker {
     connections: BTreeMap<ConnId, Connection>,
     amqp: Amqp,
     pending: Pending,
+    /// Memory that large requests of Kafka's clients are received into.
+    rooms: Pool,
+    /// A timer is set to look at it.
+    looks_at_rooms: bool,
     metrics: Meter<BrokerMetrics>,
     coordinator: Coordinator,
     /// Callers from outside.
@@ -48,6 +56,8 @@ impl Broker {
     pub fn new(config: Arc<ServerConfig>) -> Broker {
         Broker {
             coordinator: Coordinator::new(&config.groups),
+            rooms: Pool::new(config.partial_bytes_max / ROOMS_SHARE),
+            looks_at_rooms: false,
             config,
             connections: BTreeMap::new(),
             amqp: Amqp::default(),
@@ -103,6 +113,9 @@ impl Broker {
         let before = connection.partial_bytes();
         work(connection, &mut shared);
         self.partial_bytes = self.partial_bytes - before + connection.partial_bytes();
+        if self.partial_bytes > 0 && !std::mem::replace(&mut self.looks_at_rooms, true) {
+            dispatch::set_timer(shared.out, shared.pending, Origin::Rooms, shared.out.now() + ROOMS_LOOK);
+        }
         if self.partial_bytes > self.config.partial_bytes_max && connection.partial_bytes() > before {
             let partial_bytes = connection.partial_bytes();
             connection.hang_up(
@@ -138,6 +151,16 @@ impl Broker {
         dispatch::set_timer(out, &mut self.pending, Origin::IdleCheck, next);
     }
 
+    /// Gives back what nobody has needed, and comes back in a second if there is more.
+    fn look_at_rooms(&mut self, out: &mut Outbox) {
+        self.rooms.give_back_unused();
+        let usage = self.rooms.usage();
+        self.looks_at_rooms = usage.free + usage.in_use > 0;
+        if self.looks_at_rooms {
+            dispatch::set_timer(out, &mut self.pending, Origin::Rooms, out.now() + ROOMS_LOOK);
+        }
+    }
+
     fn with_all(&mut self, out: &mut Outbox, work: impl Fn(&mut Connection, &mut Shared<'_>)) {
         let conns: Vec<ConnId> = self.connections.keys().copied().collect();
         for conn in conns {
@@ -157,6 +180,7 @@ impl Broker {
             }
             Some(
                 Origin::IdleCheck
+                | Origin::Rooms
                 | Origin::Offsets { .. }
                 | Origin::GroupTimer
                 | Origin::Amqp(_)
@@ -241,7 +265,7 @@ impl App for Broker {
                 if listener == AMQP_LISTENER {
                     self.with_amqp(out, |amqp, seat| amqp.accept(conn, peer, local, seat));
                 } else {
-                    let connection = Connection::new(conn, peer, local, &self.config, out.now());
+                    let connection = Connection::new(conn, peer, local, &self.config, self.rooms.clone(), out.now());
                     self.connections.insert(conn, connection);
                 }
                 self.metrics.connections.set(self.connections() as u64);
@@ -253,6 +277,7 @@ impl App for Broker {
                 }
                 self.with(conn, out, |connection, shared| connection.received(bytes, shared));
             }
+            AppEvent::CaughtUp(conn) => self.with(conn, out, Connection::caught_up),
             AppEvent::SendDone(conn) if self.amqp.serves(conn) => {
                 self.with_amqp(out, |amqp, seat| amqp.with(conn, seat, |connection, _| connection.sent()));
             }
@@ -284,6 +309,7 @@ impl App for Broker {
                 match origin {
                     Some(Origin::IdleCheck) => self.check_idle(out),
                     Some(Origin::GroupTimer) => self.coordinate(out, Coordinator::timer),
+                    Some(Origin::Rooms) => self.look_at_rooms(out),
                     Some(Origin::Amqp(amqp::Origin::Tick)) => self.with_amqp(out, Amqp::tick),
                     Some(Origin::Amqp(amqp::Origin::Timer(conn))) => {
                         self.with_amqp(out, |amqp, seat| amqp.timer(conn, seat));

@@ -13,6 +13,12 @@ pub const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
 pub const RESPONSE_BYTES_WAITING_MAX: usize = 8 << 20;
 /// What a partly arrived request gets reserved at first; more as its bytes come in, so that a length alone costs nothing.
 pub const PARTIAL_RESERVE_BYTES: usize = 256 << 10;
+/// A partly arrived request of at least this size is received into a room of its own, in one piece,
+pub const FRAME_IN_ROOM_BYTES_MIN: usize = 64 << 10;
+/// and one of at most this size: twice what Kafka's producers send at once.
+pub const FRAME_IN_ROOM_BYTES_MAX: usize = 2 << 20;
+/// Of `queued.max.request.bytes`, this share may be rooms; requests that find none are put together elsewhere.
+pub const ROOMS_SHARE: usize = 2;
 /// The largest request that any configuration may allow.
 pub const REQUEST_BYTES_MAX: usize = 1 << 30;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use millstream::net::Frames;
-use millstream_engine::buffer::Slice;
+use millstream_engine::buffer::{Pool, Slice};
 use millstream_engine::io::ConnId;
 use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox};
 use millstream_engine::time::Nanos;
@@ -20,12 +20,16 @@ use crate::measure::Problem;
 
 /// The largest request.
 const REQUEST_BYTES_MAX: usize = 100 << 20;
+/// What large requests are received into, all together.
+const ROOMS_BYTES: usize = 256 << 20;
 
 /// One per shard.
 pub struct NullApp {
     store: Arc<Store>,
     conns: BTreeMap<ConnId, Conn>,
     stall: Option<Stall>,
+    /// Memory that large requests are received into, as in the broker.
+    rooms: Pool,
 }
 
 struct Conn {
@@ -33,6 +37,8 @@ struct Conn {
     /// Whether it speaks AMQP; not known before it has said anything.
     amqp: Option<Amqp>,
     heard: bool,
+    /// It will be told when it has seen all that has come in.
+    catches_up: bool,
     frames: Frames,
     /// What waits to be sent.
     queue: VecDeque<Vec<Slice>>,
@@ -62,7 +68,7 @@ const AMQP: &[u8] = b"AMQP";
 impl NullApp {
     /// One that shares what is known with the others.
     pub fn new(store: Arc<Store>, stall: Option<Stall>) -> NullApp {
-        NullApp { store, conns: BTreeMap::new(), stall }
+        NullApp { store, conns: BTreeMap::new(), stall, rooms: Pool::new(ROOMS_BYTES) }
     }
 
     /// Takes what has come on a connection.
@@ -127,6 +133,9 @@ impl NullApp {
                 }
             }
         }
+        if conn.frames.has_room() && !std::mem::replace(&mut conn.catches_up, true) {
+            out.catch_up(id);
+        }
         conn.pump(id, out);
         Ok(appended)
     }
@@ -187,11 +196,12 @@ impl App for NullApp {
         }
         match event {
             AppEvent::Accepted { conn, local, .. } => {
-                let frames = Frames::new(REQUEST_BYTES_MAX);
+                let frames = Frames::new(REQUEST_BYTES_MAX, self.rooms.clone());
                 let state = Conn {
                     local,
                     amqp: None,
                     heard: false,
+                    catches_up: false,
                     frames,
                     queue: VecDeque::new(),
                     sending: false,
@@ -201,6 +211,13 @@ impl App for NullApp {
             }
             AppEvent::Received(conn, bytes) => {
                 self.received(conn, bytes, out);
+            }
+            AppEvent::CaughtUp(conn) => {
+                let Some(state) = self.conns.get_mut(&conn) else { return };
+                state.catches_up = false;
+                if let Some(room) = state.frames.take_room() {
+                    out.receive_into(conn, room);
+                }
             }
             AppEvent::SendDone(conn) => {
                 if let Some(state) = self.conns.get_mut(&conn) {

@@ -86,6 +86,14 @@ impl Block {
         self.len += n;
     }
 
+    /// Gives up what this block holds past its first `capacity` bytes, all of them not filled yet.
+    #[must_use]
+    pub fn cut(mut self, capacity: usize) -> Block {
+        assert!(self.len <= capacity && capacity <= self.capacity, "a block is cut within what is not filled");
+        self.capacity = capacity;
+        self
+    }
+
     /// Forgets what was filled.
     pub fn clear(&mut self) {
         self.len = 0;

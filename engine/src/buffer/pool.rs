@@ -1,5 +1,6 @@
 //! Slabs, lent out and taken back. One pool per shard and purpose; its limit is the memory that purpose may take.
 
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,6 +48,12 @@ pub struct PoolUse {
     pub free: usize,
     /// The most that may be lent out.
     pub limit: usize,
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pool({:?})", self.usage())
+    }
 }
 
 impl Pool {

@@ -37,13 +37,15 @@ impl Slice {
         }
     }
 
+    /// Whether the bytes of `next` are right behind these in the same memory.
+    pub fn precedes(&self, next: &Slice) -> bool {
+        Arc::ptr_eq(&self.region, &next.region) && self.start + self.len == next.start
+    }
+
     /// These bytes and those right behind them in the same memory, as one.
     #[must_use]
     pub fn joined(&self, next: &Slice) -> Slice {
-        assert!(
-            Arc::ptr_eq(&self.region, &next.region) && self.start + self.len == next.start,
-            "only neighbours are joined"
-        );
+        assert!(self.precedes(next), "only neighbours are joined");
         Slice { region: Arc::clone(&self.region), start: self.start, len: self.len + next.len }
     }
 

@@ -245,6 +245,10 @@ pub trait Io {
     fn adopt(&mut self, socket: Socket) -> ConnId;
     /// Turns reading from a connection on or off. What was under way when it is turned off may still arrive.
     fn receive(&mut self, conn: ConnId, on: bool);
+    /// Has what comes in next put into `room` until that is full: each [`Event::Received`] is then a slice of it, right behind
+    /// the one before. For the rest of something large whose length is known. One room at a time per connection. A backend that
+    /// has events for the connection which it has not handed over may do nothing.
+    fn receive_into(&mut self, conn: ConnId, room: Block);
     /// Sends slices, in order, gathered: [`Event::Sent`] when all are taken. One send at a time per connection.
     fn send(&mut self, conn: ConnId, slices: Vec<Slice>);
     /// Copies what is left of the connection's send into `room`, as far as it keeps more memory from being used again

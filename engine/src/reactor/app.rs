@@ -4,7 +4,7 @@ use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::buffer::Slice;
+use crate::buffer::{Block, Slice};
 use crate::io::random::Random;
 use crate::io::{CloseReason, ConnId, Job};
 use crate::shard::message::{CancelReason, ConsumerId, DeadLetter, Delivery};
@@ -47,6 +47,8 @@ pub enum AppEvent {
     },
     /// Bytes came in, in order.
     Received(ConnId, Slice),
+    /// All that has come in on a connection so far was handed over; in answer to [`Output::CatchUp`].
+    CaughtUp(ConnId),
     /// What was sent last has been taken whole by the kernel: the next [`Output::Send`] may follow.
     SendDone(ConnId),
     /// What was sent last takes long, and keeps no slab any more. What waits behind it had better keep none either
@@ -100,6 +102,12 @@ pub enum Output {
     Send(ConnId, Vec<Slice>),
     /// Turn reading from a connection on or off.
     Read(ConnId, bool),
+    /// Say [`AppEvent::CaughtUp`] when the host has seen all that has come in on a connection.
+    CatchUp(ConnId),
+    /// Put what comes in next on a connection into this block until it is full: every [`AppEvent::Received`] is then right
+    /// behind the one before, so that both are one piece. One block at a time per connection, and only in answer to
+    /// [`AppEvent::CaughtUp`]: else something may be on its way to the host already. That it is done is not promised.
+    ReceiveInto(ConnId, Block),
     /// Close a connection.
     Close(ConnId),
     /// Set a timer. It cannot be taken back: ignore it when it comes too late.
@@ -197,6 +205,16 @@ impl Outbox {
     /// Turns reading on or off.
     pub fn read(&mut self, conn: ConnId, on: bool) {
         self.outputs.push(Output::Read(conn, on));
+    }
+
+    /// Has it said when all that has come in on a connection was seen here.
+    pub fn catch_up(&mut self, conn: ConnId) {
+        self.outputs.push(Output::CatchUp(conn));
+    }
+
+    /// Has what comes in next on a connection put into `room`, until that is full; see [`Output::ReceiveInto`].
+    pub fn receive_into(&mut self, conn: ConnId, room: Block) {
+        self.outputs.push(Output::ReceiveInto(conn, room));
     }
 
     /// Closes a connection.

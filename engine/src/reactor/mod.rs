@@ -174,6 +174,8 @@ pub struct Reactor<I: Io, A: App> {
     stopping: Option<Nanos>,
     counted_as_settled: bool,
     events: Vec<Event>,
+    /// Connections whose host wants to know when it has seen all that has come in.
+    catching_up: Vec<ConnId>,
     mail: Vec<Mail<Ask, Answer>>,
 }
 
@@ -214,6 +216,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             stopping: None,
             counted_as_settled: false,
             events: Vec::new(),
+            catching_up: Vec::new(),
             mail: Vec::new(),
         };
         reactor.step(AppEvent::Started);
@@ -297,6 +300,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             self.on_event(event);
         }
         self.events = events;
+        self.catch_up();
         for call in self.calls() {
             self.step(AppEvent::Called(call));
         }
@@ -318,6 +322,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             }
             self.take_outputs();
         }
+        self.catch_up();
         self.shard.observer().step_ended(Step::Mail, self.io.now());
         self.shard.end_turn(&mut self.io);
         if self.rename_waits {
@@ -331,6 +336,13 @@ impl<I: Io, A: App> Reactor<I, A> {
         let parked: usize = self.parked.values().map(VecDeque::len).sum();
         self.shard.observer().turn_ended(now, parked);
         self.settle()
+    }
+
+    /// No event is under way: whoever wanted to know has seen all that has come in.
+    fn catch_up(&mut self) {
+        for conn in std::mem::take(&mut self.catching_up) {
+            self.step(AppEvent::CaughtUp(conn));
+        }
     }
 
     /// What other threads have to say to the host.
@@ -446,6 +458,12 @@ impl<I: Io, A: App> Reactor<I, A> {
                     if let Some(connection) = self.connections.get_mut(&conn) {
                         connection.host_off = !on;
                         self.io.receive(conn, on && connection.parked == 0);
+                    }
+                }
+                Output::CatchUp(conn) => self.catching_up.push(conn),
+                Output::ReceiveInto(conn, room) => {
+                    if self.connections.contains_key(&conn) {
+                        self.io.receive_into(conn, room);
                     }
                 }
                 Output::Close(conn) => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use millstream_engine::buffer::{Pool, Slice};
 use millstream_engine::error::IoError;
 use millstream_engine::io::uring::Peers;
-use millstream_engine::io::{CloseReason, Event, Io, Token, Wait};
+use millstream_engine::io::{CloseReason, ConnId, Event, Io, Token, Wait};
 use millstream_engine::time::Nanos;
 
 use crate::rig::{Dir, Rig, TOKEN, pattern};
@@ -57,6 +57,101 @@ fn bytes_are_echoed_in_large_gathered_sends() {
         }
     }
     client.join().unwrap();
+}
+
+/// Has every `len` bytes that come in received as a whole, as a host does that knows how long they are: `first` bytes of them
+/// come where they may, the rest into a room.
+struct Whole {
+    rooms: Pool,
+    len: usize,
+    first: usize,
+    /// What has come of the next ones.
+    arrived: Vec<Slice>,
+    asked: bool,
+    /// How many came in two pieces: what came first, and the rest.
+    in_two: usize,
+    got: Vec<u8>,
+}
+
+impl Whole {
+    fn received(&mut self, slice: Slice) {
+        match self.arrived.last_mut() {
+            Some(last) if last.precedes(&slice) => *last = last.joined(&slice),
+            _ => self.arrived.push(slice),
+        }
+        while self.arrived.iter().map(|piece| piece.len()).sum::<usize>() >= self.len {
+            let mut left = self.len;
+            self.in_two += usize::from(self.asked && self.arrived.len() <= 2);
+            self.asked = false;
+            while left > 0 {
+                let piece = self.arrived.remove(0);
+                let taken = piece.len().min(left);
+                self.got.extend_from_slice(&piece[..taken]);
+                left -= taken;
+                if taken < piece.len() {
+                    self.arrived.insert(0, piece.slice(taken..piece.len()));
+                }
+            }
+        }
+    }
+
+    /// When nothing is on its way: asks for the rest to come into a room.
+    fn look(&mut self, rig: &mut Rig, conn: ConnId) {
+        let have: usize = self.arrived.iter().map(|piece| piece.len()).sum();
+        if have >= self.first && !self.asked {
+            self.asked = true;
+            let room = self.rooms.block(self.len - have).unwrap();
+            rig.io.receive_into(conn, room.cut(self.len - have));
+        }
+    }
+}
+
+#[test]
+fn what_is_received_into_rooms_is_in_place_and_loses_no_byte() {
+    let dir = Dir::new();
+    let mut rig = Rig::new(&dir.0);
+    let address = rig.listen();
+    for (len, first) in [(100_000, 1), (100_000, 4096), (1_000_000, 1), (5_000, 1)] {
+        let (conn, mut peer) = rig.connect(address);
+        let bytes = pattern(len * (12_000_000 / len));
+        let sent = bytes.clone();
+        let writer = thread::spawn(move || {
+            // In pieces that have nothing to do with what they are a part of; with a pause now and then.
+            for (number, piece) in sent.chunks(77_777).enumerate() {
+                peer.write_all(piece).unwrap();
+                if number.is_multiple_of(16) {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
+            peer
+        });
+        let rooms = Pool::new(64 << 20);
+        let (arrived, got) = (Vec::new(), Vec::new());
+        let mut whole = Whole { rooms: rooms.clone(), len, first, arrived, asked: false, in_two: 0, got };
+        let mut turns = 0_u32;
+        while whole.got.len() < bytes.len() {
+            for event in rig.some() {
+                let Event::Received(_, slice) = event else { panic!("not expected: {event:?}") };
+                whole.received(slice);
+            }
+            turns += 1;
+            // Reading is turned off and on, too, whatever is under way.
+            if turns.is_multiple_of(7) {
+                rig.io.receive(conn, false);
+                if turns.is_multiple_of(14) {
+                    rig.poll(Wait::No);
+                }
+                rig.io.receive(conn, true);
+            } else {
+                whole.look(&mut rig, conn);
+            }
+        }
+        assert!(whole.got == bytes, "bytes were lost or mixed up");
+        assert!(whole.in_two > 0, "nothing of {len} bytes ever came into a room");
+        drop((writer.join().unwrap(), whole));
+        while !matches!(rig.next(), Event::Closed(closed, _) if closed == conn) {}
+        assert_eq!(rooms.usage().in_use, 0, "a room is given back");
+    }
 }
 
 #[test]

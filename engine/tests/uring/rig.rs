@@ -73,6 +73,12 @@ impl Rig {
         }
     }
 
+    /// The next event, and what has happened besides.
+    pub fn some(&mut self) -> Vec<Event> {
+        let first = self.next();
+        std::iter::once(first).chain(self.events.drain(..)).collect()
+    }
+
     /// Whether nothing happens for a while.
     pub fn is_quiet(&mut self) -> bool {
         let deadline = self.io.now() + Nanos::from_millis(30);

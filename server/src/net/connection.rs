@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::fmt::Display;
 use std::net::SocketAddr;
 
-use millstream_engine::buffer::Slice;
+use millstream_engine::buffer::{Pool, Slice};
 use millstream_engine::io::ConnId;
 use millstream_engine::reactor::app::Outbox;
 use millstream_engine::shard::request::Reply;
@@ -70,6 +70,8 @@ pub struct Connection {
     life: Life,
     reading: bool,
     frames: Frames,
+    /// It will be told when it has seen all that has come in.
+    catches_up: bool,
     /// In the order of arrival; the first has the number `first`.
     requests: VecDeque<InFlight>,
     first: u64,
@@ -84,12 +86,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that was accepted at `now`. Reading is on.
+    /// A connection that was accepted at `now`; its large requests are received into rooms. Reading is on.
     pub fn new(
         id: ConnId,
         peer: SocketAddr,
         local: SocketAddr,
         config: &ServerConfig,
+        rooms: Pool,
         now: Nanos,
     ) -> Connection {
         Connection {
@@ -98,7 +101,8 @@ impl Connection {
             local,
             life: Life::Open,
             reading: true,
-            frames: Frames::new(config.request_bytes_max),
+            frames: Frames::new(config.request_bytes_max, rooms),
+            catches_up: false,
             requests: VecDeque::new(),
             first: 0,
             request_bytes: 0,
@@ -133,6 +137,14 @@ impl Connection {
         if self.life == Life::Open {
             self.frames.push(bytes);
             self.run(shared);
+        }
+    }
+
+    /// All that has come in so far was seen here: what comes next may go where the rest of a large request belongs.
+    pub fn caught_up(&mut self, shared: &mut Shared<'_>) {
+        self.catches_up = false;
+        if let Some(room) = self.frames.take_room() {
+            shared.out.receive_into(self.id, room);
         }
     }
 
@@ -317,6 +329,9 @@ impl Connection {
         }
         self.send(shared);
         self.regulate(shared);
+        if self.frames.has_room() && !std::mem::replace(&mut self.catches_up, true) {
+            shared.out.catch_up(self.id);
+        }
     }
 
     fn has_room(&self) -> bool {

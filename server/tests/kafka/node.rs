@@ -201,6 +201,9 @@ impl Node {
                 assert_eq!(socket.read_off, on, "reading is switched, not set again");
                 socket.read_off = !on;
             }
+            Output::CatchUp(conn) => self.step(AppEvent::CaughtUp(conn)),
+            // It is not promised: here, what comes next comes in pieces.
+            Output::ReceiveInto(..) => {}
             Output::Close(conn) => {
                 let socket = self.sockets.get_mut(&conn).unwrap();
                 assert!(!std::mem::replace(&mut socket.closed, true), "a connection is closed once");

@@ -273,6 +273,10 @@ impl Io for CanaryIo {
     fn receive(&mut self, conn: ConnId, on: bool) {
         self.io.receive(conn, on);
     }
+    fn receive_into(&mut self, conn: ConnId, room: Block) {
+        self.io.receive_into(conn, room);
+    }
+
     fn send(&mut self, conn: ConnId, slices: Vec<Slice>) {
         self.io.send(conn, slices);
     }

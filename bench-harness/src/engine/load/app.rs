@@ -187,6 +187,7 @@ impl App for LoadApp {
             }
             AppEvent::Closed(conn, _) => drop(self.connections.remove(&conn)),
             AppEvent::Received(..)
+            | AppEvent::CaughtUp(_)
             | AppEvent::Slow(_)
             | AppEvent::Stuck(_)
             | AppEvent::Offloaded(..)

@@ -178,6 +178,10 @@ impl Io for SimIo {
         self.state.borrow_mut().receive(conn, on);
     }
 
+    fn receive_into(&mut self, conn: ConnId, room: Block) {
+        self.state.borrow_mut().receive_into(conn, room);
+    }
+
     fn send(&mut self, conn: ConnId, slices: Vec<Slice>) {
         self.state.borrow_mut().send(conn, slices);
     }

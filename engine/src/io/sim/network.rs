@@ -48,6 +48,8 @@ struct Connection {
     peer_end: Option<PeerEnd>,
     receiving: bool,
     delivery_is_due: bool,
+    /// Where what is handed over next is put.
+    room: Option<Block>,
 
     /// Handed to `send`, not taken by the kernel yet; `Some` until `Sent` is announced.
     sending: Option<VecDeque<Slice>>,
@@ -118,6 +120,18 @@ impl State {
             connection.receiving = on;
         }
         self.expect_delivery(conn.0);
+    }
+
+    pub(super) fn receive_into(&mut self, conn: ConnId, room: Block) {
+        assert!(room.spare() > 0, "there is room in a room");
+        let connection = self.network.connections.get_mut(&conn.0).expect("who receives has a connection");
+        assert!(connection.room.is_none(), "{conn:?} has one room at a time");
+        let under_way = |port: &PortRef| {
+            let port = port.borrow();
+            port.ready.iter().any(|event| matches!(event, Event::Received(of, _) if *of == conn))
+        };
+        let all_seen = !connection.port.as_ref().is_some_and(under_way);
+        connection.room = (!connection.over && all_seen).then_some(room);
     }
 
     pub(super) fn send(&mut self, conn: ConnId, slices: Vec<Slice>) {
@@ -207,12 +221,21 @@ impl State {
         } else if connection.inbound.is_empty() {
             self.close_connection(id, CloseReason::PeerClosed);
         } else {
-            let available = connection.inbound.len().min(RECEIVE_BYTES_MAX);
+            let most = connection.room.as_ref().map_or(RECEIVE_BYTES_MAX, Block::spare);
+            let available = connection.inbound.len().min(most);
             let split = random.chance(self.faults.split_receive);
             let len = if split { random.between(1, available as u64) as usize } else { available };
             let bytes: Vec<u8> = connection.inbound.drain(..len).collect();
+            let bytes = match &mut connection.room {
+                None => Slice::from(bytes),
+                Some(room) => {
+                    room.push(&bytes);
+                    room.split_frozen()
+                }
+            };
+            connection.room.take_if(|room| room.spare() == 0);
             if let Some(port) = &connection.port {
-                port.borrow_mut().ready.push_back(Event::Received(ConnId(id), Slice::from(bytes)));
+                port.borrow_mut().ready.push_back(Event::Received(ConnId(id), bytes));
             }
             self.trace.note(self.clock.now(), format_args!("connection {id} received {len} bytes"));
             self.expect_delivery(id);
@@ -276,6 +299,7 @@ impl State {
         };
         connection.over = true;
         connection.sending = None;
+        connection.room = None;
         connection.inbound.clear();
         if let Some(port) = &connection.port {
             port.borrow_mut().ready.push_back(Event::Closed(ConnId(id), reason));
@@ -317,6 +341,7 @@ impl State {
             peer_end: None,
             receiving: true,
             delivery_is_due: false,
+            room: None,
             sending: None,
             taking_is_due: false,
             window: VecDeque::new(),

@@ -293,6 +293,10 @@ impl Io for Uring {
         self.held.net.receive(&mut self.ring, conn, on);
     }
 
+    fn receive_into(&mut self, conn: ConnId, room: Block) {
+        self.held.net.receive_into(&mut self.ring, conn, room);
+    }
+
     fn send(&mut self, conn: ConnId, slices: Vec<Slice>) {
         if self.held.net.send(&mut self.ring, conn, slices) {
             self.ready.push(Event::Sent(conn));

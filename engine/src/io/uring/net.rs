@@ -1,4 +1,8 @@
-//! Connections: a multishot receive each, at most one send, and an orderly end.
+//! Connections: a receive each, at most one send, and an orderly end.
+//!
+//! What a connection receives goes to lent memory, by a multishot receive. The rest of something large goes straight to the
+//! room that the host gave for it, by receives of their own; and behind that only a little is received before the host has
+//! had a look, since the next thing may be as large, and the host may give room for that.
 //!
 //! A connection's place is given up, and its descriptor closed, only when no operation on it is in flight; so what a
 //! completion names by its place is always the connection that it was submitted for.
@@ -7,6 +11,7 @@ use std::collections::VecDeque;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 
+use io_uring::squeue::Flags;
 use io_uring::{opcode, types};
 
 use super::errors::{self, is_retry};
@@ -15,22 +20,26 @@ use super::ring::{Completion, Owner, Ring};
 use super::slab::Slab;
 use crate::buffer::{Block, Slice, loosen};
 use crate::io::{CloseReason, ConnId, Event, Socket};
-use crate::limits::SEND_SLICES_MAX;
+use crate::limits::{RECEIVE_HEAD_BYTES, SEND_SLICES_MAX};
 use crate::types::ShardId;
 
 /// A connection's id: its shard, how often its place was given up before, and its place.
 const PLACE_BITS: u32 = 24;
 const GENERATION_BITS: u32 = 32;
 
-/// Where a connection's multishot receive stands.
+/// Where a connection's receive stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Receiving {
     /// Not in flight.
     Idle,
-    /// In flight.
+    /// In flight, multishot.
     Armed,
     /// In flight, and asked to end.
     Ending,
+    /// In flight, into the room.
+    Filling,
+    /// In flight, for a little.
+    Looking,
     /// Not in flight: there was no memory to receive into.
     Starved,
 }
@@ -55,6 +64,10 @@ struct Conn {
     /// The host wants to read.
     wanted: bool,
     receiving: Receiving,
+    /// Where what comes in next is put.
+    room: Option<Block>,
+    /// A room has been filled, and nothing was received since.
+    large: bool,
     sending: Box<Sending>,
     /// Its end was announced.
     closed: bool,
@@ -67,11 +80,13 @@ pub(super) struct Net {
     lent: Lent,
     /// Connections in state [`Receiving::Starved`], and perhaps some that were.
     starved: VecDeque<u32>,
+    /// Connections that received a little, to be armed again when the host has seen it; and perhaps some that were.
+    looked: Vec<u32>,
 }
 
 impl Net {
     pub(super) fn new(shard: ShardId, lent: Lent) -> Net {
-        Net { shard, conns: Slab::new(), lent, starved: VecDeque::new() }
+        Net { shard, conns: Slab::new(), lent, starved: VecDeque::new(), looked: Vec::new() }
     }
 
     /// An open connection's place.
@@ -100,6 +115,8 @@ impl Net {
                 stream,
                 wanted: true,
                 receiving: Receiving::Idle,
+                room: None,
+                large: false,
                 sending: Box::new(Sending::new()),
                 closed: false,
             }
@@ -114,7 +131,7 @@ impl Net {
         conn.wanted = on;
         match (on, conn.receiving) {
             (true, Receiving::Idle) => self.arm(ring, index),
-            (false, Receiving::Armed) => {
+            (false, Receiving::Armed | Receiving::Filling | Receiving::Looking) => {
                 conn.receiving = Receiving::Ending;
                 ring.push_quiet(opcode::AsyncCancel::new(Owner::Receive(index).pack()).build());
             }
@@ -123,11 +140,38 @@ impl Net {
         }
     }
 
+    pub(super) fn receive_into(&mut self, ring: &mut Ring, id: ConnId, room: Block) {
+        let Some(index) = self.find(id) else { return };
+        assert!(room.spare() > 0, "there is room in a room");
+        let conn = self.conn(index);
+        assert!(conn.room.is_none(), "one room at a time");
+        conn.room = Some(room);
+        match conn.receiving {
+            Receiving::Armed | Receiving::Looking => {
+                conn.receiving = Receiving::Ending;
+                ring.push_quiet(opcode::AsyncCancel::new(Owner::Receive(index).pack()).build());
+            }
+            Receiving::Idle | Receiving::Starved if conn.wanted => self.arm(ring, index),
+            // One that is ending is armed again when it has ended.
+            _ => {}
+        }
+    }
+
     fn arm(&mut self, ring: &mut Ring, index: u32) {
         let conn = self.conn(index);
-        conn.receiving = Receiving::Armed;
-        let receive = opcode::RecvMulti::new(types::Fd(conn.stream.as_raw_fd()), GROUP).build();
-        // SAFETY: it points to no memory but what the buffer ring lends, which `Lent` keeps.
+        let fd = types::Fd(conn.stream.as_raw_fd());
+        let (receiving, receive) = if let Some(room) = &mut conn.room {
+            let spare = room.spare_mut();
+            (Receiving::Filling, opcode::Recv::new(fd, spare.as_mut_ptr(), spare.len() as u32).build())
+        } else if conn.large {
+            let little = opcode::Recv::new(fd, std::ptr::null_mut(), RECEIVE_HEAD_BYTES as u32);
+            (Receiving::Looking, little.buf_group(GROUP).build().flags(Flags::BUFFER_SELECT))
+        } else {
+            (Receiving::Armed, opcode::RecvMulti::new(fd, GROUP).build())
+        };
+        conn.receiving = receiving;
+        // SAFETY: it points to the room, which is the connection's until it is full or the connection is given up, both of
+        // which come after the last completion; or to no memory but what the buffer ring lends, which `Lent` keeps.
         unsafe { ring.push(Owner::Receive(index), receive) }
     }
 
@@ -147,6 +191,7 @@ impl Net {
             None
         });
         let conn = self.conn(index);
+        let looked = conn.receiving == Receiving::Looking;
         if !completion.more() {
             conn.receiving = Receiving::Idle;
         }
@@ -154,7 +199,13 @@ impl Net {
             return self.release(index);
         }
         match result {
-            1.. => events.extend(slice.map(|slice| Event::Received(conn.id, slice))),
+            1.. => {
+                conn.take(slice, result as usize, events);
+                if looked && conn.room.is_none() {
+                    self.looked.push(index);
+                    return;
+                }
+            }
             0 => return self.end(index, CloseReason::PeerClosed, events),
             _ if result == -libc::ENOBUFS => {
                 conn.receiving = Receiving::Starved;
@@ -172,6 +223,11 @@ impl Net {
     /// Lends what memory there is, and receives again where it was missing. True if some connection still starves.
     pub(super) fn resume(&mut self, ring: &mut Ring) -> bool {
         self.lent.replenish();
+        for index in std::mem::take(&mut self.looked) {
+            if self.conns.get(index).is_some_and(Conn::is_to_be_armed) {
+                self.arm(ring, index);
+            }
+        }
         if self.lent.is_exhausted() {
             return !self.starved.is_empty();
         }
@@ -181,7 +237,7 @@ impl Net {
                 continue;
             }
             conn.receiving = Receiving::Idle;
-            if conn.wanted && !conn.closed {
+            if conn.is_to_be_armed() {
                 self.arm(ring, index);
             }
         }
@@ -273,7 +329,7 @@ impl Net {
     /// Closes the descriptor of a connection that is over and has nothing in flight.
     fn release(&mut self, index: u32) {
         let conn = self.conn(index);
-        let receiving = matches!(conn.receiving, Receiving::Armed | Receiving::Ending);
+        let receiving = !matches!(conn.receiving, Receiving::Idle | Receiving::Starved);
         if !receiving && !conn.sending.in_flight {
             self.conns.remove(index);
         }
@@ -291,6 +347,32 @@ impl Net {
     /// Takes the lent memory from the kernel, after the last completion.
     pub(super) fn take_back(self, ring: &Ring) {
         self.lent.take_back(ring);
+    }
+}
+
+impl Conn {
+    fn is_to_be_armed(&self) -> bool {
+        self.receiving == Receiving::Idle && self.wanted && !self.closed
+    }
+
+    /// Takes `n` bytes that came into lent memory, or else into the room. What came into lent memory although there is a room
+    /// by now is moved there.
+    fn take(&mut self, lent: Option<Slice>, n: usize, events: &mut Vec<Event>) {
+        self.large = false;
+        let Some(room) = &mut self.room else {
+            return events.extend(lent.map(|slice| Event::Received(self.id, slice)));
+        };
+        let mut behind = None;
+        if let Some(slice) = lent {
+            let (moved, rest) = slice.split_at(slice.len().min(room.spare()));
+            room.push(moved);
+            behind = (!rest.is_empty()).then(|| slice.slice(moved.len()..slice.len()));
+        } else {
+            room.advance(n);
+        }
+        events.push(Event::Received(self.id, room.split_frozen()));
+        events.extend(behind.map(|slice| Event::Received(self.id, slice)));
+        self.large = self.room.take_if(|room| room.spare() == 0).is_some();
     }
 }
 

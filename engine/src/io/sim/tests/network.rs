@@ -116,6 +116,31 @@ fn a_loosened_send_keeps_no_slab_and_loses_no_byte() {
 }
 
 #[test]
+fn what_is_received_into_a_room_is_one_piece_and_what_is_behind_it_is_not() {
+    for seed in 0..20 {
+        let world = World::new(seed, Faults { reset: 0.0, ..Faults::rough() });
+        let (mut io, conn, peer) = connected(&world);
+        let bytes: Vec<u8> = (0..=255).cycle().take(9_000).collect();
+        let room = pool().block(8_192).unwrap().cut(7_000);
+        io.receive_into(conn, room);
+        peer.send(&bytes);
+        let mut pieces: Vec<Slice> = Vec::new();
+        while pieces.iter().map(|piece| piece.len()).sum::<usize>() < bytes.len() {
+            for event in events(&world, &mut io) {
+                let Event::Received(_, slice) = event else { panic!("{event:?}") };
+                match pieces.last_mut() {
+                    Some(last) if last.precedes(&slice) => *last = last.joined(&slice),
+                    _ => pieces.push(slice),
+                }
+            }
+        }
+        assert_eq!(pieces[0][..], bytes[..7_000], "seed {seed}");
+        let behind: Vec<u8> = pieces[1..].iter().flat_map(|piece| piece.to_vec()).collect();
+        assert_eq!(behind, bytes[7_000..], "seed {seed}");
+    }
+}
+
+#[test]
 fn the_window_bounds_what_is_taken_for_a_peer_that_does_not_read() {
     for seed in 0..10 {
         let world = World::new(seed, Faults { window_bytes: 1_000, ..Faults::rough() });
