@@ -265,7 +265,8 @@ impl App for Broker {
                 if listener == AMQP_LISTENER {
                     self.with_amqp(out, |amqp, seat| amqp.accept(conn, peer, local, seat));
                 } else {
-                    let connection = Connection::new(conn, peer, local, &self.config, self.rooms.clone(), out.now());
+                    let connection =
+                        Connection::new(conn, peer, local, &self.config, self.rooms.clone(), out.now());
                     self.connections.insert(conn, connection);
                 }
                 self.metrics.connections.set(self.connections() as u64);

@@ -89,7 +89,10 @@ impl Block {
     /// Gives up what this block holds past its first `capacity` bytes, all of them not filled yet.
     #[must_use]
     pub fn cut(mut self, capacity: usize) -> Block {
-        assert!(self.len <= capacity && capacity <= self.capacity, "a block is cut within what is not filled");
+        assert!(
+            self.len <= capacity && capacity <= self.capacity,
+            "a block is cut within what is not filled"
+        );
         self.capacity = capacity;
         self
     }

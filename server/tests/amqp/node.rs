@@ -196,7 +196,9 @@ impl Node {
                 assert_eq!(socket.read_off, on, "reading is switched, not set again");
                 socket.read_off = !on;
             }
-            Output::CatchUp(_) | Output::ReceiveInto(..) => unreachable!("it is for large requests of Kafka's clients"),
+            Output::CatchUp(_) | Output::ReceiveInto(..) => {
+                unreachable!("it is for large requests of Kafka's clients")
+            }
             Output::Close(conn) => {
                 let socket = self.sockets.get_mut(&conn).unwrap();
                 assert!(!std::mem::replace(&mut socket.closed, true), "a connection is closed once");
