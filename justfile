@@ -48,6 +48,16 @@ kills count="1000":
     cargo build --release
     tests/clients/kills --broker target/release/millstream {{ count }}
 
+# Records histories of clients under as many kills, and checks them against models of a log and of a queue.
+histories kills="100":
+    cargo build --release
+    tests/clients/histories --broker target/release/millstream {{ kills }}
+
+# The real process short of disk, descriptors, memory or time, beside thousands of connections and slow peers; some of it needs root.
+hardship *args:
+    cargo build --release
+    tests/clients/hardship --broker target/release/millstream {{ args }}
+
 # A mixed load on a release build for as many hours, with an eye on memory, descriptors and latencies.
 soak hours="2":
     cargo build --release

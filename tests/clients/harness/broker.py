@@ -34,8 +34,8 @@ class Process(Broker):
         self.process = None
 
     def _spawn(self, command):
-        self.log = open(self.folder / "log", "ab")
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, start_new_session=True)
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
 
     def kill(self):
         self.process.kill()
