@@ -39,7 +39,7 @@ class LogLoad:
             raise cases.Failed(f"the producer ended with {code}{when}\n{cases.tail(self.log)}")
 
     def killed(self):
-        """The broker is about to be killed."""
+        """The broker is about to be killed, or has just been."""
 
     def latencies(self):
         """The producer does not tell."""

@@ -14,8 +14,6 @@ PUBLISHERS = 3
 WORKERS_PER_QUEUE = 2
 # A settlement that is older than this when the broker is killed is not forgotten.
 SETTLED_FOR_GOOD_S = 0.5
-# How long a worker may write into a connection that is none any more.
-CUT_UNNOTICED_S = 0.5
 
 
 class QueueLoad:
@@ -89,6 +87,7 @@ class QueueLoad:
 
     def worker(self, queue):
         def work(connection):
+            since = time.monotonic()
             channel = connection.channel()
             channel.basic_qos(prefetch_count=20)
             last = {}
@@ -105,19 +104,19 @@ class QueueLoad:
                     last[name[0]] = name[1]
                 channel.basic_ack(method.delivery_tag)
                 with self.lock:
-                    self.settled[queue][name] = time.monotonic()
+                    self.settled[queue][name] = since, time.monotonic()
                     self.counts["settled"] += 1
 
         self.until_over(work)
 
     def seen(self, queue, name, redelivered):
         with self.lock:
-            at = self.settled[queue].get(name)
-            if at is None:
+            if name not in self.settled[queue]:
                 return
+            since, at = self.settled[queue][name]
             self.counts["again"] += 1
-            # It may have been settled just before a kill, or on a connection that a kill had cut.
-            excused = any(at - CUT_UNNOTICED_S <= killed <= at + SETTLED_FOR_GOOD_S for killed in self.killed_at)
+            # It may have been settled just before a kill, or on a connection that a kill had cut: none lives through one.
+            excused = any(since <= killed <= at + SETTLED_FOR_GOOD_S for killed in self.killed_at)
             if not redelivered or not excused:
                 nearest = min((killed - at for killed in self.killed_at), key=abs, default=float("inf"))
                 self.wrong.append(
@@ -134,7 +133,7 @@ class QueueLoad:
         cases.until(lambda: self.counts["settled"] > 0, "a first settlement", self.broker.folder)
 
     def killed(self):
-        """The broker is about to be killed."""
+        """The broker is about to be killed, or has just been."""
         with self.lock:
             self.killed_at.append(time.monotonic())
 

@@ -5,7 +5,7 @@ import socket
 import struct
 import time
 
-CREATE_TOPICS, LIST_OFFSETS, OFFSET_FETCH, DESCRIBE_GROUPS, FIND_COORDINATOR = 19, 2, 9, 15, 10
+CREATE_TOPICS, FETCH, LIST_OFFSETS, OFFSET_FETCH, DESCRIBE_GROUPS, FIND_COORDINATOR = 19, 1, 2, 9, 15, 10
 # Errors that pass by themselves: no leader yet, coordinator loading or not available or elsewhere.
 PASSING = {5, 14, 15, 16}
 PATIENCE_S = 30
@@ -120,6 +120,14 @@ def committed(address, group, topic, partitions):
         return _by_partition(response, partition)
 
     return _patiently(ask)
+
+
+def fetch_request(topic, partition, offset):
+    """The bytes of a fetch, version 4, of as much as there is: for those who do not mean to read the answer."""
+    wanted = _string(topic) + _array([struct.pack(">iqi", partition, offset, 1 << 20)])
+    body = struct.pack(">iiiib", -1, 0, 1, 1 << 20, 0) + _array([wanted])
+    message = struct.pack(">hhi", FETCH, 4, 1) + _string("harness") + body
+    return struct.pack(">i", len(message)) + message
 
 
 def members(address, group):
