@@ -60,7 +60,7 @@ pub async fn put(asked: Asked<'_>, vhost: &[u8], name: &[u8]) -> Result<Answer, 
     let fields = asked.fields();
     let name = short(name)?;
     let value = ExchangeValue {
-        kind: fields.name("type")?.to_vec(),
+        kind: short(fields.text("type")?.unwrap_or("direct").as_bytes())?.to_vec(),
         durable: fields.flag("durable", false)?,
         auto_delete: fields.flag("auto_delete", false)?,
         internal: fields.flag("internal", false)?,
@@ -70,6 +70,8 @@ pub async fn put(asked: Asked<'_>, vhost: &[u8], name: &[u8]) -> Result<Answer, 
         let vhost = asked.session.enter(topology, vhost)?;
         not_the_default(name)?;
         asked.session.check(vhost, Access::Configure, "exchange", name)?;
+        let made = ("exchange", name);
+        asked.session.check_passing_on(vhost, made, &value.arguments, b"alternate-exchange")?;
         Ok(vhost.exchange(name).is_none())
     })?;
     let declare = DeclareExchange { name: name.to_vec(), passive: false, value, may_be_made: Ok(()) };

@@ -10,7 +10,6 @@ use super::api::{Answer, Asked, Source};
 use super::json::{self, raw_table, short, text};
 use super::overview::NODE_NAME;
 use super::problem::Problem;
-use crate::amqp::codec::{self, Table};
 use crate::amqp::operations::{DeclareQueue, DeleteQueue, Operation};
 use crate::amqp::topology::entries::QueueValue;
 use crate::amqp::topology::users::Access;
@@ -128,11 +127,8 @@ pub async fn put(asked: Asked<'_>, vhost: &[u8], name: &[u8]) -> Result<Answer, 
     let is_new = asked.look(|topology| {
         let vhost = asked.session.enter(topology, vhost)?;
         asked.session.check(vhost, Access::Configure, "queue", name)?;
-        let arguments = Table::from_raw(&value.arguments).unwrap_or_default();
-        if let Some(codec::Value::String(exchange)) = arguments.get(b"x-dead-letter-exchange") {
-            asked.session.check(vhost, Access::Read, "queue", name)?;
-            asked.session.check(vhost, Access::Write, "exchange", exchange)?;
-        }
+        let made = ("queue", name);
+        asked.session.check_passing_on(vhost, made, &value.arguments, b"x-dead-letter-exchange")?;
         Ok(vhost.queue(name).is_none())
     })?;
     let declare = DeclareQueue {

@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::problem::Problem;
+use crate::amqp::codec::{self, Table};
 use crate::amqp::error::Text;
 use crate::amqp::topology::users::Access;
 use crate::amqp::topology::{Topology, Vhost};
@@ -127,6 +128,23 @@ impl Session {
             Text(&vhost.name),
             Text(&self.user)
         )))
+    }
+
+    /// Whether the user may make something whose argument `key` says to which exchange its messages go on: as with AMQP, whoever
+    /// reads from the one and writes to the other may.
+    pub fn check_passing_on(
+        &self,
+        vhost: &Vhost,
+        (what, made): (&str, &[u8]),
+        arguments: &[u8],
+        key: &[u8],
+    ) -> Result<(), Problem> {
+        let arguments = Table::from_raw(arguments).unwrap_or_default();
+        if let Some(codec::Value::String(exchange)) = arguments.get(key) {
+            self.check(vhost, Access::Read, what, made)?;
+            self.check(vhost, Access::Write, "exchange", exchange)?;
+        }
+        Ok(())
     }
 
     /// Whether the user may publish by that key to an exchange of type topic, or bind to it.

@@ -180,6 +180,30 @@ fn tags_decide_who_may_see_and_do_what() {
 }
 
 #[test]
+fn what_passes_messages_on_needs_the_right_to_read_it_and_to_write_where_they_go() {
+    let dir = TempDir::new();
+    let (broker, http) = node(&dir);
+    assert_eq!(http.put("users/worker", &json!({"password": "worker", "tags": "management"})), 201);
+    let rights = json!({"configure": ".*", "write": "^m", "read": "^m"});
+    assert_eq!(http.put("permissions/%2F/worker", &rights), 201);
+    let worker = Http::new(broker.http, "worker", "worker");
+    let exchange = |to: &str| json!({"arguments": {"alternate-exchange": to}});
+    let queue = |to: &str| json!({"arguments": {"x-dead-letter-exchange": to}});
+    for (path, body) in [
+        ("exchanges/%2F/a", exchange("m")),
+        ("exchanges/%2F/m", exchange("a")),
+        ("queues/%2F/a", queue("m")),
+        ("queues/%2F/m", queue("a")),
+    ] {
+        assert_eq!(worker.put(path, &body), 401, "{path} {body}");
+    }
+    assert_eq!(worker.put("exchanges/%2F/m", &exchange("m.other")), 201);
+    assert_eq!(worker.put("queues/%2F/m", &queue("m")), 201);
+    let made = http.value("exchanges/%2F/m");
+    assert_eq!(made["type"], json!("direct"), "as with RabbitMQ, if nothing is said");
+}
+
+#[test]
 fn a_policy_holds_at_once_for_queues_that_are_there() {
     let dir = TempDir::new();
     let (_broker, http) = node(&dir);
@@ -264,7 +288,7 @@ fn requests_that_make_no_sense_get_a_clear_answer_and_hurt_nobody() {
         ("PUT", "queues/%2F/q", br#"{"arguments":{"x-max-length":-1}}"#, 400),
         ("PUT", "queues/%2F/q", br#"{"arguments":{"x-max-length":1e300}}"#, 400),
         ("PUT", "queues/none/q", b"{}", 404),
-        ("PUT", "exchanges/%2F/x", b"{}", 400),
+        ("PUT", "exchanges/%2F/x", br#"{"type":"none"}"#, 400),
         ("PUT", "exchanges/%2F/x", br#"{"type":[]}"#, 400),
         ("PUT", "exchanges/%2F/amq.default", br#"{"type":"direct"}"#, 401),
         ("PUT", "users/u", br#"{"password":1,"tags":""}"#, 400),
