@@ -268,6 +268,8 @@ pub trait Io {
     /// Lets a durable append under way go on: its flush starts only when this thread is in the kernel after the write has
     /// ended. For the middle of a turn that may take long; costs next to nothing if there is nothing to go on with.
     fn pump(&mut self);
+    /// Submits what is queued: somebody sleeps until it is. The next poll does so anyway.
+    fn submit(&mut self);
     /// Submits what is queued, waits as told, and appends what happened to `events` (at most
     /// [`crate::limits::COMPLETIONS_PER_TURN`] entries or a few more). May return nothing.
     fn poll(&mut self, wait: Wait, events: &mut Vec<Event>);

@@ -116,10 +116,13 @@ impl Shared {
         self.stop.store(true, Ordering::SeqCst);
     }
 
-    fn least_connected(&self) -> ShardId {
+    /// The shard for one more connection, which counts there from now on: the next may come before that one is there.
+    fn assign(&self) -> ShardId {
         let count = |count: &AtomicUsize| count.load(Ordering::Relaxed);
         let least = self.connections.iter().enumerate().min_by_key(|(_, connections)| count(connections));
-        ShardId(least.map_or(0, |(shard, _)| shard as u16))
+        let shard = ShardId(least.map_or(0, |(shard, _)| shard as u16));
+        self.connections[usize::from(shard.0)].fetch_add(1, Ordering::Relaxed);
+        shard
     }
 }
 
@@ -314,9 +317,11 @@ impl<I: Io, A: App> Reactor<I, A> {
         let now = self.io.now();
         self.shard.observer().step_ended(Step::Events, now);
         self.post.tell_time(now);
+        // What has just become durable is told at once: the rest of the turn may take as long as a wake-up does.
+        self.take_outputs();
         for _ in 0..MAIL_ROUNDS_PER_TURN {
             self.unpark();
-            self.post.publish(|peer| self.io.wake(peer));
+            self.ring_out();
             if !self.take_mail() {
                 break;
             }
@@ -342,6 +347,18 @@ impl<I: Io, A: App> Reactor<I, A> {
     fn catch_up(&mut self) {
         for conn in std::mem::take(&mut self.catching_up) {
             self.step(AppEvent::CaughtUp(conn));
+        }
+    }
+
+    /// Lets the peers see what was sent, and rings those that sleep without waiting for the end of the turn.
+    fn ring_out(&mut self) {
+        let mut any = false;
+        self.post.publish(|peer| {
+            any |= peer != self.shard.id();
+            self.io.wake(peer);
+        });
+        if any {
+            self.io.submit();
         }
     }
 
@@ -417,7 +434,7 @@ impl<I: Io, A: App> Reactor<I, A> {
                 *listener.expect("it was asked to listen") = Some(result);
             }
             Event::Accepted(token, socket) => {
-                let shard = self.shared.least_connected();
+                let shard = self.shared.assign();
                 self.send(shard, Ask::Adopt(socket, token.id() as u16), None);
             }
             Event::Received(conn, bytes) => self.step(AppEvent::Received(conn, bytes)),
@@ -598,7 +615,6 @@ impl<I: Io, A: App> Reactor<I, A> {
                 let (peer, local) = (socket.peer, socket.local);
                 let conn = self.io.adopt(socket);
                 self.connections.insert(conn, Connection::default());
-                self.shared.connections[usize::from(self.shard.id().0)].fetch_add(1, Ordering::Relaxed);
                 self.step(AppEvent::Accepted { conn, peer, local, listener });
             }
             Ask::Clear(upto) => {

@@ -198,6 +198,10 @@ impl Io for CanaryIo {
         self.io.pump();
     }
 
+    fn submit(&mut self) {
+        self.io.submit();
+    }
+
     fn poll(&mut self, wait: Wait, events: &mut Vec<Event>) {
         let wait = if self.made_up.is_empty() { wait } else { Wait::No };
         let mut real = Vec::new();

@@ -216,6 +216,8 @@ impl Io for SimIo {
 
     fn pump(&mut self) {}
 
+    fn submit(&mut self) {}
+
     fn poll(&mut self, wait: Wait, events: &mut Vec<Event>) {
         let mut state = self.state.borrow_mut();
         state.clock.spend_poll();

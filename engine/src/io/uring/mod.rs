@@ -327,6 +327,10 @@ impl Io for Uring {
         self.held.bell.bell()
     }
 
+    fn submit(&mut self) {
+        self.ring.submit();
+    }
+
     fn pump(&mut self) {
         self.ring.pump();
     }
