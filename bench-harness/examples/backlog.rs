@@ -108,7 +108,10 @@ impl Host {
             let (header, body) = (Slice::from(b"head".to_vec()), vec![body.into()]);
             let queues = vec![self.queues[(number % self.plan.queues) as usize]];
             let persistent = !self.plan.transient;
-            Publish { queues, message: Message { header, body, persistent, priority: 0, expires_at: None } }
+            Publish {
+                queues: queues.into(),
+                message: Message { header, body: body.into(), persistent, priority: 0, expires_at: None },
+            }
         };
         let messages = (self.asked..self.asked + most).map(message).collect();
         self.asked += most;

@@ -25,6 +25,7 @@ pub mod cache;
 pub mod checksum;
 pub mod config;
 pub mod error;
+pub mod few;
 pub mod format;
 pub mod inspect;
 pub mod io;

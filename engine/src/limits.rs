@@ -149,6 +149,8 @@ pub const QUEUES_PER_NODE_MAX: usize = 1_000_000;
 pub const QUEUES_PER_PUBLISH_MAX: usize = 1_024;
 /// Messages that a queue looks at in one turn; what is left waits for the next.
 pub const QUEUE_WORK_PER_TURN: usize = 1_024;
+/// Deliveries that a shard is told of together, in one piece of memory that is small enough to be used again.
+pub const DELIVERIES_TOLD_TOGETHER: usize = 512;
 /// How long a settlement may wait for company in the journal, and so what a crash may take back of them.
 pub const SETTLEMENT_DELAY: Nanos = Nanos::from_millis(5);
 /// Bytes of settlements that wait for no company.

@@ -149,6 +149,8 @@ pub const AMQP_SEND_BYTES_GIVEN_BACK: usize = 32 << 20;
 pub const AMQP_SEND_BYTES_HUNG_UP: usize = 128 << 20;
 /// What all connections of a shard have to send. At this many, those with more than their share are taken for congested.
 pub const AMQP_SEND_BYTES_PER_SHARD_MAX: usize = 512 << 20;
+/// Deliveries are written into pieces of this size, which the allocator has at hand.
+pub const AMQP_SEND_PIECE_BYTES: usize = 64 << 10;
 /// Messages that may be on their way to a consumer without a prefetch.
 pub const AMQP_WINDOW_MESSAGES: u32 = 2_048;
 /// The same, of one of very many consumers.

@@ -44,7 +44,7 @@ pub fn delete(node: &mut Solo, queue: QueueId) {
 
 /// Publishes messages; `None` if the machine dies before they are confirmed.
 pub fn try_publish(node: &mut Solo, queues: &[QueueId], messages: Vec<Message>) -> Option<Vec<Outcome>> {
-    let publish = |message| Publish { queues: queues.to_vec(), message };
+    let publish = |message| Publish { queues: queues.to_vec().into(), message };
     match node.try_ask(Request::Publish(messages.into_iter().map(publish).collect()))? {
         Reply::Published(outcomes) => Some(outcomes),
         other => panic!("{other:?}"),

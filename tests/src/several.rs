@@ -118,7 +118,7 @@ impl Several {
 
     /// Publishes a message, and waits until it is confirmed by all queues.
     pub fn publish(&mut self, queue: QueueId, messages: Vec<Message>) {
-        let publish = |message| Publish { queues: vec![queue], message };
+        let publish = |message| Publish { queues: vec![queue].into(), message };
         let reply =
             self.ask(self.shard_of(queue), Request::Publish(messages.into_iter().map(publish).collect()));
         let taken =

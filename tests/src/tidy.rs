@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["format"],
     &["io"],
     &["buffer"],
-    &["types", "limits", "config", "error", "time", "checksum", "metrics", "sync"],
+    &["types", "limits", "config", "error", "few", "time", "checksum", "metrics", "sync"],
 ];
 
 /// Where `unsafe` may stand: a file, or whatever begins like this.

@@ -102,7 +102,7 @@ fn story(node: &mut Solo, model: &mut Model) -> Option<()> {
             }
         }
         let queues_to: Vec<QueueId> = to.iter().map(|queue| queues[*queue]).collect();
-        let publish = |number: &u32| Publish { queues: queues_to.clone(), message: body(*number) };
+        let publish = |number: &u32| Publish { queues: queues_to.clone().into(), message: body(*number) };
         ask(node, Request::Publish(numbers.iter().map(publish).collect()))?;
         for number in &numbers {
             for queue in to {
@@ -144,7 +144,7 @@ fn story(node: &mut Solo, model: &mut Model) -> Option<()> {
                 targets: vec![(ShardId(0), queues[2])],
                 message: body(number),
             };
-            ask(node, Request::Move(moved))?;
+            ask(node, Request::Move(Box::new(moved)))?;
         }
     }
     Some(())

@@ -83,7 +83,7 @@ fn answer(
                 targets: to(&letter),
                 message: message(&letter.body, letter.persistent),
             };
-            node.send(shard, shard, Request::Move(moved));
+            node.send(shard, shard, Request::Move(Box::new(moved)));
         }
     }
     asked
@@ -92,7 +92,7 @@ fn answer(
 fn poison(world: &World, node: &mut Several, shard: ShardId, queue: QueueId) {
     let path = format!("-{}/journal", shard.0);
     world.inject(Injection { op: OpKind::Append, path, skip: 0, outcome: Outcome::FlushFails });
-    let publish = Publish { queues: vec![queue], message: message(b"x", true) };
+    let publish = Publish { queues: vec![queue].into(), message: message(b"x", true) };
     node.ask(shard, Request::Publish(vec![publish]));
     assert!(node.node.shard(shard).is_poisoned());
 }
@@ -146,7 +146,7 @@ fn a_queue_with_many_dead_letters_keeps_no_other_waiting() {
     // The first answers make room for those of the other queue.
     for seq in 0..32 {
         let moved = Move { queue: many, seq: Seq(seq), targets: Vec::new(), message: message(b"", true) };
-        assert!(matches!(node.ask(HERE, Request::Move(moved)), Reply::Done));
+        assert!(matches!(node.ask(HERE, Request::Move(Box::new(moved))), Reply::Done));
     }
     node.pass(A_SECOND);
     let few = node.dead_letters(HERE).iter().filter(|letter| letter.queue == few).count();
@@ -165,7 +165,7 @@ fn a_message_is_moved_once_however_often_that_is_asked() {
     let letter = node.dead_letters(HERE).pop().expect("it leaves");
     let moved = || {
         let (queue, seq, targets) = (letter.queue, letter.seq, vec![(THERE, target)]);
-        Request::Move(Move { queue, seq, targets, message: message(&letter.body, true) })
+        Request::Move(Box::new(Move { queue, seq, targets, message: message(&letter.body, true) }))
     };
     let tokens = [0; 3].map(|_| node.send(HERE, HERE, moved()));
     node.pass(A_SECOND);

@@ -110,7 +110,7 @@ fn a_large_one_and_those_that_share_it_are_given_out_whole() {
     let mut node = start(&world);
     let queues = ["a", "b"].map(|name| create(&mut node, name, true, QueueSettings::default()));
     let body: Vec<u8> = (0..2_500_000_u32).map(|at| (at % 251) as u8).collect();
-    let large = || Message { body: vec![body.clone().into()], ..message(b"", false) };
+    let large = || Message { body: vec![body.clone().into()].into(), ..message(b"", false) };
     let before = node.shard().journal().last_lsn();
     publish(&mut node, &queues, vec![large(), numbered(1, false)]);
     for (queue, consumer) in queues.into_iter().zip([1, 2]) {

@@ -50,7 +50,7 @@ fn requests(queue: QueueId) -> Vec<Request> {
         Request::Purge(queue),
         Request::CloseQueue { queue, if_unused: false, if_empty: false },
         Request::OpenQueue(queue),
-        Request::Move(moved),
+        Request::Move(Box::new(moved)),
         Request::Consume(Consume {
             queue,
             consumer: ConsumerId(3),
@@ -93,7 +93,7 @@ fn a_durable_settlement_that_the_poison_overtakes_is_refused_like_everything_aft
         }
         let cancel = Request::CancelConsumer { consumer: ConsumerId(1), release: true };
         assert!(matches!(node.ask(cancel), Reply::Refused(Refusal::UnknownConsumer)));
-        let publish = Publish { queues: vec![queue], message: message(b"late", true) };
+        let publish = Publish { queues: vec![queue].into(), message: message(b"late", true) };
         let Reply::Published(outcomes) = node.ask(Request::Publish(vec![publish])) else {
             panic!("an outcome")
         };
@@ -144,7 +144,7 @@ fn a_poisoned_shard_asks_nobody_about_dead_letters() {
     let queue = create(&mut node, "q", true, settings);
     publish(&mut node, &[queue], vec![message(b"one", true)]);
     fail_next_commit(&world);
-    let late = Publish { queues: vec![queue], message: message(b"two", true) };
+    let late = Publish { queues: vec![queue].into(), message: message(b"two", true) };
     assert!(is_poisoned(&node.ask(Request::Publish(vec![late]))));
     node.pass(Nanos::from_millis(3_000));
     assert!(dead_letters(&mut node).is_empty());

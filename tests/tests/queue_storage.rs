@@ -244,7 +244,7 @@ fn a_dead_letter_moves_with_its_settlement_in_one_step() {
     assert_eq!(asked.len(), 1);
     let moved = |seq| {
         let targets = vec![(ShardId(0), target)];
-        Request::Move(Move { queue: source, seq, targets, message: message(b"dead", true) })
+        Request::Move(Box::new(Move { queue: source, seq, targets, message: message(b"dead", true) }))
     };
     assert!(matches!(node.ask(moved(Seq(1))), Reply::Refused(_)), "that one does not leave");
     assert!(matches!(node.ask(moved(asked[0].seq)), Reply::Done));
@@ -285,7 +285,7 @@ fn a_message_larger_than_a_group_is_one_message_like_any_other() {
     let mut node = start(&world);
     let queues = ["a", "b"].map(|name| plain(&mut node, name));
     let large = |byte: u8| -> Vec<u8> { (0..3_000_000_u32).map(|at| (at % 251) as u8 ^ byte).collect() };
-    let message = |byte| Message { body: vec![large(byte).into()], ..message(b"", true) };
+    let message = |byte| Message { body: vec![large(byte).into()].into(), ..message(b"", true) };
     publish(&mut node, &queues, vec![message(1), message(2)]);
     publish(&mut node, &queues[..1], texts(0..1, true));
     consume(&mut node, queues[0], 1, PLENTY);
@@ -424,7 +424,7 @@ fn a_message_for_more_queues_than_one_record_names_is_in_all_of_them() {
     let Reply::Changed(mut queues) = node.ask(Request::ChangeMetadata(change)) else { panic!("made") };
     delete(&mut node, queues[1_025]);
     let message = message(b"to all", true);
-    let publish = vec![Publish { queues: queues.clone(), message }];
+    let publish = vec![Publish { queues: queues.clone().into(), message }];
     let Reply::Published(outcomes) = node.ask(Request::Publish(publish)) else { panic!("published") };
     assert_eq!(outcomes.len(), 1);
     assert_eq!(outcomes[0].refused, [(queues.remove(1_025), Refusal::UnknownQueue)]);
@@ -510,7 +510,7 @@ fn race(node: &mut Solo, queues: &[(QueueId, Vec<Message>)]) -> Vec<(u64, usize)
 const LARGE_BYTES: usize = 1_500_000;
 
 fn in_pieces() -> Message {
-    Message { body: vec![vec![7; LARGE_BYTES].into()], ..message(b"", true) }
+    Message { body: vec![vec![7; LARGE_BYTES].into()].into(), ..message(b"", true) }
 }
 
 #[test]
@@ -546,7 +546,11 @@ fn a_message_larger_than_what_readers_have_is_given_out() {
     let world = world();
     let mut node = roomy(&world);
     let queue = plain(&mut node, "q");
-    publish(&mut node, &[queue], vec![Message { body: vec![vec![9; BYTES].into()], ..message(b"", true) }]);
+    publish(
+        &mut node,
+        &[queue],
+        vec![Message { body: vec![vec![9; BYTES].into()].into(), ..message(b"", true) }],
+    );
     consume(&mut node, queue, 1, PLENTY);
     node.pass(Nanos::from_millis(500));
     let deliveries = delivered(&mut node);

@@ -98,7 +98,7 @@ fn publish(node: &mut SimNode, queues: &[QueueId], messages: Vec<Message>) {
         if queues.is_empty() {
             continue;
         }
-        let publish = |message: &Message| Publish { queues: queues.clone(), message: message.clone() };
+        let publish = |message: &Message| Publish { queues: queues.clone().into(), message: message.clone() };
         let request = Request::Publish(messages.iter().map(publish).collect());
         let Ok(Reply::Published(outcomes)) = ask(node, ShardId(0), shard, request) else {
             panic!("no answer came")

@@ -135,6 +135,7 @@ impl Region {
         Region { start, len: map.len(), holder: Holder::Map(map) }
     }
 
+    #[inline]
     pub(super) fn start(&self) -> NonNull<u8> {
         self.start
     }

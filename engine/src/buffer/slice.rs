@@ -27,6 +27,7 @@ impl Slice {
     }
 
     /// A part of these bytes.
+    #[inline]
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Slice {
         assert!(range.start <= range.end && range.end <= self.len, "a slice's range lies outside of it");
@@ -40,6 +41,14 @@ impl Slice {
     /// Whether the bytes of `next` are right behind these in the same memory.
     pub fn precedes(&self, next: &Slice) -> bool {
         Arc::ptr_eq(&self.region, &next.region) && self.start + self.len == next.start
+    }
+
+    /// Gives up the first `n` bytes.
+    #[inline]
+    pub fn skip(&mut self, n: usize) {
+        assert!(n <= self.len, "no more of a slice is given up than there is");
+        self.start += n;
+        self.len -= n;
     }
 
     /// These bytes and those right behind them in the same memory, as one.
@@ -69,6 +78,7 @@ impl From<Vec<u8>> for Slice {
 
 impl Deref for Slice {
     type Target = [u8];
+    #[inline]
     fn deref(&self) -> &[u8] {
         // SAFETY: the range lies within the region, whose bytes here are initialised, frozen, and alive as long as
         // `self.region` is.

@@ -86,7 +86,7 @@ impl Queue {
     /// Whether a message of this size is taken now. If there is no room, what can be delivered is, and what has
     /// expired goes, to make some: both would have happened by now, had [`Queue::run`] been called for each message.
     pub fn admit(&mut self, size: u32, now: WallMs, out: &mut Vec<Output>) -> Admission {
-        if self.settings.overflow == Overflow::DropHead || self.has_room(size) {
+        if self.admits(size) {
             return Admission::Take;
         }
         self.dispatch(now, &mut Budget::unlimited(), out);
@@ -98,6 +98,11 @@ impl Queue {
         } else {
             Admission::Refuse
         }
+    }
+
+    /// Whether a message of this size is taken now, whatever else would be done to make room.
+    pub fn admits(&self, size: u32) -> bool {
+        self.settings.overflow == Overflow::DropHead || self.has_room(size)
     }
 
     fn has_room(&self, size: u32) -> bool {

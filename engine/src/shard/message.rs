@@ -2,6 +2,7 @@
 
 use crate::buffer::Slice;
 use crate::error::Refusal;
+pub use crate::few::Few;
 pub use crate::queue::{Credit, LeaveReason, QueueStats, Verdict};
 use crate::time::WallMs;
 use crate::types::{QueueId, Seq, ShardId};
@@ -13,7 +14,7 @@ pub struct Message {
     /// [`crate::limits::MESSAGE_HEADER_BYTES_MAX`].
     pub header: Slice,
     /// The body, in as many pieces as it came in; with the header at most [`crate::limits::MESSAGE_BYTES_MAX`] bytes.
-    pub body: Vec<Slice>,
+    pub body: Few<Slice>,
     /// Whether durable queues keep it over a restart.
     pub persistent: bool,
     /// Its priority, where a queue tells priorities apart.
@@ -33,7 +34,7 @@ impl Message {
 #[derive(Clone, Debug)]
 pub struct Publish {
     /// Which queues. All are on the shard that is asked.
-    pub queues: Vec<QueueId>,
+    pub queues: Few<QueueId>,
     /// What.
     pub message: Message,
 }

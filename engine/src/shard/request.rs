@@ -166,7 +166,7 @@ pub enum Request {
     /// Say where a leaving message of this shard goes: [`Reply::Done`] when it has left its queue, or when a shard that is to
     /// get it stores nothing now, and the host is asked again later; [`Refusal::UnknownQueue`] if queue or message are
     /// gone. Queues that are gone or full get nothing.
-    Move(Move),
+    Move(Box<Move>),
 }
 
 /// Names a watch among those of one sender.

@@ -4,23 +4,43 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use millstream_engine::buffer::Slice;
-use millstream_engine::shard::message::{ConsumerId, Credit, Message, Publish, Settlement, Verdict};
+use millstream_engine::shard::message::{ConsumerId, Credit, Few, Message, Publish, Settlement, Verdict};
 use millstream_engine::time::WallMs;
 use millstream_engine::types::{QueueId, Seq, ShardId};
 
+use super::channel;
 use super::operations::Who;
 use super::routing::router::Route;
 use crate::limits::AMQP_BODY_COPIED_BYTES_MAX;
 
-/// A message that was published, on its way to its queues.
+/// Messages that one channel has published one after the other, on their way to queues of a shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Published {
     /// By whom; nobody waits for what a shard does by itself.
     pub who: Option<Who>,
-    /// Its number on its channel, if that counts them.
+    /// The number of the first on its channel, if that counts them.
     pub number: Option<u64>,
-    /// How much of what its connection may have under way it takes.
+    /// How many.
+    pub count: usize,
+    /// How much of what their connection may have under way they take.
     pub bytes: usize,
+}
+
+impl Published {
+    /// Adds messages that come right behind. `false`: they do not.
+    fn join(&mut self, next: Published) -> bool {
+        let follows = self.who == next.who
+            && match (self.number, next.number) {
+                (None, None) => true,
+                (Some(number), Some(next)) => number + self.count as u64 == next,
+                _ => false,
+            };
+        if follows {
+            self.count += next.count;
+            self.bytes += next.bytes;
+        }
+        follows
+    }
 }
 
 /// What a message is, beside its bytes.
@@ -38,21 +58,21 @@ pub struct Traits {
 #[derive(Clone, Debug)]
 enum Body {
     Copied(Range<usize>),
-    Shared(Vec<Slice>),
+    Shared(Few<Slice>),
 }
 
 #[derive(Debug)]
 struct Outgoing {
-    queues: Vec<QueueId>,
+    queues: Few<QueueId>,
     header: Range<usize>,
     body: Body,
     traits: Traits,
-    published: Published,
 }
 
 #[derive(Debug, Default)]
 struct Batch {
     publishes: Vec<Outgoing>,
+    published: Vec<Published>,
     settlements: Vec<Settlement>,
     grants: Vec<(ConsumerId, Credit)>,
 }
@@ -60,7 +80,7 @@ struct Batch {
 /// What one shard is asked.
 #[derive(Debug)]
 pub enum Asked {
-    /// To take these messages, each published by whom is said.
+    /// To take these messages, published by whom is said, in this order.
     Publish(Vec<Publish>, Vec<Published>),
     /// To settle these deliveries.
     Settle(Vec<Settlement>),
@@ -84,7 +104,7 @@ impl Batches {
         &mut self,
         route: &Route,
         header: impl FnOnce(&mut Vec<u8>),
-        body: &[Slice],
+        body: channel::Body<'_>,
         may_share: bool,
         traits: Traits,
         published: Published,
@@ -92,20 +112,20 @@ impl Batches {
         let start = self.bytes.len();
         header(&mut self.bytes);
         let header = start..self.bytes.len();
-        let body_bytes: usize = body.iter().map(|piece| piece.len()).sum();
-        let body = if body_bytes <= AMQP_BODY_COPIED_BYTES_MAX {
-            for piece in body {
-                self.bytes.extend_from_slice(piece);
+        let body = match body {
+            channel::Body::Pieces(pieces) if body.bytes() > AMQP_BODY_COPIED_BYTES_MAX => {
+                let own = |piece: &Slice| {
+                    let tight = !may_share && piece.pinned() > piece.len();
+                    if tight { Slice::from(piece.to_vec()) } else { piece.clone() }
+                };
+                Body::Shared(pieces.iter().map(own).collect())
             }
-            Body::Copied(header.end..self.bytes.len())
-        } else if may_share {
-            Body::Shared(body.to_vec())
-        } else {
-            let own = |piece: &Slice| {
-                let tight = piece.pinned() > piece.len();
-                if tight { Slice::from(piece.to_vec()) } else { piece.clone() }
-            };
-            Body::Shared(body.iter().map(own).collect())
+            _ => {
+                for piece in body.pieces() {
+                    self.bytes.extend_from_slice(piece);
+                }
+                Body::Copied(header.end..self.bytes.len())
+            }
         };
         let mut bytes = 0;
         for (shard, queues) in &route.shards {
@@ -117,8 +137,10 @@ impl Batches {
                 header: header.clone(),
                 body: body.clone(),
                 traits,
-                published,
             });
+            if batch.published.last_mut().is_none_or(|last| !last.join(published)) {
+                batch.published.push(published);
+            }
         }
         self.any = true;
         bytes
@@ -160,9 +182,8 @@ impl Batches {
         }
         let bytes = Slice::from(std::mem::take(&mut self.bytes));
         for (shard, batch) in &mut self.shards {
-            let Batch { publishes, settlements, grants } = std::mem::take(batch);
+            let Batch { publishes, published, settlements, grants } = std::mem::take(batch);
             if !publishes.is_empty() {
-                let published = publishes.iter().map(|outgoing| outgoing.published).collect();
                 let publishes = publishes.into_iter().map(|outgoing| outgoing.publish(&bytes)).collect();
                 asked.push((*shard, Asked::Publish(publishes, published)));
             }
@@ -180,8 +201,8 @@ impl Batches {
 impl Outgoing {
     fn publish(self, bytes: &Slice) -> Publish {
         let body = match self.body {
-            Body::Copied(range) if range.is_empty() => Vec::new(),
-            Body::Copied(range) => vec![bytes.slice(range)],
+            Body::Copied(range) if range.is_empty() => Few::default(),
+            Body::Copied(range) => Few::one(bytes.slice(range)),
             Body::Shared(pieces) => pieces,
         };
         let Traits { persistent, priority, expires_at } = self.traits;
@@ -192,6 +213,8 @@ impl Outgoing {
 
 #[cfg(test)]
 mod tests {
+    use millstream_engine::io::ConnId;
+
     use super::*;
 
     #[test]
@@ -215,23 +238,39 @@ mod tests {
     }
 
     #[test]
+    fn messages_of_a_channel_are_answered_together_as_long_as_their_numbers_follow() {
+        let who = |channel| Some(Who { conn: ConnId(1), channel, life: 1 });
+        let of = |channel, number| Published { who: who(channel), number, count: 1, bytes: 10 };
+        let mut first = of(1, Some(4));
+        assert!(first.join(of(1, Some(5))) && first.join(of(1, Some(6))));
+        assert_eq!(first, Published { count: 3, bytes: 30, ..of(1, Some(4)) });
+        assert!(!first.join(of(1, Some(8))), "the one between went to another shard");
+        assert!(!first.join(of(2, Some(7))) && !first.join(of(1, None)));
+        assert_eq!(first.count, 3);
+        let mut plain = of(1, None);
+        assert!(plain.join(of(1, None)) && !plain.join(of(1, Some(1))));
+    }
+
+    #[test]
     fn a_message_reaches_every_shard_of_its_route() {
         let mut batches = Batches::default();
         let queue = QueueId([1; 16]);
-        let route = Route { shards: vec![(ShardId(0), vec![queue]), (ShardId(1), vec![queue])] };
+        let route =
+            Route { shards: vec![(ShardId(0), vec![queue].into()), (ShardId(1), vec![queue].into())] };
         let traits = Traits { persistent: true, priority: 3, expires_at: None };
-        let published = Published { who: None, number: None, bytes: 5 };
+        let published = Published { who: None, number: None, count: 1, bytes: 5 };
         let large = Slice::from(vec![7; AMQP_BODY_COPIED_BYTES_MAX + 1]);
         for body in [vec![Slice::from(vec![1, 2]), Slice::from(vec![3])], vec![large]] {
             let header = |bytes: &mut Vec<u8>| bytes.extend_from_slice(b"h");
-            let bytes = batches.publish(&route, header, &body, true, traits, published);
+            let body = channel::Body::Pieces(&body);
+            let bytes = batches.publish(&route, header, body, true, traits, published);
             assert_eq!(bytes, 2 * (5 + 16), "each shard has its list of queues");
         }
         let asked = batches.take();
         assert_eq!(asked.len(), 2);
         for (_, asked) in asked {
             let Asked::Publish(publishes, published) = asked else { panic!("{asked:?}") };
-            assert_eq!(published.len(), 2);
+            assert_eq!(published, [Published { count: 2, bytes: 2 * (5 + 16), ..published[0] }]);
             let bodies: Vec<usize> = publishes.iter().map(|publish| publish.message.bytes() - 1).collect();
             assert_eq!(bodies, [3, AMQP_BODY_COPIED_BYTES_MAX + 1]);
             assert_eq!(&publishes[0].message.header[..], b"h");

@@ -33,7 +33,7 @@ pub fn route(dead: &DeadLetter, topology: &Topology, now: WallMs, random: u64) -
     let (targets, header) = found.unwrap_or((Vec::new(), dead.header.clone()));
     let body = if dead.body.is_empty() { Vec::new() } else { vec![dead.body.clone()] };
     let (persistent, priority) = (dead.persistent, dead.priority);
-    let message = Message { header, body, persistent, priority, expires_at: None };
+    let message = Message { header, body: body.into(), persistent, priority, expires_at: None };
     Move { queue: dead.queue, seq: dead.seq, targets, message }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use millstream_engine::buffer::Slice;
 
-use super::codec::{FRAME_END, FRAME_HEAD_BYTES};
+use super::codec::{FRAME_BODY, FRAME_END, FRAME_HEAD_BYTES, FRAME_HEADER, FRAME_METHOD};
 use crate::limits::AMQP_PARTIAL_RESERVE_BYTES;
 
 /// Why the stream cannot be cut any further.
@@ -45,6 +45,34 @@ pub struct Frame {
     pub channel: u16,
     /// That.
     pub payload: Slice,
+}
+
+/// A method with the header and the body that follow it, as they lie in what has arrived.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Of which channel.
+    pub channel: u16,
+    /// The method's payload.
+    pub method: &'a [u8],
+    /// The header's.
+    pub header: &'a [u8],
+    /// The body, which is empty or in one frame.
+    pub body: &'a [u8],
+    /// Bytes of the frames.
+    pub bytes: usize,
+}
+
+/// The frame at the start of bytes, if it is complete and sound: its kind, its channel, its payload, and what is behind it.
+fn split_frame(bytes: &[u8], payload_max: usize) -> Option<(u8, u16, &[u8], &[u8])> {
+    let (&[kind, channel_1, channel_2, ref len @ ..], rest) =
+        bytes.split_first_chunk::<FRAME_HEAD_BYTES>()?;
+    let len = u32::from_be_bytes(*len) as usize;
+    if len > payload_max {
+        return None;
+    }
+    let (payload, rest) = rest.split_at_checked(len)?;
+    let (&end, rest) = rest.split_first()?;
+    (end == FRAME_END).then_some((kind, u16::from_be_bytes([channel_1, channel_2]), payload, rest))
 }
 
 /// What has arrived of a stream. A frame that arrived in one piece is handed out in place; one that did not is put together in
@@ -137,8 +165,58 @@ impl Frames {
         Some(header)
     }
 
+    /// The message that comes next, if its frames lie one behind the other in one piece and its body, which is in one frame at
+    /// most, has no more than so many bytes; for how many, `body_bytes` is asked about a method and a header. Nothing is wrong if
+    /// there is none.
+    pub fn peek_message(
+        &self,
+        body_bytes: impl FnOnce(&[u8], &[u8]) -> Option<u64>,
+        body_bytes_max: usize,
+    ) -> Option<Message<'_>> {
+        if self.head_len > 0 || !self.partial.is_empty() {
+            return None;
+        }
+        let front = &self.arrived.front()?[..];
+        let (FRAME_METHOD, channel, method, rest) = split_frame(front, self.payload_max)? else {
+            return None;
+        };
+        let (FRAME_HEADER, of_header, header, rest) = split_frame(rest, self.payload_max)? else {
+            return None;
+        };
+        let len = usize::try_from(body_bytes(method, header)?).ok().filter(|len| *len <= body_bytes_max)?;
+        if len == 0 {
+            let bytes = front.len() - rest.len();
+            return (of_header == channel).then_some(Message { channel, method, header, body: &[], bytes });
+        }
+        let (FRAME_BODY, of_body, body, rest) = split_frame(rest, self.payload_max)? else { return None };
+        let bytes = front.len() - rest.len();
+        (of_header == channel && of_body == channel && body.len() == len).then_some(Message {
+            channel,
+            method,
+            header,
+            body,
+            bytes,
+        })
+    }
+
+    /// Drops a message that was looked at.
+    pub fn skip_message(&mut self, bytes: usize) {
+        self.advance(bytes);
+    }
+
     /// The next frame, if it is complete. After an error there is none any more.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        // Most lie in one piece; what is wrong with one is found below.
+        if self.head_len == 0
+            && self.partial.is_empty()
+            && let Some(front) = self.arrived.front()
+            && let Some((kind, channel, payload, _)) = split_frame(front, self.payload_max)
+        {
+            let len = payload.len();
+            let payload = front.slice(FRAME_HEAD_BYTES..FRAME_HEAD_BYTES + len);
+            self.advance(FRAME_HEAD_BYTES + len + 1);
+            return Ok(Some(Frame { kind, channel, payload }));
+        }
         while self.head_len < FRAME_HEAD_BYTES {
             let Some(byte) = self.next_byte() else { return Ok(None) };
             if let Some(place) = self.head.get_mut(self.head_len) {
@@ -193,7 +271,7 @@ impl Frames {
             self.arrived.pop_front();
             self.loose = self.loose.saturating_sub(1);
         } else {
-            *front = front.slice(n..front.len());
+            front.skip(n);
         }
     }
 
@@ -242,6 +320,40 @@ mod tests {
             assert_eq!(found, [(FRAME_METHOD, 1, b"hello".to_vec()), (FRAME_BODY, 2, Vec::new())], "{cut}");
             assert_eq!(frames.held_bytes(), 0);
         }
+    }
+
+    #[test]
+    fn a_message_is_seen_whole_if_it_lies_in_one_piece_and_nothing_of_it_is_missing() {
+        let message = |header_channel, body: &[u8]| {
+            let mut bytes = Vec::new();
+            let mut writer = Writer::new(&mut bytes);
+            writer.frame(FRAME_METHOD, 1, |payload| payload.bytes(b"m"));
+            writer.frame(FRAME_HEADER, header_channel, |payload| payload.bytes(b"h"));
+            if !body.is_empty() {
+                writer.frame(FRAME_BODY, 1, |payload| payload.bytes(body));
+            }
+            bytes
+        };
+        let seen = |bytes: &[u8], len: u64, max: usize| {
+            let mut frames = Frames::new(8);
+            frames.push(Slice::from(bytes.to_vec()));
+            frames.peek_message(|_, _| Some(len), max).map(|message| (message.body.to_vec(), message.bytes))
+        };
+        let whole = message(1, b"body");
+        assert_eq!(seen(&[&whole[..], b"more"].concat(), 4, 4), Some((b"body".to_vec(), whole.len())));
+        assert_eq!(seen(&message(1, b""), 0, 4), Some((Vec::new(), 18)));
+        assert_eq!(seen(&whole, 4, 3), None, "it is too large");
+        assert_eq!(seen(&whole, 5, 9), None, "the rest of the body is in another frame");
+        assert_eq!(seen(&message(2, b"body"), 4, 4), None, "the header is another channel's");
+        assert_eq!(seen(&message(1, b"too large"), 9, 9), None, "the frame is");
+        for end in 0..whole.len() {
+            assert_eq!(seen(&whole[..end], 4, 4), None, "{end}");
+        }
+        let mut frames = Frames::new(8);
+        frames.push(Slice::from(whole[..1].to_vec()));
+        assert!(frames.next_frame().unwrap().is_none());
+        frames.push(Slice::from(whole.clone()));
+        assert!(frames.peek_message(|_, _| Some(4), 4).is_none(), "another frame has begun before");
     }
 
     #[test]

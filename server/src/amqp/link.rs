@@ -16,8 +16,14 @@ use super::operations::Who;
 use super::state::Desk;
 use super::topology::entries::Owner;
 use super::topology::users::{Access, Permission};
-use crate::limits::{AMQP_BODY_COPIED_BYTES_MAX, AMQP_SEND_BYTES_GIVEN_BACK, AMQP_SEND_BYTES_WAITING_MAX};
+use crate::limits::{
+    AMQP_BODY_COPIED_BYTES_MAX, AMQP_SEND_BYTES_GIVEN_BACK, AMQP_SEND_BYTES_WAITING_MAX,
+    AMQP_SEND_PIECE_BYTES,
+};
 use crate::net::SendQueue;
+
+/// `basic.deliver`.
+const BASIC_DELIVER: u16 = 60;
 
 /// What a client says that it understands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -76,6 +82,8 @@ pub struct Link {
     pub kept: Kept,
     /// What is being written.
     bytes: Vec<u8>,
+    /// How much the last piece was that was written.
+    sealed_bytes: usize,
     /// What waits to be sent.
     pub queue: SendQueue,
 }
@@ -98,6 +106,7 @@ impl Link {
             is_hopeless: false,
             kept: Kept::default(),
             bytes: Vec::new(),
+            sealed_bytes: 0,
             queue: SendQueue::default(),
         }
     }
@@ -157,15 +166,48 @@ impl Link {
         });
     }
 
+    /// Writes `basic.deliver`; `address` is the exchange and the routing key, as they stand on the wire.
+    pub fn deliver(
+        &mut self,
+        channel: u16,
+        consumer_tag: &[u8],
+        tag: u64,
+        redelivered: bool,
+        address: &[u8],
+    ) {
+        if self.bytes.len() >= AMQP_SEND_PIECE_BYTES {
+            self.seal();
+        }
+        if self.bytes.capacity() == 0 {
+            // There may be as much to send as there was the last time.
+            self.bytes.reserve(self.sealed_bytes.min(AMQP_SEND_PIECE_BYTES));
+        }
+        let deliver = [BASIC_CLASS.to_be_bytes(), BASIC_DELIVER.to_be_bytes()];
+        let len = deliver.as_flattened().len() + 1 + consumer_tag.len() + 8 + 1 + address.len();
+        self.frame_head(FRAME_METHOD, channel, len);
+        self.bytes.extend_from_slice(deliver.as_flattened());
+        self.bytes.push(u8::try_from(consumer_tag.len()).expect("a tag is a short string"));
+        self.bytes.extend_from_slice(consumer_tag);
+        self.bytes.extend_from_slice(&tag.to_be_bytes());
+        self.bytes.push(u8::from(redelivered));
+        self.bytes.extend_from_slice(address);
+        self.bytes.push(FRAME_END);
+    }
+
+    fn frame_head(&mut self, kind: u8, channel: u16, len: usize) {
+        let ([channel_1, channel_2], [a, b, c, d]) = (channel.to_be_bytes(), (len as u32).to_be_bytes());
+        self.bytes.extend_from_slice(&[kind, channel_1, channel_2, a, b, c, d]);
+    }
+
     /// Writes a message's properties and body.
     pub fn content(&mut self, channel: u16, properties: &[u8], body: &[Slice]) {
         let body_bytes: usize = body.iter().map(|piece| piece.len()).sum();
-        Writer::new(&mut self.bytes).frame(FRAME_HEADER, channel, |writer| {
-            writer.u16(BASIC_CLASS);
-            writer.u16(0);
-            writer.u64(body_bytes as u64);
-            writer.bytes(properties);
-        });
+        let [class_1, class_2] = BASIC_CLASS.to_be_bytes();
+        self.frame_head(FRAME_HEADER, channel, 12 + properties.len());
+        self.bytes.extend_from_slice(&[class_1, class_2, 0, 0]);
+        self.bytes.extend_from_slice(&(body_bytes as u64).to_be_bytes());
+        self.bytes.extend_from_slice(properties);
+        self.bytes.push(FRAME_END);
         let most = self.frame_max - FRAME_EXTRA_BYTES;
         for piece in body {
             let mut start = 0;
@@ -179,12 +221,9 @@ impl Link {
 
     fn body_frame(&mut self, channel: u16, piece: &Slice, range: std::ops::Range<usize>) {
         let len = range.len();
-        let mut writer = Writer::new(&mut self.bytes);
-        writer.u8(FRAME_BODY);
-        writer.u16(channel);
-        writer.u32(len as u32);
+        self.frame_head(FRAME_BODY, channel, len);
         if len <= AMQP_BODY_COPIED_BYTES_MAX {
-            writer.bytes(piece.get(range).expect("the caller has cut it"));
+            self.bytes.extend_from_slice(piece.get(range).expect("the caller has cut it"));
         } else {
             self.seal();
             let mut slice = piece.slice(range);
@@ -199,6 +238,7 @@ impl Link {
     /// Hands what was written to the send queue.
     pub fn seal(&mut self) {
         if !self.bytes.is_empty() {
+            self.sealed_bytes = self.bytes.len();
             self.queue.push(Slice::from(std::mem::take(&mut self.bytes)).into());
         }
     }

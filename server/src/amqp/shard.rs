@@ -9,11 +9,12 @@ use millstream_engine::buffer::Slice;
 use millstream_engine::error::Refusal;
 use millstream_engine::io::ConnId;
 use millstream_engine::shard::change::{Edit, Guard, MetadataChange};
-use millstream_engine::shard::message::{CancelReason, ConsumerId, DeadLetter, Delivery};
+use millstream_engine::shard::message::{CancelReason, ConsumerId, DeadLetter, Delivery, Outcome};
 use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::QueueId;
 
+use super::batches::Published;
 use super::connection::{Connection, unwanted};
 use super::dead_letter;
 use super::kept::Kept;
@@ -262,12 +263,15 @@ impl Amqp {
     /// Messages for consumers of this shard.
     pub fn delivered(&mut self, deliveries: Vec<Delivery>, seat: &mut Seat<'_>) {
         self.with_desk(seat, None, |connections, desk| {
+            let mut touched = None;
             for delivery in deliveries {
                 // The consumer's end has been asked for with the release of whatever it keeps.
                 let Some(place) = desk.state.keepers.get(delivery.consumer) else { continue };
                 if let Some(connection) = connections.get_mut(&place.who.conn) {
                     connection.delivered(place, delivery, desk);
-                    desk.state.touched.insert(place.who.conn);
+                    if touched.replace(place.who.conn) != Some(place.who.conn) {
+                        desk.state.touched.insert(place.who.conn);
+                    }
                 }
             }
         });
@@ -297,7 +301,9 @@ impl Amqp {
         let random = seat.out.random();
         let moved = dead_letter::route(dead, &self.state.topology, seat.out.wall_ms(), random);
         let shard = seat.out.shard();
-        self.with_desk(seat, None, |_, desk| desk.ask(Origin::Nobody, shard, Request::Move(moved), None));
+        self.with_desk(seat, None, |_, desk| {
+            desk.ask(Origin::Nobody, shard, Request::Move(Box::new(moved)), None);
+        });
     }
 
     /// A queue of this shard was not used for long.
@@ -372,29 +378,32 @@ impl Amqp {
             other => panic!("messages were answered {other:?}"),
         };
         self.with_desk(seat, None, |connections, desk| {
-            for published in desk.published(number) {
-                let outcome = outcomes
-                    .as_mut()
-                    .map(|outcomes| outcomes.next().expect("there is an outcome for each message"));
-                let refused = match &outcome {
-                    // A queue that has gone has refused nothing.
-                    Ok(outcome) => outcome.refused.iter().map(|(_, why)| why).find(|why| !is_gone(why)),
-                    Err(refusal) => Some(&**refusal),
+            for all in desk.published(number) {
+                let Ok(outcomes) = &mut outcomes else {
+                    answer(connections, desk, all, outcomes.as_ref().err());
+                    continue;
                 };
-                if refused == Some(&Refusal::DiskFull) {
-                    desk.state.alarms.disk_is_full();
-                }
-                let Some(who) = published.who else { continue };
-                match connections.get_mut(&who.conn) {
-                    Some(connection) => {
-                        connection.published(who, published, refused, desk);
-                        desk.state.touched.insert(who.conn);
+                // As many as have the same to be told are told together.
+                let mut told = 0;
+                let own = outcomes.as_slice().get(..all.count).expect("there is an outcome for each message");
+                let whys: Vec<(usize, &Refusal)> =
+                    own.iter().enumerate().filter_map(|(at, one)| Some((at, refusal(one)?))).collect();
+                let part = |from: usize, count: usize, bytes: usize| Published {
+                    number: all.number.map(|number| number + from as u64),
+                    count,
+                    bytes,
+                    ..all
+                };
+                for (at, why) in whys {
+                    if at > told {
+                        answer(connections, desk, part(told, at - told, 0), None);
                     }
-                    None => {
-                        let published = Kept { publishing: published.bytes, ..Kept::default() };
-                        desk.state.everybody.kept -= published;
-                    }
+                    answer(connections, desk, part(at, 1, 0), Some(why));
+                    told = at + 1;
                 }
+                // The bytes go with the last of them.
+                answer(connections, desk, part(told, all.count - told, all.bytes), None);
+                outcomes.nth(all.count - 1);
             }
         });
     }
@@ -402,6 +411,33 @@ impl Amqp {
     /// A timer has run out.
     pub fn timer(&mut self, conn: ConnId, seat: &mut Seat<'_>) {
         self.with(conn, seat, Connection::timer);
+    }
+}
+
+/// Why a message was refused. A queue that has gone has refused nothing.
+fn refusal(outcome: &Outcome) -> Option<&Refusal> {
+    outcome.refused.iter().map(|(_, why)| why).find(|why| !is_gone(why))
+}
+
+/// Tells a connection what became of messages that it has published.
+fn answer(
+    connections: &mut BTreeMap<ConnId, Connection>,
+    desk: &mut Desk<'_>,
+    published: Published,
+    refused: Option<&Refusal>,
+) {
+    if refused == Some(&Refusal::DiskFull) {
+        desk.state.alarms.disk_is_full();
+    }
+    let Some(who) = published.who else { return };
+    match connections.get_mut(&who.conn) {
+        Some(connection) => {
+            connection.published(who, published, refused, desk);
+            desk.state.touched.insert(who.conn);
+        }
+        None => {
+            desk.state.everybody.kept -= Kept { publishing: published.bytes, ..Kept::default() };
+        }
     }
 }
 

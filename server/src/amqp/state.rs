@@ -232,7 +232,7 @@ impl Desk<'_> {
         self.begin_by_itself(None, vhost.to_vec(), operation);
     }
 
-    /// The way of a message from an exchange that exists.
+    /// The way of a message from an exchange that exists; and whether it depends on its keys alone.
     pub fn route(
         &mut self,
         vhost: &[u8],
@@ -240,7 +240,7 @@ impl Desk<'_> {
         key: &[u8],
         more_keys: &[&[u8]],
         properties: &Properties<'_>,
-    ) -> std::sync::Arc<Route> {
+    ) -> (std::sync::Arc<Route>, bool) {
         let random = self.out.random();
         let State { topology, router, work, .. } = &mut *self.state;
         match topology.vhost(vhost) {
@@ -248,7 +248,7 @@ impl Desk<'_> {
                 let sent = Sent { exchange, key, more_keys, properties, random };
                 router.route(topology, vhost, sent, work)
             }
-            None => std::sync::Arc::default(),
+            None => (std::sync::Arc::default(), false),
         }
     }
 

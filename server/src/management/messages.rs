@@ -168,7 +168,7 @@ pub async fn publish(asked: Asked<'_>, vhost: &[u8], exchange: &[u8]) -> Result<
     message::write(&mut header, exchange, key, &raw);
     let message = Message {
         header: Slice::from(header),
-        body: if body.is_empty() { Vec::new() } else { vec![Slice::from(body)] },
+        body: if body.is_empty() { Vec::new() } else { vec![Slice::from(body)] }.into(),
         persistent: properties.is_persistent(),
         priority: properties.priority.unwrap_or(0),
         expires_at,

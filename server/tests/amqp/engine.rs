@@ -176,7 +176,7 @@ impl Engine {
                 }
                 Reply::Done
             }
-            Request::Move(moved) => self.moved(moved),
+            Request::Move(moved) => self.moved(*moved),
             Request::DiskSpace => Reply::DiskSpace(Some(self.space)),
             other => panic!("{other:?} is not asked here"),
         };

@@ -271,7 +271,7 @@ impl Host {
             self.confirms.insert(number, (waits, false));
             for (owner, (queues, copies)) in targets {
                 let batch = by_shard.entry(owner).or_default();
-                batch.0.push(Publish { queues, message: message.clone() });
+                batch.0.push(Publish { queues: queues.into(), message: message.clone() });
                 batch.1.push(copies);
             }
         }
@@ -362,12 +362,12 @@ impl Host {
         let (queue, seq) = (letter.queue, letter.seq);
         let mut targets = vec![(owner, next)];
         if self.model_bug() == Bug::MoveInTwo {
-            let publish = Publish { queues: vec![next], message: moved.clone() };
+            let publish = Publish { queues: vec![next].into(), message: moved.clone() };
             self.ask(out, owner, Request::Publish(vec![publish]), Asked::Publish(vec![Vec::new()]));
             targets.clear();
         }
         let moved = Move { queue, seq, targets, message: moved };
-        self.ask(out, self.shard, Request::Move(moved), Asked::Else("a move"));
+        self.ask(out, self.shard, Request::Move(Box::new(moved)), Asked::Else("a move"));
     }
 
     fn replied(&mut self, out: &mut Outbox, token: AppToken, reply: Reply) {

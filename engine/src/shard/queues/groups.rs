@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::hash::Table;
 use crate::buffer::Slice;
 use crate::format::journal::record_at;
 use crate::format::message::split;
@@ -26,7 +27,7 @@ const IN_PIECES: u64 = 1 << 63;
 const _: () = assert!(GROUP_BYTES_MAX.is_power_of_two() && POSITION_BITS + 46 < 64);
 
 /// Names a group. Those of the journal are in its order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct GroupKey(u64);
 
 impl GroupKey {
@@ -135,7 +136,9 @@ pub struct Read {
 /// See the module.
 #[derive(Default)]
 pub struct Groups {
-    known: BTreeMap<GroupKey, Group>,
+    known: Table<GroupKey, Group>,
+    /// The names of those.
+    order: BTreeSet<GroupKey>,
     next: u64,
     next_stored: u64,
     next_passing: u64,
@@ -153,6 +156,11 @@ pub struct Groups {
 }
 
 impl Groups {
+    fn insert(&mut self, key: GroupKey, group: Group) {
+        self.known.insert(key, group);
+        self.order.insert(key);
+    }
+
     /// Says that groups are read back into a pool of so many bytes: most of it is for others than who want them now.
     pub fn share(&mut self, read_bytes: usize) {
         self.cached_bytes_max = QUEUE_GROUPS_CACHED_BYTES.min(read_bytes / 4);
@@ -160,11 +168,14 @@ impl Groups {
 
     /// The locator of a record at this position of the open group, in which so many queues have a message.
     pub fn place(&mut self, position: usize, queues: u32, bytes: u64) -> Locator {
-        let key = *self.open.get_or_insert_with(|| {
+        let key = self.open.unwrap_or_else(|| {
             self.next += 1;
-            GroupKey(self.next)
+            let key = GroupKey(self.next);
+            self.insert(key, Group::new());
+            self.open = Some(key);
+            key
         });
-        let group = self.known.entry(key).or_insert_with(Group::new);
+        let group = self.known.get_mut(&key).expect("the open group is known");
         group.wanted += queues;
         group.wanted_bytes += bytes * u64::from(queues);
         key.locator(position)
@@ -174,7 +185,7 @@ impl Groups {
     pub fn open_passing(&mut self) -> GroupKey {
         self.next_passing += 1;
         let key = GroupKey(self.next_passing | STORED | PASSING);
-        self.known.insert(key, Group::new());
+        self.insert(key, Group::new());
         key
     }
 
@@ -229,7 +240,7 @@ impl Groups {
         let counter = if site.store > 0 { &mut self.next_stored } else { &mut self.next };
         *counter += 1;
         let key = GroupKey(*counter | if site.store > 0 { STORED } else { 0 });
-        self.known.insert(key, Group { site: Some(site), last_lsn, ..Group::new() });
+        self.insert(key, Group { site: Some(site), last_lsn, ..Group::new() });
         key
     }
 
@@ -303,6 +314,7 @@ impl Groups {
         }
         self.forget_bytes(key);
         self.known.remove(&key);
+        self.order.remove(&key);
         false
     }
 
@@ -314,7 +326,7 @@ impl Groups {
     /// Forgets all groups that nobody wants.
     pub fn drop_all_unwanted(&mut self) {
         self.keeps_all = false;
-        for key in self.known.keys().copied().collect::<Vec<_>>() {
+        for key in self.order.iter().copied().collect::<Vec<_>>() {
             self.drop_unwanted(key);
         }
     }
@@ -331,8 +343,8 @@ impl Groups {
 
     /// The groups of a file of survivors.
     pub fn groups_of_store(&self, store: u64) -> impl Iterator<Item = GroupKey> {
-        let all = self.known.range(GroupKey(STORED)..);
-        all.filter(move |(_, group)| group.site.is_some_and(|site| site.store == store)).map(|(key, _)| *key)
+        let all = self.order.range(GroupKey(STORED)..).copied();
+        all.filter(move |key| self.known[key].site.is_some_and(|site| site.store == store))
     }
 
     /// A group's bytes.
@@ -384,13 +396,13 @@ impl Groups {
 
     /// The first record of the journal that a message which is wanted is in, or may be behind.
     pub fn needed(&self) -> Option<Lsn> {
-        let (_, group) = self.known.range(..GroupKey(STORED)).next()?;
-        group.site.map(|site| site.first_lsn)
+        let first = self.order.range(..GroupKey(STORED)).next()?;
+        self.known[first].site.map(|site| site.first_lsn)
     }
 
     /// The journal's groups up to this record, and the bytes that are wanted of each.
     pub fn up_to(&self, lsn: Lsn) -> impl Iterator<Item = (GroupKey, u64)> {
-        let journal = self.known.range(..GroupKey(STORED));
+        let journal = self.order.range(..GroupKey(STORED)).map(|key| (key, &self.known[key]));
         journal
             .filter(move |(_, group)| group.site.is_some_and(|site| site.first_lsn <= lsn))
             .map(|(key, group)| (*key, group.wanted_bytes))
@@ -406,11 +418,11 @@ impl Groups {
     pub fn read(bytes: &Slice, locator: Locator) -> Option<Read> {
         let (record, payload) = record_at(bytes, position_of(locator))?;
         let (header, body) = split(&record, payload.len())?;
-        let payload = bytes.slice(payload);
+        let start = payload.start;
         Some(Read {
             priority: record.partition.index as u8,
-            header: payload.slice(header..body),
-            body: payload.slice(body..payload.len()),
+            header: bytes.slice(start + header..start + body),
+            body: bytes.slice(start + body..payload.end),
         })
     }
 }

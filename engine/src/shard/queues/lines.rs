@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::groups::{Bytes, GroupKey, Groups, Read, pieces_of};
+use super::hash::Table;
 use super::{Desk, Index, Name, Queues, token};
 use crate::buffer::Block;
 use crate::error::Refusal;
-use crate::limits::{COPIED_BYTES_PER_TURN, QUEUE_READS_IN_FLIGHT};
+use crate::limits::{COPIED_BYTES_PER_TURN, DELIVERIES_TOLD_TOGETHER, QUEUE_READS_IN_FLIGHT};
 use crate::queue::{self, Keeper, LeaveReason, Locator, Token};
 use crate::shard::message::{CancelReason, Consume, ConsumerId, DeadLetter, Delivery};
 use crate::shard::request::Reply;
@@ -36,6 +37,16 @@ impl Person {
         let (line, ending) = (VecDeque::new(), None);
         Person { name, queue, index, keeper, consumes: false, no_ack: false, line, ending, released: false }
     }
+}
+
+/// Whose line is being seen to.
+struct Receiver {
+    token: Token,
+    name: Name,
+    queue: QueueId,
+    index: Index,
+    keeper: Keeper,
+    no_ack: bool,
 }
 
 /// A message that the host is to be asked about.
@@ -119,7 +130,7 @@ impl Copying {
 /// See the module.
 #[derive(Default)]
 pub struct Lines {
-    people: BTreeMap<Token, Person>,
+    people: Table<Token, Person>,
     names: BTreeMap<(Name, QueueId), Token>,
     last: u64,
     /// Those with something in line.
@@ -129,6 +140,8 @@ pub struct Lines {
     singles: Vec<Single>,
     /// What goes to each shard's host at the end of the turn.
     out: BTreeMap<ShardId, Vec<Delivery>>,
+    /// Deliveries that a shard was told of together the last time: there may be as many again.
+    told: usize,
 }
 
 impl Lines {
@@ -175,8 +188,10 @@ impl Lines {
     /// A message for a consumer, whose group counts it as wanted until it is gone.
     pub fn push(&mut self, token: Token, delivery: queue::Delivery) {
         let person = self.people.get_mut(&token).expect("a queue delivers to those it knows");
+        if person.line.is_empty() {
+            self.waiting.insert(token);
+        }
         person.line.push_back(delivery);
-        self.waiting.insert(token);
     }
 
     /// A message that the host is to be asked about.
@@ -221,8 +236,9 @@ impl Lines {
 
     /// A queue is gone, and with it whoever had to do with it.
     pub fn queue_deleted(&mut self, desk: &mut Desk<'_>, groups: &mut Groups, index: Index, queue: QueueId) {
-        let gone: Vec<Token> =
+        let mut gone: Vec<Token> =
             self.people.iter().filter(|(_, person)| person.index == index).map(|(token, _)| *token).collect();
+        gone.sort_unstable();
         for token in gone {
             self.clear_line(groups, token);
             let Some(person) = self.people.remove(&token) else { continue };
@@ -255,8 +271,10 @@ impl Lines {
         groups: &mut Groups,
         reason: CancelReason,
     ) -> Vec<(Index, Keeper)> {
-        for token in self.people.keys().copied().collect::<Vec<_>>() {
-            self.clear_line(groups, token);
+        let mut everybody: Vec<Token> = self.people.keys().copied().collect();
+        everybody.sort_unstable();
+        for token in &everybody {
+            self.clear_line(groups, *token);
         }
         self.names.clear();
         self.out.clear();
@@ -266,7 +284,7 @@ impl Lines {
                 desk.refuse(who, Refusal::Poisoned);
             }
         }
-        let all = std::mem::take(&mut self.people).into_values();
+        let all = everybody.iter().filter_map(|token| self.people.remove(token));
         let all =
             all.map(|Person { name: (shard, consumer), queue, index, keeper, consumes, ending, .. }| {
                 if let Some((who, consumers)) = ending {
@@ -279,9 +297,22 @@ impl Lines {
         all.collect()
     }
 
+    /// Has a shard told of a delivery, together with others.
+    fn give(&mut self, desk: &mut Desk<'_>, shard: ShardId, delivery: Delivery) {
+        let deliveries = self.out.entry(shard).or_default();
+        if deliveries.capacity() == 0 {
+            deliveries.reserve(self.told.min(DELIVERIES_TOLD_TOGETHER));
+        }
+        deliveries.push(delivery);
+        if deliveries.len() == DELIVERIES_TOLD_TOGETHER {
+            self.flush_to(desk, shard);
+        }
+    }
+
     /// Hands over what a shard is to be told of deliveries, before something else that comes behind them.
     fn flush_to(&mut self, desk: &mut Desk<'_>, shard: ShardId) {
         if let Some(deliveries) = self.out.remove(&shard) {
+            self.told = deliveries.len();
             desk.outputs.push_back(Output::Delivered(shard, deliveries));
         }
     }
@@ -418,13 +449,7 @@ impl Queues {
 
     /// Whether a message may be given out: what recovery has to know of that is durable.
     fn may_go(&mut self, queue: QueueId, seq: Seq, persistent: bool) -> bool {
-        let Some(index) = self.find(queue) else { return false };
-        if !persistent {
-            return true;
-        }
-        let entry = self.entry(index);
-        let mark = entry.marks.get(usize::from(queue::rank_of(seq)));
-        !entry.is_durable() || mark.is_some_and(|mark| seq.0 < mark.durable)
+        self.find(queue).is_some_and(|index| !persistent || self.entry(index).may_give(seq))
     }
 
     /// A message, if it can be had now; asks for it if not.
@@ -521,17 +546,40 @@ impl Queues {
         }
         // Who wanted it is gone.
         self.download.take_if(|download| !download.asked);
-        for (shard, deliveries) in std::mem::take(&mut self.lines.out) {
-            desk.outputs.push_back(Output::Delivered(shard, deliveries));
+        while let Some(shard) = self.lines.out.first_key_value().map(|(shard, _)| *shard) {
+            self.lines.flush_to(desk, shard);
         }
     }
 
     fn deliver_line(&mut self, desk: &mut Desk<'_>, token: Token) {
-        while let Some(person) = self.lines.people.get(&token)
-            && let Some(&delivery) = person.line.front()
-        {
-            let (queue, (shard, consumer), index) = (person.queue, person.name, person.index);
-            if !self.may_go(queue, delivery.seq, delivery.persistent) {
+        let Some(person) = self.lines.people.get_mut(&token) else { return };
+        let Person { name, queue, index, keeper, no_ack, .. } = *person;
+        // Nothing is added to it meanwhile.
+        let mut line = std::mem::take(&mut person.line);
+        let to = Receiver { token, name, queue, index, keeper, no_ack };
+        self.give_out(desk, &to, &mut line);
+        let Some(person) = self.lines.people.get_mut(&token) else {
+            assert!(line.is_empty(), "somebody is forgotten when nothing is in line any more");
+            self.lines.waiting.remove(&token);
+            return;
+        };
+        person.line = line;
+        if !person.line.is_empty() {
+            return;
+        }
+        self.lines.waiting.remove(&token);
+        if let Some((who, consumers)) = person.ending.take() {
+            self.lines.flush_to(desk, who.shard);
+            desk.outputs.push_back(Output::Ordered(who, Reply::Cancelled { consumers }));
+        }
+        self.lines.forget_if_done(token);
+    }
+
+    /// Gives out what can be had of somebody's line.
+    fn give_out(&mut self, desk: &mut Desk<'_>, to: &Receiver, line: &mut VecDeque<queue::Delivery>) {
+        let (shard, consumer) = to.name;
+        while let Some(&delivery) = line.front() {
+            if delivery.persistent && !self.entry(to.index).may_give(delivery.seq) {
                 return;
             }
             let fetched = match self.fetch(delivery.locator) {
@@ -540,14 +588,13 @@ impl Queues {
                 Fetched::Lost => None,
             };
             self.groups.release(delivery.locator, u64::from(delivery.size));
-            let person = self.lines.people.get_mut(&token).expect("it was just there");
-            person.line.pop_front();
+            line.pop_front();
             if let Some(read) = fetched {
-                self.lines.out.entry(shard).or_default().push(given(consumer, queue, &delivery, read));
+                self.lines.give(desk, shard, given(consumer, to.queue, &delivery, read));
                 if pieces_of(delivery.locator).is_some() {
                     // The next one that is put together may be somebody else's.
-                    self.lines.first = super::token(token.0 + 1);
-                    if !person.line.is_empty() {
+                    self.lines.first = super::token(to.token.0 + 1);
+                    if !line.is_empty() {
                         self.copying.is_short = true;
                         return;
                     }
@@ -555,19 +602,11 @@ impl Queues {
                 continue;
             }
             // It is as if it had not been given.
-            let (keeper, no_ack) = (person.keeper, person.no_ack);
             let credit = queue::Credit { messages: 1, bytes: delivery.size };
-            self.entry(index).machine.credit(keeper, credit);
-            self.touch(index);
-            self.lose_given(desk, index, delivery.seq, no_ack);
+            self.entry(to.index).machine.credit(to.keeper, credit);
+            self.touch(to.index);
+            self.lose_given(desk, to.index, delivery.seq, to.no_ack);
         }
-        self.lines.waiting.remove(&token);
-        let Some(person) = self.lines.people.get_mut(&token) else { return };
-        if let Some((who, consumers)) = person.ending.take() {
-            self.lines.flush_to(desk, who.shard);
-            desk.outputs.push_back(Output::Ordered(who, Reply::Cancelled { consumers }));
-        }
-        self.lines.forget_if_done(token);
     }
 
     fn deliver_single(&mut self, desk: &mut Desk<'_>, single: Single) {

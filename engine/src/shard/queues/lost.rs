@@ -8,7 +8,7 @@ use super::groups::{GroupKey, Site, pieces_of};
 use super::{Desk, Index, Queues};
 use crate::limits::QUEUE_GROUPS_LOST_MAX;
 use crate::queue::{Locator, Stored};
-use crate::types::{QueueId, Seq};
+use crate::types::Seq;
 
 /// Groups that were lost, and what was in them.
 #[derive(Default)]
@@ -40,8 +40,7 @@ impl Queues {
                 Some(name) => names.contains(&name),
                 None => GroupKey::of(locator) == key,
             };
-            let all: Vec<(QueueId, Index)> = self.by_id.iter().map(|(id, index)| (*id, *index)).collect();
-            for (id, index) in all {
+            for (id, index) in self.all() {
                 let stored = self.entry(index).machine.stored(Seq(0));
                 let lost: Vec<Stored> = stored.filter(|stored| is_lost(stored.locator)).collect();
                 let Some((first, last)) = lost.first().zip(lost.last()) else { continue };

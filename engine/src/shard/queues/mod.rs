@@ -6,6 +6,7 @@
 
 mod census;
 mod groups;
+mod hash;
 mod heirs;
 mod leaving;
 mod lines;
@@ -26,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use census::Census;
 pub use groups::GroupKey;
 use groups::Groups;
+use hash::Table;
 pub use heirs::{Estate, Heirs};
 use leaving::Letters;
 use lines::{Copying, Download, Getting, Leaving, Lines};
@@ -36,7 +38,7 @@ use names::Names;
 use pages::Paging;
 use passing::Passing;
 use pending::Pending;
-use publish::{Job, Upload};
+use publish::{Job, Placing, Upload};
 use reading::Reading;
 use survivors::Survivors;
 
@@ -93,6 +95,12 @@ impl Entry {
     fn is_durable(&self) -> bool {
         !self.id.is_transient()
     }
+
+    /// Whether a message that it keeps over a restart may be given out: what recovery has to know of that is durable.
+    fn may_give(&self, seq: Seq) -> bool {
+        let mark = self.marks.get(usize::from(queue::rank_of(seq)));
+        !self.is_durable() || mark.is_some_and(|mark| seq.0 < mark.durable)
+    }
 }
 
 /// Somebody who waits until what was purged is settled, durably.
@@ -130,7 +138,7 @@ impl Desk<'_> {
 
 /// See the module.
 pub struct Queues {
-    by_id: BTreeMap<QueueId, Index>,
+    by_id: Table<QueueId, Index>,
     entries: Vec<Option<Entry>>,
     vacant: Vec<Index>,
     groups: Groups,
@@ -142,6 +150,7 @@ pub struct Queues {
     survivors: Survivors,
     backlog: VecDeque<Job>,
     upload: Option<Upload>,
+    placing: Placing,
     /// The message in pieces that is being put together.
     download: Option<Download>,
     copying: Copying,
@@ -182,7 +191,8 @@ impl Queues {
         let mut groups = Groups::default();
         groups.share(pools.read.usage().limit);
         Queues {
-            by_id: BTreeMap::new(),
+            by_id: Table::default(),
+            placing: Placing::default(),
             entries: Vec::new(),
             census: Census::default(),
             vacant: Vec::new(),
@@ -274,6 +284,13 @@ impl Queues {
 
     fn find(&self, id: QueueId) -> Option<Index> {
         self.by_id.get(&id).copied()
+    }
+
+    /// All queues, in the order of their ids.
+    fn all(&self) -> Vec<(QueueId, Index)> {
+        let mut all: Vec<_> = self.by_id.iter().map(|(id, index)| (*id, *index)).collect();
+        all.sort_unstable();
+        all
     }
 
     fn entry(&mut self, index: Index) -> &mut Entry {

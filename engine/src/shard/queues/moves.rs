@@ -96,8 +96,7 @@ impl Moves {
 
 impl Queues {
     /// Sends a leaving message where the host says.
-    pub(super) fn start_move(&mut self, desk: &mut Desk<'_>, who: Requester, moved: Move) {
-        let moved = Box::new(moved);
+    pub(super) fn start_move(&mut self, desk: &mut Desk<'_>, who: Requester, moved: Box<Move>) {
         let known = self.find(moved.queue).and_then(|index| self.stored(index, moved.seq));
         let leaves = known.is_some_and(|stored| stored.leaving.is_some());
         if !leaves || !self.letters.moves(moved.queue, moved.seq) {

@@ -1,7 +1,5 @@
 //! Messages in: checked, placed in the open group once for all queues that get them, and answered when that is durable.
 
-use std::collections::VecDeque;
-
 use super::groups::{Large, locator_of_pieces};
 use super::moves::{Arrival, Inbound, Moving};
 use super::{Desk, Index, Queues};
@@ -21,6 +19,14 @@ const BYTES_MAX: usize = PAYLOAD_BYTES_MAX - (QUEUES_PER_PUBLISH_MAX + 1) * TARG
 
 /// What stands in the record of a message in pieces, in the place of header and body.
 const PIECES_BYTES: usize = 16;
+
+/// What is needed while a message is placed; kept for its memory.
+#[derive(Default)]
+pub struct Placing {
+    /// The queues that take it, and whether it is a dead letter there from the start.
+    takers: Vec<(Index, bool)>,
+    targets: Vec<Target>,
+}
 
 /// A message that is being journalled in pieces: that of the first job that waits.
 pub struct Upload {
@@ -42,7 +48,9 @@ pub enum Job {
 /// A request to publish, as far as it has come.
 pub struct Publishing {
     who: Requester,
-    messages: VecDeque<Publish>,
+    messages: std::vec::IntoIter<Publish>,
+    /// The one that is being placed, and in how many of its queues it is.
+    current: Option<Box<(Publish, usize)>>,
     outcomes: Vec<Outcome>,
     /// Who has refused the message that is being placed, which is for more queues than one record names.
     refused: Vec<(QueueId, Refusal)>,
@@ -68,7 +76,8 @@ impl Queues {
             who,
             refused: Vec::new(),
             outcomes: Vec::with_capacity(messages.len()),
-            messages: messages.into(),
+            messages: messages.into_iter(),
+            current: None,
             lsn: Lsn::ZERO,
         };
         self.enqueue(desk, Job::Publish(job));
@@ -98,21 +107,23 @@ impl Queues {
 
     /// Goes on with a request to publish; what there is no room for is given back.
     fn publish_on(&mut self, desk: &mut Desk<'_>, mut job: Publishing) -> Result<(), Job> {
-        while let Some(mut publish) = job.messages.pop_front() {
+        while let Some((publish, placed)) =
+            job.current.take().map(|current| *current).or_else(|| job.messages.next().map(|next| (next, 0)))
+        {
             // One record names so many queues at most.
-            let now = publish.queues.len().min(QUEUES_PER_PUBLISH_MAX);
-            let Some((outcome, lsn)) = self.place(desk, &publish.queues[..now], &publish.message, None)
+            let upto = publish.queues.len().min(placed + QUEUES_PER_PUBLISH_MAX);
+            let Some((outcome, lsn)) =
+                self.place(desk, &publish.queues[placed..upto], &publish.message, None)
             else {
-                job.messages.push_front(publish);
+                job.current = Some(Box::new((publish, placed)));
                 return Err(Job::Publish(job));
             };
             job.lsn = job.lsn.max(lsn);
             job.refused.extend(outcome.refused);
-            publish.queues.drain(..now);
-            if publish.queues.is_empty() {
+            if upto == publish.queues.len() {
                 job.outcomes.push(Outcome { refused: std::mem::take(&mut job.refused) });
             } else {
-                job.messages.push_front(publish);
+                job.current = Some(Box::new((publish, upto)));
             }
         }
         let reply = Reply::Published(job.outcomes);
@@ -154,7 +165,8 @@ impl Queues {
             return None;
         }
         let mut outcome = Outcome::default();
-        let mut takers = Vec::with_capacity(queues.len());
+        let mut takers = std::mem::take(&mut self.placing.takers);
+        takers.clear();
         for id in queues {
             let Some(index) = self.find_open(*id) else {
                 // One that is being deleted may stay after all: nobody is told that it has gone.
@@ -163,6 +175,10 @@ impl Queues {
                 continue;
             };
             let (size, wall) = (message.bytes() as u32, desk.wall);
+            if self.entry(index).machine.admits(size) {
+                takers.push((index, false));
+                continue;
+            }
             match self.with(desk, index, |machine, wants| machine.admit(size, wall, wants)) {
                 Admission::Take => takers.push((index, false)),
                 Admission::Refuse => outcome.refused.push((*id, Refusal::QueueFull)),
@@ -177,6 +193,7 @@ impl Queues {
         } else {
             self.take(desk, message, &takers, source, large, kept)
         };
+        self.placing.takers = takers;
         // It was wanted by us until queues want it.
         self.drop_upload();
         Some((outcome, lsn))
@@ -191,7 +208,8 @@ impl Queues {
         pieces: Option<Pieces>,
         kept: bool,
     ) -> Lsn {
-        let mut targets = Vec::with_capacity(takers.len());
+        let mut targets = std::mem::take(&mut self.placing.targets);
+        targets.clear();
         for (index, _) in takers {
             let entry = self.entry(*index);
             targets.push(Target {
@@ -238,18 +256,19 @@ impl Queues {
                 expires_at: message.expires_at,
             };
             let wall = desk.wall;
-            let seq = self.with(desk, *index, |machine, wants| {
-                if *refused {
-                    machine.publish_refused(incoming, wall, wants)
-                } else {
-                    machine.publish(incoming, wall)
-                }
-            });
+            let seq = if *refused {
+                self.with(desk, *index, |machine, wants| machine.publish_refused(incoming, wall, wants))
+            } else {
+                let seq = entry.machine.publish(incoming, wall);
+                self.touch(*index);
+                seq
+            };
             assert_eq!(seq, target.seq, "the number that is stored is the one that is given");
             if persistent && !refused {
                 durable = lsn;
             }
         }
+        self.placing.targets = record.targets;
         durable
     }
 
@@ -334,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_stretch_of_a_message_goes_over_its_pieces() {
-        let body = vec![b"cd".to_vec().into(), Vec::new().into(), b"efg".to_vec().into()];
+        let body = vec![b"cd".to_vec().into(), Vec::new().into(), b"efg".to_vec().into()].into();
         let header = b"ab".to_vec().into();
         let message = Message { header, body, persistent: true, priority: 0, expires_at: None };
         for from in 0..=7 {

@@ -516,8 +516,7 @@ impl<I: Io> journal::Survivors<I> for Queues {
             .map(|(number, store)| StoreState { number: *number, bytes: store.bytes })
             .collect();
         self.survivors.told = stores.iter().map(|store| store.number).collect();
-        let indices: Vec<Index> = self.by_id.values().copied().collect();
-        let queues = indices.into_iter().filter_map(|index| self.state_of(index)).collect();
+        let queues = self.all().into_iter().filter_map(|(_, index)| self.state_of(index)).collect();
         QueuesState { stores, arrived: self.names.iter().collect(), queues }
     }
 

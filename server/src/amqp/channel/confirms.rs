@@ -41,13 +41,15 @@ impl Confirms {
         self.first + self.waiting.len() as u64 - 1
     }
 
-    /// A shard has answered for a message.
-    pub fn answered(&mut self, number: u64, refused: bool) {
+    /// A shard has answered for so many messages, from this one on.
+    pub fn answered(&mut self, number: u64, count: usize, refused: bool) {
         let place = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
-        let waiting =
-            place.and_then(|place| self.waiting.get_mut(place)).expect("an answer is to what waits");
-        waiting.shards -= 1;
-        waiting.refused |= refused;
+        let place =
+            place.filter(|place| place + count <= self.waiting.len()).expect("an answer is to what waits");
+        for waiting in self.waiting.range_mut(place..place + count) {
+            waiting.shards -= 1;
+            waiting.refused |= refused;
+        }
     }
 
     /// Whether something could be told.
@@ -88,14 +90,14 @@ mod tests {
         for shards in [1, 2, 1, 1, 0] {
             confirms.publish(shards);
         }
-        confirms.answered(3, false);
+        confirms.answered(3, 1, false);
         assert_eq!(confirms.next_confirm(), None, "the first has to wait");
-        confirms.answered(1, false);
-        confirms.answered(2, false);
+        confirms.answered(1, 1, false);
+        confirms.answered(2, 1, false);
         assert_eq!(confirms.next_confirm(), Some(Confirm { tag: 1, multiple: false, refused: false }));
         assert_eq!(confirms.next_confirm(), None, "the second has another shard");
-        confirms.answered(4, true);
-        confirms.answered(2, false);
+        confirms.answered(4, 1, true);
+        confirms.answered(2, 1, false);
         assert_eq!(confirms.next_confirm(), Some(Confirm { tag: 3, multiple: true, refused: false }));
         assert_eq!(confirms.next_confirm(), Some(Confirm { tag: 4, multiple: false, refused: true }));
         assert_eq!(confirms.next_confirm(), Some(Confirm { tag: 5, multiple: false, refused: false }));
@@ -107,8 +109,8 @@ mod tests {
     fn one_refusal_of_several_is_a_refusal() {
         let mut confirms = Confirms::default();
         confirms.publish(2);
-        confirms.answered(1, true);
-        confirms.answered(1, false);
+        confirms.answered(1, 1, true);
+        confirms.answered(1, 1, false);
         assert_eq!(confirms.next_confirm(), Some(Confirm { tag: 1, multiple: false, refused: true }));
     }
 }

@@ -21,7 +21,8 @@ use millstream_engine::types::{QueueId, Seq, ShardId};
 use self::answers::Awaiting;
 pub use self::confirms::{Confirm, Confirms};
 use self::keeper::{Keeper, Life};
-use self::publish::Content;
+pub use self::publish::Body;
+use self::publish::{Content, Way};
 use self::transaction::Transaction;
 use self::unacked::{Entry, Unacked};
 use super::codec::{BasicAck, BasicCancel, BasicNack, Short};
@@ -63,6 +64,8 @@ pub struct Channel {
     content: Option<Content>,
     /// Memory for the pieces of the next one.
     spare_body: Vec<Slice>,
+    /// The way of its last message.
+    way: Option<Way>,
     /// What it waits for before its next method.
     awaiting: Option<Awaiting>,
     /// The queue that was declared last: the one that is meant when none is named.
@@ -95,6 +98,7 @@ impl Channel {
             mode: Mode::Plain,
             content: None,
             spare_body: Vec::new(),
+            way: None,
             awaiting: None,
             last_queue: Vec::new(),
             unacked: Unacked::default(),
@@ -292,13 +296,7 @@ impl Channel {
             return;
         };
         let consumer_tag = keeper.tag.as_deref().unwrap_or_default();
-        link.method_before(channel, stored.address, |writer| {
-            writer.u16(60);
-            writer.u16(60);
-            writer.short_string(consumer_tag);
-            writer.u64(tag);
-            writer.bit(delivery.redelivered);
-        });
+        link.deliver(channel, consumer_tag, tag, delivery.redelivered, stored.address);
         write_content(channel, &stored, &delivery, keeper.is_told_count, link);
     }
 
@@ -391,13 +389,7 @@ impl Channel {
             return;
         }
         let tag = self.unacked.skip();
-        link.method_before(channel, stored.address, |writer| {
-            writer.u16(60);
-            writer.u16(60);
-            writer.short_string(&consumer.tag);
-            writer.u64(tag);
-            writer.bit(false);
-        });
+        link.deliver(channel, &consumer.tag, tag, false, stored.address);
         link.content(channel, stored.properties, body);
     }
 
@@ -406,18 +398,19 @@ impl Channel {
         self.reply_consumer.as_ref().is_some_and(|consumer| consumer.secret == secret)
     }
 
-    /// A message that was published on this channel has reached a shard's queues, or one of them has refused it. `number` is what
-    /// it was counted as, if it was.
+    /// Messages that were published on this channel have reached a shard's queues, or have been refused. `number` is what the first
+    /// of them was counted as, if it was.
     pub fn published(
         &mut self,
         number: Option<u64>,
+        count: usize,
         refused: Option<&Refusal>,
         link: &mut Link,
         desk: &mut Desk<'_>,
     ) {
         match (&mut self.mode, number) {
-            (Mode::Confirm(confirms), Some(number)) => confirms.answered(number, refused.is_some()),
-            (Mode::Transaction(_), Some(_)) => self.commit_answered(refused.is_some(), link, desk),
+            (Mode::Confirm(confirms), Some(number)) => confirms.answered(number, count, refused.is_some()),
+            (Mode::Transaction(_), Some(_)) => self.commit_answered(count, refused.is_some(), link, desk),
             // Nobody waits for word of it, so a queue may be full in silence, or about to be deleted. What nothing could be stored
             // for may not.
             _ => {

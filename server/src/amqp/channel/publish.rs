@@ -1,9 +1,11 @@
 //! A message that a client publishes: put together from its frames, checked, and sent on its way.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use millstream_engine::buffer::Slice;
 use millstream_engine::time::WallMs;
+use millstream_engine::types::MetadataEpoch;
 
 use super::transaction::Held;
 use super::{Channel, Mode};
@@ -16,6 +18,7 @@ use crate::amqp::link::Link;
 use crate::amqp::message;
 use crate::amqp::reply_to;
 use crate::amqp::routing::bindings::ExchangeKind;
+use crate::amqp::routing::router::Route;
 use crate::amqp::state::Desk;
 use crate::amqp::topology::users::Access;
 use crate::limits::{
@@ -85,7 +88,53 @@ impl Content {
 pub(super) struct Arrived<'a> {
     pub publish: BasicPublish<'a>,
     pub properties: &'a [u8],
-    pub body: &'a [Slice],
+    pub body: Body<'a>,
+}
+
+/// The body of a message that has arrived.
+#[derive(Clone, Copy, Debug)]
+pub enum Body<'a> {
+    /// Small, and in one piece.
+    Bytes(&'a [u8]),
+    /// In as many pieces as it came in.
+    Pieces(&'a [Slice]),
+}
+
+impl<'a> Body<'a> {
+    /// How long it is.
+    pub fn bytes(self) -> usize {
+        self.pieces().map(<[u8]>::len).sum()
+    }
+
+    /// Its pieces.
+    pub fn pieces(self) -> impl Iterator<Item = &'a [u8]> {
+        let (whole, pieces) = match self {
+            Body::Bytes(bytes) => (Some(bytes), &[][..]),
+            Body::Pieces(pieces) => (None, pieces),
+        };
+        whole.into_iter().chain(pieces.iter().map(|piece| &piece[..]))
+    }
+
+    /// Its pieces in memory of their own.
+    pub fn to_slices(self) -> Vec<Slice> {
+        self.pieces().map(|piece| Slice::from(piece.to_vec())).collect()
+    }
+}
+
+/// The way that a channel's last message took by its key alone; who publishes once by a key does so again. It was found to be
+/// allowed, and is as long as the topology stays as it was.
+#[derive(Debug)]
+pub(super) struct Way {
+    epoch: MetadataEpoch,
+    exchange: Vec<u8>,
+    key: Vec<u8>,
+    route: Arc<Route>,
+}
+
+impl Way {
+    fn is_of(&self, publish: BasicPublish<'_>, epoch: MetadataEpoch) -> bool {
+        self.epoch == epoch && self.key == publish.routing_key.0 && self.exchange == publish.exchange.0
+    }
 }
 
 /// A published message's frame, read anew: it was read before.
@@ -156,6 +205,22 @@ impl Channel {
         self.complete(link, desk)
     }
 
+    /// A message that has arrived at once: its method, its header's payload and its body.
+    pub fn message(
+        &mut self,
+        publish: BasicPublish<'_>,
+        header: &[u8],
+        body: &[u8],
+        link: &mut Link,
+        desk: &mut Desk<'_>,
+    ) -> Result<(), Failure> {
+        if publish.immediate {
+            return Err(Failure::not_implemented("immediate=true"));
+        }
+        let header = Header::read(header).map_err(|_| Failure::syntax("content header is malformed"))?;
+        self.publish(Arrived { publish, properties: header.raw, body: Body::Bytes(body) }, link, desk)
+    }
+
     /// Bytes of memory that hold a message which is arriving.
     pub(super) fn content_bytes(&self) -> usize {
         self.content.as_ref().map_or(0, Content::held_bytes)
@@ -178,7 +243,8 @@ impl Channel {
         };
         let publish = read_publish(&method)?;
         let header = Header::read(&header).map_err(|_| Failure::syntax("content header is malformed"))?;
-        let outcome = self.publish(Arrived { publish, properties: header.raw, body: &body }, link, desk);
+        let outcome =
+            self.publish(Arrived { publish, properties: header.raw, body: Body::Pieces(&body) }, link, desk);
         body.clear();
         if body.capacity() <= SPARE_PIECES_MAX {
             self.spare_body = body;
@@ -207,22 +273,8 @@ impl Channel {
         link: &Link,
         desk: &Desk<'_>,
     ) -> Result<(), Failure> {
-        let exchange = publish.exchange.0;
-        link.check(desk, Access::Write, "exchange", exchange)?;
-        if !exchange.is_empty() {
-            let found = desk.vhost(&link.vhost).and_then(|vhost| vhost.exchange(exchange));
-            let found = found.ok_or_else(|| Failure::no_exchange(exchange, &link.vhost))?;
-            if found.value.internal {
-                return Err(Failure::refused(format!(
-                    "cannot publish to internal {}",
-                    crate::amqp::error::exchange_in(exchange, &link.vhost)
-                )));
-            }
-            if found.kind == ExchangeKind::Topic {
-                for key in std::iter::once(publish.routing_key.0).chain(more_keys(properties)?.0) {
-                    link.check_topic(desk, Access::Write, exchange, key)?;
-                }
-            }
+        if self.known_way(publish, properties, desk).is_none() {
+            Channel::check_exchange(publish, properties, link, desk)?;
         }
         more_keys(properties)?;
         if let Some(user) = properties.user_id
@@ -241,6 +293,70 @@ impl Channel {
         Ok(())
     }
 
+    /// The way of a message like the last one, whose headers add no keys.
+    fn known_way(
+        &self,
+        publish: BasicPublish<'_>,
+        properties: &Properties<'_>,
+        desk: &Desk<'_>,
+    ) -> Option<&Arc<Route>> {
+        let way = self.way.as_ref().filter(|_| properties.headers.is_none())?;
+        way.is_of(publish, desk.state.topology.epoch()).then_some(&way.route)
+    }
+
+    /// The way of a message that was checked. Says, too, whether it was an answer for somebody who waits for it.
+    fn find_way(
+        &mut self,
+        arrived: Arrived<'_>,
+        properties: &Properties<'_>,
+        more_keys: &[&[u8]],
+        link: &Link,
+        desk: &mut Desk<'_>,
+    ) -> (Arc<Route>, bool) {
+        if let Some(route) = self.known_way(arrived.publish, properties, desk) {
+            desk.state.work += route.len();
+            return (Arc::clone(route), false);
+        }
+        let (exchange, key) = (arrived.publish.exchange.0, arrived.publish.routing_key.0);
+        let (route, by_key_alone) = desk.route(&link.vhost, exchange, key, more_keys, properties);
+        let is_address = exchange.is_empty() && reply_to::is_address(key);
+        // What a transaction sends was checked when it was held, which may be long ago.
+        let is_checked = !matches!(self.mode, Mode::Transaction(_));
+        if by_key_alone && properties.headers.is_none() && !is_address && is_checked {
+            let epoch = desk.state.topology.epoch();
+            let (exchange, key) = (exchange.to_vec(), key.to_vec());
+            self.way = Some(Way { epoch, exchange, key, route: Arc::clone(&route) });
+        }
+        (route, is_address && reply(key, arrived, link, desk))
+    }
+
+    /// Whether the exchange is there, and the user may publish to it.
+    fn check_exchange(
+        publish: BasicPublish<'_>,
+        properties: &Properties<'_>,
+        link: &Link,
+        desk: &Desk<'_>,
+    ) -> Result<(), Failure> {
+        let exchange = publish.exchange.0;
+        link.check(desk, Access::Write, "exchange", exchange)?;
+        if !exchange.is_empty() {
+            let found = desk.vhost(&link.vhost).and_then(|vhost| vhost.exchange(exchange));
+            let found = found.ok_or_else(|| Failure::no_exchange(exchange, &link.vhost))?;
+            if found.value.internal {
+                return Err(Failure::refused(format!(
+                    "cannot publish to internal {}",
+                    crate::amqp::error::exchange_in(exchange, &link.vhost)
+                )));
+            }
+            if found.kind == ExchangeKind::Topic {
+                for key in std::iter::once(publish.routing_key.0).chain(more_keys(properties)?.0) {
+                    link.check_topic(desk, Access::Write, exchange, key)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Routes a message that was checked, and hands it to its queues.
     pub(super) fn send(
         &mut self,
@@ -253,8 +369,7 @@ impl Channel {
         let (exchange, key) = (arrived.publish.exchange.0, arrived.publish.routing_key.0);
         let (more, has_bcc) = more_keys(properties)?;
         desk.metrics.amqp_published.add(1);
-        let route = desk.route(&link.vhost, exchange, key, &more, properties);
-        let replied = exchange.is_empty() && reply(key, arrived, link, desk);
+        let (route, replied) = self.find_way(arrived, properties, &more, link, desk);
         match (route.is_empty() && !replied, arrived.publish.mandatory) {
             (false, _) => desk.metrics.amqp_routed.add(1),
             (true, true) => {
@@ -284,7 +399,7 @@ impl Channel {
             priority: properties.priority.unwrap_or(0),
             expires_at,
         };
-        let published = Published { who: Some(self.who), number, bytes: message_bytes(arrived) };
+        let published = Published { who: Some(self.who), number, count: 1, bytes: message_bytes(arrived) };
         let header = |buffer: &mut Vec<u8>| message::write(buffer, exchange, key, &stored);
         let may_share = desk.state.everybody.kept.publishing < AMQP_PUBLISHING_BYTES_SHARED_MAX;
         link.publishing_bytes +=
@@ -338,7 +453,7 @@ impl Channel {
         let code = ReplyCode::NoRoute as u16;
         let method = BasicReturn { reply_code: code, reply_text: Short(b"NO_ROUTE"), exchange, routing_key };
         link.method(self.who.channel, method);
-        link.content(self.who.channel, arrived.properties, arrived.body);
+        link.content(self.who.channel, arrived.properties, &arrived.body.to_slices());
     }
 }
 
@@ -351,7 +466,7 @@ fn reply(key: &[u8], arrived: Arrived<'_>, link: &Link, desk: &mut Desk<'_>) -> 
         who: to.who,
         secret: to.secret,
         header: Slice::from(header),
-        body: arrived.body.iter().map(|piece| Slice::from(piece.to_vec())).collect(),
+        body: arrived.body.to_slices(),
     };
     if to.shard.0 >= desk.out.metadata().shards {
         return false;
@@ -361,9 +476,7 @@ fn reply(key: &[u8], arrived: Arrived<'_>, link: &Link, desk: &mut Desk<'_>) -> 
 }
 
 fn message_bytes(arrived: Arrived<'_>) -> usize {
-    arrived.properties.len()
-        + arrived.body.iter().map(|piece| piece.len()).sum::<usize>()
-        + MESSAGE_EXTRA_BYTES
+    arrived.properties.len() + arrived.body.bytes() + MESSAGE_EXTRA_BYTES
 }
 
 /// When a message ends by its own wish.

@@ -9,7 +9,7 @@ use millstream_engine::types::ShardId;
 
 use super::answers::{After, Awaiting};
 use super::keeper::Life;
-use super::publish::{Arrived, MESSAGE_EXTRA_BYTES, PIECE_EXTRA_BYTES};
+use super::publish::{Arrived, Body, MESSAGE_EXTRA_BYTES, PIECE_EXTRA_BYTES};
 use super::unacked::Entry;
 use super::{Channel, Mode};
 use crate::amqp::codec::{BasicPublish, Properties, Short, TxCommitOk, TxRollbackOk};
@@ -29,13 +29,12 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn publish(arrived: Arrived<'_>) -> Held {
-        let body = arrived.body.iter().map(|piece| Slice::from(piece.to_vec()));
         Held {
             exchange: arrived.publish.exchange.0.to_vec(),
             routing_key: arrived.publish.routing_key.0.to_vec(),
             mandatory: arrived.publish.mandatory,
             properties: arrived.properties.to_vec(),
-            body: body.collect(),
+            body: arrived.body.to_slices(),
         }
     }
 
@@ -117,7 +116,7 @@ impl Channel {
                 mandatory: held.mandatory,
                 immediate: false,
             };
-            let arrived = Arrived { publish, properties: &held.properties, body: &held.body };
+            let arrived = Arrived { publish, properties: &held.properties, body: Body::Pieces(&held.body) };
             let Ok(properties) = Properties::read(&held.properties) else { continue };
             // Its time runs from when it is committed. It was found to be a number when it came.
             let ms =
@@ -153,10 +152,10 @@ impl Channel {
         Ok(())
     }
 
-    /// A shard has answered for a part of the commit under way.
-    pub fn commit_answered(&mut self, refused: bool, link: &mut Link, desk: &mut Desk<'_>) {
+    /// Shards have answered for so many parts of the commit under way.
+    pub fn commit_answered(&mut self, answers: usize, refused: bool, link: &mut Link, desk: &mut Desk<'_>) {
         if let Mode::Transaction(transaction) = &mut self.mode {
-            transaction.answers = transaction.answers.saturating_sub(1);
+            transaction.answers = transaction.answers.saturating_sub(answers);
             transaction.refused |= refused;
         }
         if let Err((failure, method)) = self.commit_if_answered(link) {

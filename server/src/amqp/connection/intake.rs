@@ -3,16 +3,26 @@
 use super::{Connection, Stage};
 use crate::amqp::channel::Channel;
 use crate::amqp::codec::{
-    ChannelCloseOk, ChannelOpenOk, ConnectionCloseOk, ConnectionUpdateSecretOk, FRAME_BODY, FRAME_HEADER,
-    FRAME_HEARTBEAT, FRAME_METHOD, Long, Malformed, Method, Reader,
+    BASIC_CLASS, ChannelCloseOk, ChannelOpenOk, ConnectionCloseOk, ConnectionUpdateSecretOk, FRAME_BODY,
+    FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, Header, Long, Malformed, Method, Reader,
 };
 use crate::amqp::error::{Failure, ReplyCode};
-use crate::amqp::frames::Frame;
+use crate::amqp::frames::{Frame, FrameError};
 use crate::amqp::state::Desk;
-use crate::limits::{AMQP_CHANNELS_PER_SHARD_MAX, AMQP_WORK_PER_STEP};
+use crate::limits::{AMQP_BODY_COPIED_BYTES_MAX, AMQP_CHANNELS_PER_SHARD_MAX, AMQP_WORK_PER_STEP};
 
 /// The class of methods about a connection as a whole.
 const CONNECTION_CLASS: u16 = 10;
+
+/// `basic.publish`.
+const PUBLISH: u16 = 40;
+
+/// How long the body of a message is, if that is what a method and a header begin.
+fn small_body(method: &[u8], header: &[u8]) -> Option<u64> {
+    let (class, id) = (BASIC_CLASS.to_be_bytes(), PUBLISH.to_be_bytes());
+    let is_publish = method.starts_with(&[class[0], class[1], id[0], id[1]]);
+    Some(Header::read(header).ok().filter(|_| is_publish)?.body_bytes)
+}
 
 /// What is wrong, and with which method.
 type Wrong = (Failure, (u16, u16));
@@ -54,20 +64,53 @@ impl Connection {
                     self.is_tired = true;
                     return taken;
                 }
-                _ => match self.frames.next_frame() {
-                    Ok(Some(frame)) => self.frame(frame, desk),
-                    Ok(None) => return taken,
-                    Err(error) => {
-                        let failure = Failure::new(ReplyCode::FrameError, error.to_string());
-                        self.frames.clear();
-                        self.is_deaf = true;
-                        self.close_with(&failure, (0, 0), desk);
-                        return false;
+                stage => {
+                    if stage != Stage::Running || !self.take_message(desk) {
+                        match self.frames.next_frame() {
+                            Ok(Some(frame)) => self.frame(frame, desk),
+                            Ok(None) => return taken,
+                            Err(error) => {
+                                self.take_no_more(&error, desk);
+                                return false;
+                            }
+                        }
                     }
-                },
+                }
             }
             taken = true;
         }
+    }
+
+    /// What comes cannot be cut into frames.
+    fn take_no_more(&mut self, error: &FrameError, desk: &mut Desk<'_>) {
+        let failure = Failure::new(ReplyCode::FrameError, error.to_string());
+        self.frames.clear();
+        self.is_deaf = true;
+        self.close_with(&failure, (0, 0), desk);
+    }
+
+    /// Takes a small message that has arrived whole, without a look at its frames one by one. Says whether there was one; whatever
+    /// is wrong with what comes next is found by those who look at frames.
+    fn take_message(&mut self, desk: &mut Desk<'_>) -> bool {
+        let Some(message) = self.frames.peek_message(small_body, AMQP_BODY_COPIED_BYTES_MAX) else {
+            return false;
+        };
+        let number = message.channel;
+        let Ok(Method::BasicPublish(publish)) = read_method(message.method) else { return false };
+        let Some(channel) = self.channels.get_mut(&number).filter(|channel| !channel.has_content()) else {
+            return false;
+        };
+        if self.closing.contains(&number) {
+            return false;
+        }
+        self.busy.insert(number);
+        let outcome = channel.message(publish, message.header, message.body, &mut self.link, desk);
+        let bytes = message.bytes;
+        self.frames.skip_message(bytes);
+        if let Err(failure) = outcome {
+            self.fail(number, &failure, (BASIC_CLASS, PUBLISH), desk);
+        }
+        true
     }
 
     fn frame(&mut self, frame: Frame, desk: &mut Desk<'_>) {

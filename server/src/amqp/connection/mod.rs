@@ -241,7 +241,7 @@ impl Connection {
         }
     }
 
-    /// A message of one of its channels has reached a shard's queues, or one of them has refused it.
+    /// Messages of one of its channels have reached a shard's queues, or have been refused.
     pub fn published(
         &mut self,
         who: Who,
@@ -251,14 +251,14 @@ impl Connection {
     ) {
         self.link.publishing_bytes = self.link.publishing_bytes.saturating_sub(published.bytes);
         if let Some(channel) = self.channel(who) {
-            channel.0.published(published.number, refused, channel.1, desk);
+            channel.0.published(published.number, published.count, refused, channel.1, desk);
         }
     }
 
     /// A shard has settled what a transaction has settled.
     pub fn commit_answered(&mut self, who: Who, refused: bool, desk: &mut Desk<'_>) {
         if let Some(channel) = self.channel(who) {
-            channel.0.commit_answered(refused, channel.1, desk);
+            channel.0.commit_answered(1, refused, channel.1, desk);
         }
     }
 

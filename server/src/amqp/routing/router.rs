@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use millstream_engine::few::Few;
 use millstream_engine::types::{MetadataEpoch, QueueId, ShardId};
 
 use super::bindings::Addressed;
@@ -16,7 +17,7 @@ use crate::limits::{AMQP_ROUTES_CACHED, AMQP_ROUTES_CACHED_QUEUES};
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Route {
     /// By shard, in order.
-    pub shards: Vec<(ShardId, Vec<QueueId>)>,
+    pub shards: Vec<(ShardId, Few<QueueId>)>,
 }
 
 impl Route {
@@ -29,7 +30,7 @@ impl Route {
                 _ => shards.push((*shard, vec![*queue])),
             }
         }
-        Route { shards }
+        Route { shards: shards.into_iter().map(|(shard, queues)| (shard, queues.into())).collect() }
     }
 
     /// How many queues it leads to.
@@ -130,15 +131,15 @@ pub struct Router {
 }
 
 impl Router {
-    /// The way of a message from an exchange that exists, by its key and those in its headers. Adds to `work` how much it has looked
-    /// at.
+    /// The way of a message from an exchange that exists, by its key and those in its headers; and whether these alone say so. Adds
+    /// to `work` how much it has looked at.
     pub fn route(
         &mut self,
         topology: &Topology,
         vhost: &Vhost,
         sent: Sent<'_>,
         work: &mut usize,
-    ) -> Arc<Route> {
+    ) -> (Arc<Route>, bool) {
         let Sent { exchange, key, more_keys, properties, random } = sent;
         if self.found.is_empty() {
             self.found.resize_with(AMQP_ROUTES_CACHED, || None);
@@ -152,7 +153,7 @@ impl Router {
             && found.vhost == vhost.name
         {
             *work += found.route.len();
-            return Arc::clone(&found.route);
+            return (Arc::clone(&found.route), true);
         }
         let mut queues = BTreeSet::new();
         let keys: Vec<&[u8]> = std::iter::once(key).chain(more_keys.iter().copied()).collect();
@@ -170,7 +171,7 @@ impl Router {
                 },
             );
         }
-        route
+        (route, by_key_alone)
     }
 
     fn keep(&mut self, place: usize, found: Found) {
