@@ -131,6 +131,23 @@ fn a_topic_permission_is_for_every_key_of_a_message() {
 }
 
 #[test]
+fn a_permission_that_is_taken_away_holds_for_the_next_message() {
+    let publish = |node: &mut Node, client: &Client| {
+        let publish = BasicPublish { routing_key: Short(b"q"), ..BasicPublish::default() };
+        client.raw(node, &Client::message(1, publish, &[0, 0], b"m"));
+        client.shown(node)
+    };
+    let mut node = Node::new();
+    let client = client(&mut node, [".*", ".*", ".*"]);
+    client.queue(&mut node, "q", &TableWriter::default());
+    for _ in 0..2 {
+        assert_eq!(publish(&mut node, &client), "");
+    }
+    set(&mut node, key(PERMISSION, &[b"/", b"u"]), patterns(&[b".*", b"", b".*"]));
+    refused(&publish(&mut node, &client), "write", "exchange 'amq.default'");
+}
+
+#[test]
 fn binding_exchanges_needs_writing_to_the_one_and_reading_from_the_other() {
     let mut node = Node::new();
     let client = client(&mut node, [".*", "^amq.direct$", "^amq.fanout$"]);
