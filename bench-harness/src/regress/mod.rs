@@ -55,16 +55,22 @@ enum Verdict {
 
 /// Compares turns of the base with turns of the head. They differ if no turn of one lies among those of the other, and the
 /// medians are apart by more than a little.
-fn verdict(base: &[f64], head: &[f64], more_is_better: bool) -> Option<(f64, Verdict)> {
+fn verdict(base: &[f64], head: &[f64], more_is_better: bool) -> Option<Verdict> {
     let (base, head) = (Spread::of(base)?, Spread::of(head)?);
     let ratio = head.median / base.median;
     let apart = head.min > base.max || head.max < base.min;
-    let verdict = match apart && (ratio - 1.0).abs() > SMALLEST {
+    Some(match apart && (ratio - 1.0).abs() > SMALLEST {
         true if (ratio > 1.0) == more_is_better => Verdict::Better,
         true => Verdict::Worse,
         false => Verdict::Noise,
-    };
-    Some((ratio, verdict))
+    })
+}
+
+/// A figure of head over that of base, turn by turn, and what is said of it. `None` if there is nothing to compare.
+fn row(name: &str, base: &[f64], head: &[f64], more_is_better: bool) -> Option<Row> {
+    let verdict = verdict(base, head, more_is_better)?;
+    let ratio = Row::ratio(format!("{name}: {verdict:?}"), head, base, Bar::Reported);
+    Some(Row { unit: "head / base".to_owned(), ..ratio })
 }
 
 impl Regress {
@@ -158,7 +164,7 @@ impl Regress {
         drop(peers);
         let notes = vec![
             format!("base {}, head {}", builds[0].commit, builds[1].commit),
-            "a ratio is head over base; a difference is called only if no turn of one lies among those of the other"
+            "a ratio is head over base, turn by turn; a difference is called only if no turn of one lies among those of the other"
                 .to_owned(),
         ];
         Ok(Run::ended(&self.dir, &others, "acks=all", notes, rows))
@@ -175,12 +181,7 @@ struct Built {
 fn judged(line: &Line, [base, head]: &[Vec<Turn>; 2]) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut judge = |name: &str, base: &[f64], head: &[f64], more_is_better: bool| {
-        if let Some((ratio, verdict)) = verdict(base, head, more_is_better) {
-            let name = format!("{}, {name}: {verdict:?}", line.name);
-            let mut row = Row::figure(name, "head / base", &[ratio], Bar::Reported);
-            row.n = head.len() as u64;
-            rows.push(row);
-        }
+        rows.extend(row(&format!("{}, {name}", line.name), base, head, more_is_better));
     };
     if !line.load.is_paced() {
         for figure in [SENT, RECEIVED] {
@@ -213,16 +214,24 @@ mod tests {
     #[test]
     fn a_difference_within_the_noise_is_none() {
         let base = [100.0, 90.0, 110.0];
-        assert_eq!(verdict(&base, &[120.0, 109.0, 130.0], true).unwrap().1, Verdict::Noise);
-        assert_eq!(verdict(&base, &[120.0, 111.0, 130.0], true).unwrap().1, Verdict::Better);
-        assert_eq!(verdict(&base, &[120.0, 111.0, 130.0], false).unwrap().1, Verdict::Worse);
-        assert_eq!(verdict(&base, &[80.0, 70.0, 85.0], true).unwrap().1, Verdict::Worse);
+        assert_eq!(verdict(&base, &[120.0, 109.0, 130.0], true).unwrap(), Verdict::Noise);
+        assert_eq!(verdict(&base, &[120.0, 111.0, 130.0], true).unwrap(), Verdict::Better);
+        assert_eq!(verdict(&base, &[120.0, 111.0, 130.0], false).unwrap(), Verdict::Worse);
+        assert_eq!(verdict(&base, &[80.0, 70.0, 85.0], true).unwrap(), Verdict::Worse);
         assert_eq!(
-            verdict(&[100.0, 100.1], &[102.0, 102.1], true).unwrap().1,
+            verdict(&[100.0, 100.1], &[102.0, 102.1], true).unwrap(),
             Verdict::Noise,
             "too small to matter"
         );
         assert_eq!(verdict(&[], &[1.0], true), None);
+    }
+
+    #[test]
+    fn a_ratio_shows_how_far_its_turns_are_apart() {
+        let row = row("produce, sent/s", &[100.0, 90.0, 110.0], &[120.0, 117.0, 132.0], true).unwrap();
+        let spread = row.spread.unwrap();
+        assert_eq!((row.name.as_str(), row.n), ("produce, sent/s: Better", 3));
+        assert_eq!((spread.median, spread.min, spread.max), (1.2, 1.2, 1.3));
     }
 
     #[test]

@@ -133,6 +133,57 @@ fn who_sends_a_byte_at_a_time_is_answered_in_the_end() {
 }
 
 #[test]
+fn large_requests_close_behind_each_other_are_stored_as_they_came() {
+    let dir = TempDir::new();
+    let broker = Broker::start(serve(&dir).args(["--shards", "1"]));
+    let mut client = Client::connect(broker.address);
+    client.create("t");
+    // Some are received into one piece and some are not, and each is followed by each kind.
+    let kib = [70, 200, 1, 900, 64, 300, 300, 128, 5];
+    let batches: Vec<Vec<u8>> =
+        (0..72).map(|n| batch(&vec![n as u8; kib[n * (1 + n / 9) % 9] << 10])).collect();
+    for several in batches.chunks(6) {
+        for batch in several {
+            client.send_batch(-1, "t", 0, batch).unwrap();
+        }
+        for _ in several {
+            client.acknowledged().unwrap();
+        }
+    }
+    for (offset, sent) in batches.iter().enumerate() {
+        client.send_fetch("t", 0, offset as i64, 0);
+        let (_, stored) = client.fetched();
+        // What is before it says where it is stored.
+        assert!(stored[21..sent.len()] == sent[21..], "the batch at {offset}, of {} bytes", sent.len());
+    }
+    assert_eq!(broker.terminate().code(), Some(0));
+}
+
+#[test]
+fn who_begins_large_requests_and_does_not_end_them_costs_a_bounded_amount_of_memory() {
+    let dir = TempDir::new();
+    let config = dir.config("queued.max.request.bytes = 16777216\n");
+    let broker = Broker::start(serve(&dir).arg("--config").arg(config).args(["--shards", "1"]));
+    let mut other = Client::connect(broker.address);
+    other.create("t");
+    let before = status_bytes(broker.pid(), "VmRSS:");
+    let mut guests: Vec<TcpStream> = (0..200).map(|_| guest(broker.address)).collect();
+    for guest in &mut guests {
+        // The beginning of a request of 1 MiB. The broker may have had enough of them.
+        let _ = guest.write_all(&[&(1_u32 << 20).to_be_bytes()[..], &vec![0; 60_000]].concat());
+    }
+    for _ in 0..20 {
+        other.send_batch(-1, "t", 0, &batch(b"meanwhile")).unwrap();
+        other.acknowledged().unwrap();
+    }
+    let after = status_bytes(broker.pid(), "VmRSS:");
+    let grown = after.saturating_sub(before);
+    assert!(grown < 96 << 20, "{} MiB for 200 guests", grown >> 20);
+    drop(guests);
+    assert_eq!(broker.terminate().code(), Some(0));
+}
+
+#[test]
 fn who_asks_for_much_and_reads_nothing_costs_a_bounded_amount_of_memory() {
     let dir = TempDir::new();
     let broker = Broker::start(serve(&dir).args(["--shards", "1"]));
