@@ -34,6 +34,8 @@ const UNDER_WAY: usize = 20;
 const PREFETCH: u16 = 10;
 /// A settlement that is older than this when the machine crashes is not forgotten.
 const SETTLED_FOR_GOOD: Nanos = Nanos::from_millis(1_000);
+/// Dead letters that are on their way when a life begins arrive in that time.
+const LETTERS_ARRIVE_IN: Nanos = Nanos::from_millis(5_000);
 /// Bytes of what is arriving beyond what is configured: what those may have arrive at once that have just been read from.
 const UNFINISHED_MORE: usize = 1 << 20;
 /// Bytes on their way to queues: what a few connections may have there.
@@ -637,6 +639,13 @@ impl Amqp {
         let mut client = Client::connect(stage.world, stage.addresses[1]);
         let mut found: BTreeSet<(u64, usize)> = BTreeSet::new();
         for (queue, name) in QUEUES.iter().enumerate() {
+            if queue == DEAD {
+                // What is on its way there is in no queue until it has arrived, which is tried again after a while.
+                let end = stage.world.now() + LETTERS_ARRIVE_IN;
+                while stage.world.now() < end {
+                    stage.node.step();
+                }
+            }
             loop {
                 client.say(BasicGet { queue: Short(name.as_bytes()), no_ack: true, ..BasicGet::default() });
                 match self.wait(stage, &mut client) {
