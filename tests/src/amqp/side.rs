@@ -10,6 +10,7 @@
 //! - A transient message is gone after a crash.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 
 use millstream::amqp::codec::{
     BasicAck, BasicConsume, BasicGet, BasicNack, BasicQos, ConfirmSelect, QueueBind, QueueDeclare, Short,
@@ -210,12 +211,13 @@ impl Side for Amqp {
         }
     }
 
-    fn waits(&self) -> Option<String> {
-        let waits = |publisher: &Publisher| {
-            let (tag, id) = publisher.under_way.iter().next()?;
-            Some(format!("a confirm of message {id}, tag {tag}"))
-        };
-        self.publishers.iter().find_map(waits)
+    fn waits(&self) -> Option<Box<dyn fmt::Debug + '_>> {
+        let under_way =
+            |publisher: &Publisher| publisher.under_way.iter().next().map(|(tag, id)| (*tag, *id));
+        self.publishers
+            .iter()
+            .find_map(under_way)
+            .map(|(tag, id)| Box::new(format!("a confirm of message {id}, tag {tag}")) as _)
     }
 
     fn leave(&mut self) {

@@ -4,6 +4,7 @@
 pub mod story;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 
 use millstream::broker::Broker;
@@ -50,8 +51,8 @@ pub trait Side {
     fn turn(&mut self, stage: &mut Stage<'_>, asks: bool);
     /// What the broker holds for clients is bounded at any time.
     fn check_bounds(&mut self, stage: &Stage<'_>);
-    /// What somebody still waits for.
-    fn waits(&self) -> Option<String>;
+    /// What somebody still waits for; put into words only if that is asked.
+    fn waits(&self) -> Option<Box<dyn fmt::Debug + '_>>;
     /// Everybody goes, in whatever way.
     fn leave(&mut self);
     /// Everybody has gone: nothing of them is left.

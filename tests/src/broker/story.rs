@@ -364,8 +364,8 @@ impl<'a> Run<'a> {
         let disk_bytes = self.story.faults.disk_bytes;
         self.set_faults(|now| (now.reset, now.disk_bytes) = (0.0, disk_bytes));
         self.pass(stage, ANSWERED_IN, true);
-        let waits: Vec<String> = self.sides.iter().filter_map(|side| side.waits()).collect();
-        self.violations.extend(waits.iter().map(|what| format!("not answered after half a minute: {what}")));
+        let waits = self.sides.iter().filter_map(|side| side.waits());
+        self.violations.extend(waits.map(|what| format!("not answered after half a minute: {what:?}")));
         if self.is_broken() {
             return;
         }

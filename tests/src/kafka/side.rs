@@ -2,6 +2,7 @@
 //! promised is remembered by the same model as in the engine's own simulation.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use millstream::limits::{
     FETCH_BYTES_HELD_MAX, REQUEST_BYTES_IN_FLIGHT_MAX, RESPONSE_BYTES_WAITING_MAX, SEND_BYTES,
@@ -117,11 +118,9 @@ impl Side for Kafka {
         }
     }
 
-    fn waits(&self) -> Option<String> {
-        let waits = |one: &Sound| {
-            if one.client.peer.is_closed() { None } else { one.client.waiting().next().cloned() }
-        };
-        self.sound.iter().find_map(waits).map(|ask| format!("{ask:?}"))
+    fn waits(&self) -> Option<Box<dyn fmt::Debug + '_>> {
+        let mut connected = self.sound.iter().filter(|one| !one.client.peer.is_closed());
+        connected.find_map(|one| one.client.waiting().next()).map(|ask| Box::new(ask) as _)
     }
 
     fn leave(&mut self) {

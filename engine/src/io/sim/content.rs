@@ -78,7 +78,7 @@ impl File {
             let step = (BLOCK_BYTES - within).min(bytes.len() - done);
             let mut block = self.current.block(index);
             block[within..within + step].copy_from_slice(&bytes[done..done + step]);
-            let block: BlockBytes = block.iter().any(|byte| *byte != 0).then(|| Arc::from(block.as_slice()));
+            let block: BlockBytes = (block != [0; BLOCK_BYTES]).then(|| Arc::from(block.as_slice()));
             self.current.put(index, block.clone());
             self.note(What::Block(index, block));
             done += step;
@@ -173,8 +173,12 @@ impl Content {
         n
     }
 
-    fn block(&self, index: u64) -> Vec<u8> {
-        self.blocks.get(&index).map_or_else(|| vec![0; BLOCK_BYTES], |block| block.to_vec())
+    fn block(&self, index: u64) -> [u8; BLOCK_BYTES] {
+        let mut bytes = [0; BLOCK_BYTES];
+        if let Some(block) = self.blocks.get(&index) {
+            bytes.copy_from_slice(block);
+        }
+        bytes
     }
 
     fn put(&mut self, index: u64, block: BlockBytes) {
