@@ -174,6 +174,26 @@ pub const CARRIED_MESSAGE_BYTES_MAX: u64 = 1 << 20;
 pub const CARRIED_JOURNAL_SHARE: u64 = 16;
 /// A file for messages that outlive their place in the journal is not written on past this.
 pub const MESSAGE_FILE_BYTES: u64 = 64 << 20;
+/// What may wait in a queue before its publishers are asked to wait, too, until half of it has gone: its bytes, and some more for
+/// each message.
+pub const FLOW_BYTES_MAX: u64 = 1 << 20;
+/// The same while memory for messages that are not kept fills.
+pub const FLOW_BYTES_MIN: u64 = 128 << 10;
+/// What each message counts for in that, beside its bytes.
+pub const FLOW_MESSAGE_BYTES: u64 = 256;
+/// How long publishers wait until it is looked whether anything comes of it: whether consumers of their queue have been given so
+/// much,
+pub const FLOW_LOOK: Nanos = Nanos::from_millis(100);
+/// as this,
+pub const FLOW_TAKEN_BYTES_MIN: u64 = 64 << 10;
+/// and all consumers of the shard this much: it has enough to do.
+pub const FLOW_TAKEN_OF_SHARD_BYTES_MIN: u64 = 4 << 20;
+/// How long publishers wait at most, whatever comes of it. Then they are let alone
+pub const FLOW_HELD: Nanos = Nanos::from_millis(1_000);
+/// for at least so long,
+pub const FLOW_SPARED: Nanos = Nanos::from_millis(1_000);
+/// and if nothing comes of it time and again, for up to so long.
+pub const FLOW_SPARED_MAX: Nanos = Nanos::from_millis(64_000);
 /// Queues whose messages are counted at a time, for metrics.
 pub const QUEUES_COUNTED_AT_ONCE: usize = 1_000;
 /// Queues that one request may ask about.

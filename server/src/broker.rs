@@ -356,6 +356,7 @@ impl App for Broker {
             AppEvent::ConsumerCancelled { consumer, queue, reason } => {
                 self.with_amqp(out, |amqp, seat| amqp.cancelled(consumer, queue, reason, seat));
             }
+            AppEvent::Flow(flows) => self.with_amqp(out, |amqp, seat| amqp.flow(&flows, seat)),
             AppEvent::DeadLettered(dead) => {
                 self.with_amqp(out, |amqp, seat| amqp.dead_lettered(&dead, seat));
             }

@@ -80,6 +80,7 @@ impl App for Host {
             AppEvent::Reply(_, reply) => self.wire.borrow_mut().replies.push_back(reply),
             AppEvent::Delivered(_)
             | AppEvent::ConsumerCancelled { .. }
+            | AppEvent::Flow(_)
             | AppEvent::DeadLettered(_)
             | AppEvent::QueueExpired(_) => self.wire.borrow_mut().events.push_back(event),
             _ => {}

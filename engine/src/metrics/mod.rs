@@ -302,6 +302,8 @@ metrics! {
             "Bytes of these.";
         queue_consumers: Gauge = Gauge::default(), Count, "millstream_queue_consumers",
             "Consumers of the queues.";
+        queues_held: Gauge = Gauge::default(), Count, "millstream_queues_flow",
+            "Queues whose publishers wait for consumers.";
         disk_free: Gauge = Gauge::default(), Bytes, "millstream_disk_free_bytes",
             "Bytes that the disk has free.";
         disk_full: Gauge = Gauge::default(), Count, "millstream_disk_full",

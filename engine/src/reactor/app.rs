@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::buffer::{Block, Slice};
 use crate::io::random::Random;
 use crate::io::{CloseReason, ConnId, Job};
-use crate::shard::message::{CancelReason, ConsumerId, DeadLetter, Delivery};
+use crate::shard::message::{CancelReason, ConsumerId, DeadLetter, Delivery, Flow};
 use crate::shard::metadata::Metadata;
 pub use crate::shard::request::AppToken;
 use crate::shard::request::{Reply, Request};
@@ -84,6 +84,9 @@ pub enum AppEvent {
         /// Why.
         reason: CancelReason,
     },
+    /// Queues, of whatever shard, whose publishers had better wait before they send more, or need not any more. A queue that
+    /// nothing was told of is free; one that is deleted is told to be.
+    Flow(Vec<Flow>),
     /// A message of a queue of this shard is to leave it: route it, and answer with
     /// [`crate::shard::request::Request::Move`]. At most [`crate::limits::LEAVING_TOLD_MAX`] are asked about at a time.
     DeadLettered(DeadLetter),

@@ -28,7 +28,7 @@ use crate::limits::{MAIL_PER_ROUND, MAIL_ROUNDS_PER_TURN, SLOW_SEND, STUCK_SEND}
 use crate::metrics::{Reader, ShardMetrics, Step};
 use crate::shard::controller::{CONTROLLER, Change, Controller, Next};
 use crate::shard::mailbox::{Mail, Post};
-use crate::shard::message::{CancelReason, ConsumerId, Delivery};
+use crate::shard::message::{CancelReason, ConsumerId, Delivery, Flow};
 use crate::shard::metadata::Metadata;
 use crate::shard::request::{AppToken, Reply, Request, WatchId};
 use crate::shard::{self, Arrived, Inbound, Requester, Shard, tokens};
@@ -55,6 +55,8 @@ pub enum Ask {
     Remembers(Vec<(QueueId, Seq)>),
     /// A consumer was ended by its queue.
     ConsumerCancelled(ConsumerId, QueueId, CancelReason),
+    /// Whose publishers had better wait, or need not any more.
+    Flow(Vec<Flow>),
     /// What one host has to say to another.
     Tell(Box<dyn Any + Send>),
     /// Take this connection, which the listener of this number has accepted.
@@ -606,6 +608,10 @@ impl<I: Io, A: App> Reactor<I, A> {
                 self.post.reply(from, Answer::Noted);
                 self.step(AppEvent::ConsumerCancelled { consumer, queue, reason });
             }
+            Ask::Flow(flows) => {
+                self.post.reply(from, Answer::Noted);
+                self.step(AppEvent::Flow(flows));
+            }
             Ask::Tell(message) => {
                 self.post.reply(from, Answer::Noted);
                 self.step(AppEvent::Told { from, message });
@@ -694,6 +700,7 @@ impl<I: Io, A: App> Reactor<I, A> {
                 shard::Output::ConsumerCancelled(to, consumer, queue, reason) => {
                     self.send(to, Ask::ConsumerCancelled(consumer, queue, reason), None);
                 }
+                shard::Output::Flow(to, flows) => self.send(to, Ask::Flow(flows), None),
                 shard::Output::Inbound(to, inbound) => self.send(to, Ask::Inbound(Box::new(inbound)), None),
                 shard::Output::Arrived(to, arrived) => self.post.reply(to, Answer::Arrived(arrived)),
                 shard::Output::Forget(to, queue, seq) => self.send(to, Ask::Forget(queue, seq), None),

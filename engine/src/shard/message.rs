@@ -117,6 +117,16 @@ pub enum CancelReason {
     Poisoned,
 }
 
+/// Whether a queue has so much waiting for consumers that keep the shard busy that who publishes to it without waiting for
+/// confirms had better wait. It is never so for long; see [`crate::limits::FLOW_HELD`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flow {
+    /// Which queue.
+    pub queue: QueueId,
+    /// From now on, or not any more.
+    pub is_held: bool,
+}
+
 /// A message that is to leave its queue, told to the host of the shard that the queue is on. The queue keeps it until the
 /// host says by [`super::request::Request::Move`] where it goes; after a crash the host is told again.
 #[derive(Clone, Debug)]

@@ -53,7 +53,7 @@ use crate::log::{Log, paths};
 use crate::metrics::Step;
 use crate::time::Nanos;
 use crate::types::{Lsn, MetadataEpoch, Offset, PartitionId, QueueId, Seq, ShardId, TopicId};
-use message::{CancelReason, ConsumerId, DeadLetter, Delivery};
+use message::{CancelReason, ConsumerId, DeadLetter, Delivery, Flow};
 use metadata::Metadata;
 pub use queues::{Arrived, Heirs, Inbound};
 use queues::{Desk, GroupKey, Queues};
@@ -85,6 +85,8 @@ pub enum Output {
     Delivered(ShardId, Vec<Delivery>),
     /// A consumer of a shard was ended.
     ConsumerCancelled(ShardId, ConsumerId, QueueId, CancelReason),
+    /// The host of a shard is told whose publishers had better wait, or need not any more.
+    Flow(ShardId, Vec<Flow>),
     /// A message leaves a queue of this shard for queues of another.
     Inbound(ShardId, Inbound),
     /// It has arrived here, or has not.

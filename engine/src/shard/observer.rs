@@ -134,6 +134,7 @@ impl<I: Io> Shard<I> {
         metrics.queue_bytes.at(0).set(totals.ready_bytes);
         metrics.queue_bytes.at(1).set(totals.unacked_bytes);
         metrics.queue_consumers.set(totals.consumers);
+        metrics.queues_held.set(self.queues.held_flows() as u64);
         metrics.disk_free.set(disk_free_bytes);
         metrics.disk_full.set(u64::from(self.disk_full));
         metrics.poisoned.set(u64::from(self.is_poisoned()));

@@ -1,6 +1,6 @@
 //! The way out of a connection, and what its channels need to know of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millstream_engine::buffer::Slice;
 use millstream_engine::io::ConnId;
@@ -76,6 +76,8 @@ pub struct Link {
     pub publishing_bytes: usize,
     /// Whether something was published since that was looked at last.
     pub has_published: bool,
+    /// Queues that it has published to without waiting for confirms, and that have too much waiting.
+    pub held_by: BTreeSet<QueueId>,
     /// So much waits to be sent that the connection has to end: nothing of it can go back.
     pub is_hopeless: bool,
     /// What its channels keep, as of when each was last looked at.
@@ -103,6 +105,7 @@ impl Link {
             own_queues: BTreeMap::new(),
             publishing_bytes: 0,
             has_published: false,
+            held_by: BTreeSet::new(),
             is_hopeless: false,
             kept: Kept::default(),
             bytes: Vec::new(),
@@ -136,6 +139,12 @@ impl Link {
     /// Whether the client has so much to settle that it should not be given more.
     pub fn has_enough(&self, desk: &Desk<'_>) -> bool {
         desk.state.everybody.has_enough(self.kept.unacked)
+    }
+
+    /// Whether it had better publish no more for the moment. But what it has to settle is always listened to: others may wait
+    /// for nothing else.
+    pub fn is_held(&self) -> bool {
+        !self.held_by.is_empty() && self.kept.unacked == 0
     }
 
     /// What may be on its way to each of its consumers.

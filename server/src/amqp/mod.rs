@@ -7,6 +7,7 @@ pub mod codec;
 pub mod connection;
 pub mod dead_letter;
 pub mod error;
+pub mod flow;
 pub mod frames;
 pub mod keepers;
 pub mod kept;

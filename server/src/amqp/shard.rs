@@ -9,7 +9,7 @@ use millstream_engine::buffer::Slice;
 use millstream_engine::error::Refusal;
 use millstream_engine::io::ConnId;
 use millstream_engine::shard::change::{Edit, Guard, MetadataChange};
-use millstream_engine::shard::message::{CancelReason, ConsumerId, DeadLetter, Delivery, Outcome};
+use millstream_engine::shard::message::{CancelReason, ConsumerId, DeadLetter, Delivery, Flow, Outcome};
 use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::QueueId;
@@ -294,6 +294,20 @@ impl Amqp {
             let (vhost, queue) = (vhost.name.clone(), queue.name.clone());
             self.with_desk(seat, None, |_, desk| desk.delete_if_abandoned(&vhost, &queue));
         }
+    }
+
+    /// The engine says whose publishers had better wait, or need not any more.
+    pub fn flow(&mut self, flows: &[Flow], seat: &mut Seat<'_>) {
+        self.with_desk(seat, None, |connections, desk| {
+            for flow in flows {
+                for conn in desk.state.held.heed(*flow) {
+                    if let Some(connection) = connections.get_mut(&conn) {
+                        connection.flows(flow.queue);
+                        desk.state.touched.insert(conn);
+                    }
+                }
+            }
+        });
     }
 
     /// A message is to leave a queue of this shard.

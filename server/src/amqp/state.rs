@@ -14,6 +14,7 @@ use super::alarm::Alarms;
 use super::batches::{Asked, Batches, Published};
 use super::codec::Properties;
 use super::error::{Failure, ReplyCode};
+use super::flow::Held;
 use super::keepers::Keepers;
 use super::kept::Everybody;
 use super::operations::{DeleteQueue, Done, Operation, Running, Step, Who};
@@ -65,6 +66,8 @@ pub struct State {
     pub alarms: Alarms,
     /// Connections that wait until nothing is.
     pub blocked: BTreeSet<ConnId>,
+    /// Queues whose publishers wait for consumers.
+    pub held: Held,
     /// What has been looked at in this step to find the ways of messages.
     pub work: usize,
     /// Deletions of queues that nobody needs any more which could not be done, by vhost.

@@ -38,6 +38,8 @@ metrics! {
             "Their channels.";
         amqp_consumers: Gauge = Gauge::default(), Count, "rabbitmq_consumers",
             "Consumers of these.";
+        amqp_held: Counter = Counter::default(), Count, "millstream_amqp_flow_total",
+            "Times that nothing was read from a connection for a moment because consumers were behind what it publishes.";
         amqp_connections_opened: Counter = Counter::default(), Count, "rabbitmq_connections_opened_total",
             "Connections that AMQP clients have opened.";
         amqp_connections_closed: Counter = Counter::default(), Count, "rabbitmq_connections_closed_total",

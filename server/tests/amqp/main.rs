@@ -14,6 +14,7 @@ mod endings;
 mod engine;
 mod errors;
 mod exchanges;
+mod flow;
 mod handshake;
 mod hostile;
 mod node;

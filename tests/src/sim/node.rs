@@ -64,6 +64,7 @@ impl App for Host {
             }
             AppEvent::Delivered(_)
             | AppEvent::ConsumerCancelled { .. }
+            | AppEvent::Flow(_)
             | AppEvent::DeadLettered(_)
             | AppEvent::QueueExpired(_) => wire.events.push_back(event),
             _ => {}

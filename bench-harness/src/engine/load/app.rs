@@ -195,6 +195,7 @@ impl App for LoadApp {
             | AppEvent::Called(_)
             | AppEvent::Delivered(_)
             | AppEvent::ConsumerCancelled { .. }
+            | AppEvent::Flow(_)
             | AppEvent::DeadLettered(_)
             | AppEvent::QueueExpired(_)
             | AppEvent::MetadataChanged

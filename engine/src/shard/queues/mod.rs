@@ -5,6 +5,7 @@
 //! group is on its way to the disk, or has been read back. What is settled is noted in the journal a little later.
 
 mod census;
+mod flow;
 mod groups;
 mod hash;
 mod heirs;
@@ -25,6 +26,7 @@ mod survivors;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use census::Census;
+use flow::{Flows, Regulator};
 pub use groups::GroupKey;
 use groups::Groups;
 use hash::Table;
@@ -87,6 +89,7 @@ struct Entry {
     marks: Vec<Mark>,
     /// Bytes that its index takes, as far as that is counted.
     index_bytes: usize,
+    regulator: Regulator,
     /// It is deleted, and here until it has let go of its messages.
     gone: bool,
 }
@@ -147,6 +150,7 @@ pub struct Queues {
     reading: Reading,
     paging: Paging,
     passing: Passing,
+    flows: Flows,
     survivors: Survivors,
     backlog: VecDeque<Job>,
     upload: Option<Upload>,
@@ -202,6 +206,7 @@ impl Queues {
             reading: Reading::new(pools.read.clone(), pools.large.clone()),
             paging: Paging::new(pages, pools.staging.clone(), pools.read.clone(), index_bytes),
             passing: Passing::new(format!("{home}/{PASSING}"), pools.passing.clone(), pools.staging.clone()),
+            flows: Flows::default(),
             survivors: Survivors::new(directory, pools.staging.clone(), journal_bytes),
             backlog: VecDeque::new(),
             upload: None,
@@ -247,6 +252,7 @@ impl Queues {
             && self.reading.wants_nothing()
             && self.paging.is_at_rest()
             && self.passing.is_at_rest()
+            && self.flows.held() == 0
             && self.noting.is_empty()
             && self.marking.is_empty()
             && self.names.are_told()
@@ -312,6 +318,7 @@ impl Queues {
             closed: false,
             marks,
             index_bytes: 0,
+            regulator: Regulator::default(),
             gone: false,
         };
         let index = self.vacant.pop().unwrap_or(Index(self.entries.len() as u32));
@@ -366,6 +373,8 @@ impl Queues {
         let id = entry.id;
         entry.gone = true;
         entry.machine.give_up();
+        self.let_flow(index);
+        let entry = self.entry(index);
         if let Some(deadline) = entry.deadline.take() {
             self.deadlines.remove(&(deadline, index));
         }
@@ -422,9 +431,11 @@ impl Queues {
             let entry = self.entry(index);
             (entry.id, entry.is_durable())
         };
+        let mut taken = 0;
         for want in wants.drain(..) {
             match want {
                 queue::Output::Deliver(token, delivery) => {
+                    taken += flow::weight(1, u64::from(delivery.size));
                     if delivery.persistent {
                         self.mark(desk, index, delivery.seq);
                     }
@@ -466,6 +477,7 @@ impl Queues {
                 queue::Output::PageIn(page) => self.want_page(index, page),
             }
         }
+        self.note_taken(index, taken);
     }
 
     /// Has it recorded that messages up to this one may be delivered, some of them ahead.
@@ -577,6 +589,7 @@ impl Queues {
             return Err(Refusal::QueueNotEmpty);
         }
         entry.closed = true;
+        self.touch(index);
         Ok(Reply::Closed(stats))
     }
 
@@ -599,6 +612,7 @@ impl Queues {
             self.entry(index).deadline = None;
             self.touch(index);
         }
+        self.look_at_held(desk.now);
         for index in std::mem::take(&mut self.touched) {
             let entry = self.entry(index);
             entry.touched = false;
@@ -607,6 +621,7 @@ impl Queues {
                 continue;
             }
             if entry.closed {
+                self.let_flow(index);
                 continue;
             }
             let mut wants = std::mem::take(&mut self.wants);
@@ -617,6 +632,7 @@ impl Queues {
                 self.touch(index);
             }
             self.resize(index);
+            self.regulate(desk.now, index);
             let entry = self.entry(index);
             let next = entry.machine.next_deadline();
             let before = std::mem::replace(&mut entry.deadline, next);
@@ -625,6 +641,7 @@ impl Queues {
                 next.map(|next| self.deadlines.insert((next, index)));
             }
         }
+        self.tell_flow(desk);
         self.get_again(desk);
         self.end_purges(desk);
         self.ask_about_names(desk);
@@ -721,7 +738,7 @@ impl Queues {
         let noted = self.pending.due().map(|due| due.max(now + RETRY));
         let others =
             [self.letters.due(), self.names.due(), self.reading.due(), self.paging.due(), self.passing.due()];
-        let all = [deadline, more, noted].into_iter().chain(others).flatten();
+        let all = [deadline, more, noted, self.flows.due()].into_iter().chain(others).flatten();
         self.due = all.min().unwrap_or(Nanos(u64::MAX));
     }
 

@@ -97,6 +97,12 @@ impl Passing {
         usage.in_use > usage.limit / 2
     }
 
+    /// Whether memory is on the way to be short.
+    pub fn is_filling(&self) -> bool {
+        let usage = self.pool.usage();
+        usage.in_use > usage.limit / 4
+    }
+
     /// Whether there is nothing to do.
     pub fn is_at_rest(&self) -> bool {
         self.files.is_empty() && (self.full.is_empty() || !self.is_pressed())

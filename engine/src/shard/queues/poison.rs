@@ -44,6 +44,7 @@ impl Queues {
             // What it wants done is of no use to anybody any more.
             self.entry(index).machine.cancel(keeper, wall, &mut Vec::new());
         }
+        self.let_all_flow(desk);
         self.rest();
     }
 

@@ -380,7 +380,10 @@ impl Channel {
         }
         let shards = route.shards.len();
         let number = match &mut self.mode {
-            Mode::Plain => None,
+            Mode::Plain => {
+                desk.state.held.published(&route, link);
+                None
+            }
             Mode::Confirm(confirms) => {
                 desk.metrics.amqp_published_to_confirm.add(1);
                 Some(confirms.publish(shards as u16))

@@ -255,6 +255,11 @@ impl Connection {
         }
     }
 
+    /// A queue that it has published to has not too much waiting any more.
+    pub fn flows(&mut self, queue: QueueId) {
+        self.link.held_by.remove(&queue);
+    }
+
     /// A shard has settled what a transaction has settled.
     pub fn commit_answered(&mut self, who: Who, refused: bool, desk: &mut Desk<'_>) {
         if let Some(channel) = self.channel(who) {
@@ -341,6 +346,7 @@ impl Connection {
 
     fn close_channels(&mut self, desk: &mut Desk<'_>) {
         self.waiting = None;
+        desk.state.held.forget(&mut self.link);
         for (_, mut channel) in std::mem::take(&mut self.channels) {
             channel.close(&mut self.link, desk);
         }
@@ -422,6 +428,7 @@ impl Connection {
     /// Whether the client is faster than its queues, or slower than what it has asked for.
     fn is_overrun(&self) -> bool {
         self.is_blocked
+            || self.link.is_held()
             || self.link.publishing_bytes >= AMQP_PUBLISHING_BYTES_MAX
             || self.link.waiting_bytes() >= AMQP_SEND_BYTES_MAX
             || self.link.kept.unconfirmed >= AMQP_UNCONFIRMED_MAX
@@ -553,6 +560,7 @@ impl Connection {
             self.is_reading = is_reading;
             // Its silence counts from when it can be heard again.
             self.received_at = desk.out.now();
+            desk.metrics.amqp_held.add(u64::from(self.link.is_held()));
             desk.out.read(self.link.id, is_reading);
         }
         let next = match self.stage {

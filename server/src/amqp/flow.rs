@@ -1,0 +1,51 @@
+//! Publishers that wait for consumers. The engine says whose queues have so much waiting that it is better for everybody if no
+//! more comes for a moment; from a connection that publishes to one of them without waiting for confirms nothing is read
+//! meanwhile. RabbitMQ calls that flow, and so does the state of such a connection.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use millstream_engine::io::ConnId;
+use millstream_engine::shard::message::Flow;
+use millstream_engine::types::QueueId;
+
+use super::link::Link;
+use super::routing::router::Route;
+
+/// The queues of all shards that are not to be published to for the moment, and which connections of this shard wait for each.
+#[derive(Debug, Default)]
+pub struct Held {
+    queues: BTreeMap<QueueId, BTreeSet<ConnId>>,
+}
+
+impl Held {
+    /// Takes note of what the engine says. Gives the connections that need not wait for this queue any more.
+    pub fn heed(&mut self, flow: Flow) -> BTreeSet<ConnId> {
+        if !flow.is_held {
+            return self.queues.remove(&flow.queue).unwrap_or_default();
+        }
+        self.queues.entry(flow.queue).or_default();
+        BTreeSet::new()
+    }
+
+    /// A connection has published to these queues: it waits for those of them that are held.
+    pub fn published(&mut self, route: &Route, link: &mut Link) {
+        if self.queues.is_empty() {
+            return;
+        }
+        for queue in route.shards.iter().flat_map(|(_, queues)| queues.iter()) {
+            if let Some(waiting) = self.queues.get_mut(queue) {
+                waiting.insert(link.id);
+                link.held_by.insert(*queue);
+            }
+        }
+    }
+
+    /// A connection waits for nothing any more.
+    pub fn forget(&mut self, link: &mut Link) {
+        for queue in std::mem::take(&mut link.held_by) {
+            if let Some(waiting) = self.queues.get_mut(&queue) {
+                waiting.remove(&link.id);
+            }
+        }
+    }
+}
