@@ -206,6 +206,8 @@ pub const LEAVING_TOLD_PER_QUEUE_MAX: usize = 32;
 pub const LEAVING_AGAIN_MAX: usize = 1_024;
 /// Names of messages that came from queues of other shards and may come once more, per shard. At so many no more are let in.
 pub const MOVED_NAMES_MAX: usize = 65_536;
+/// Queues that have these messages, of all names. At so many no more are let in.
+pub const MOVED_PLACES_MAX: usize = 1 << 20;
 /// Names that one shard asks another about at a time.
 pub const MOVED_NAMES_PER_QUESTION_MAX: usize = 1_024;
 /// A queue's name: what the host puts into it.

@@ -15,7 +15,7 @@ use millstream_engine::checksum::crc32c;
 use millstream_engine::config::QueueSettings;
 use millstream_engine::format::batch::{self, BatchBuilder, BatchHeader};
 use millstream_engine::format::checkpoint::{
-    Checkpoint, PartitionState, QueueState, QueuesState, SegmentState, StoreState,
+    Checkpoint, MovedState, PartitionState, QueueState, QueuesState, SegmentState, StoreState,
 };
 use millstream_engine::format::index::{OffsetIndexEntry, TimeIndexEntry};
 use millstream_engine::format::journal::{self, GroupPlace, RecordHeader, RecordKind};
@@ -469,6 +469,7 @@ fn queues() {
     let state = QueuesState {
         stores: vec![StoreState { number: 3, bytes: 8_192 }],
         arrived: vec![(queue(7), Seq(5))],
+        moved: Vec::new(),
         queues: vec![QueueState {
             id: queue(1),
             next: vec![Seq(200), Seq(1 << 56)],
@@ -483,6 +484,17 @@ fn queues() {
     let decoded = |bytes: &[u8]| debug(QueuesState::decode(bytes));
     check("checkpoint/queues", &made, decoded, &debug(Some(&state)));
     check("checkpoint/queues-cut", &made[..made.len() - 1], decoded, "None");
+    let state = QueuesState {
+        moved: vec![
+            MovedState { queue: queue(7), seq: Seq(6), targets: vec![queue(1)] },
+            MovedState { queue: queue(8), seq: Seq(1), targets: vec![queue(1), queue(2)] },
+        ],
+        ..state
+    };
+    let mut made = Vec::new();
+    state.encode(&mut made);
+    check("checkpoint/moved", &made, decoded, &debug(Some(&state)));
+    check("checkpoint/moved-cut", &made[..made.len() - 1], decoded, "None");
 
     let target = |byte, seq| Target { queue: queue(byte), seq: Seq(seq), expires_at: Some(WallMs(9)) };
     let message = MessageRecord {

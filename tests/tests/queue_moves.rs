@@ -291,3 +291,73 @@ fn a_dead_letter_goes_to_more_queues_than_one_record_names() {
     }
     assert_eq!(names(&node, THERE), 0);
 }
+
+#[test]
+fn a_dead_letter_on_its_way_arrives_once_whatever_the_number_of_shards_becomes() {
+    for (then, last, cut) in [(1, 3, 0), (1, 2, 1), (2, 1, 2), (2, 4, 3), (4, 2, 4), (4, 1, 0)] {
+        let world = World::new(80 + cut, Faults::default());
+        let mut node = start(&world, 3);
+        let source = node.create_on(HERE, "source", &dead_letters());
+        let near = node.create_on(HERE, "near", &QueueSettings::default());
+        let far = [1, 2]
+            .map(|shard| node.create_on(ShardId(shard), &format!("far{shard}-"), &QueueSettings::default()));
+        let go_on = |node: &mut Several, span| {
+            let to = [far[0], near, far[1]].map(|queue| (node.shard_of(queue), queue));
+            let shard = node.shard_of(source);
+            answer(node, shard, Nanos::from_millis(span), |_| to.to_vec());
+        };
+        node.publish(source, numbered(0..20, true));
+        // They come to the other shards, and do not leave, for the near queue does not take them.
+        let close = Request::CloseQueue { queue: near, if_unused: false, if_empty: false };
+        assert!(matches!(node.ask(HERE, close), Reply::Closed(_)));
+        reject_all(&mut node, source, 20);
+        go_on(&mut node, 500);
+        assert_eq!((node.stats(source).leaving, far.map(|queue| node.stats(queue).ready)), (20, [20; 2]));
+        // With other numbers of shards the old place and the new ones come to be on one, or apart, or with queues of others.
+        let mut node = crash(&world, node, then);
+        go_on(&mut node, 2 * cut);
+        let mut node = crash(&world, node, last);
+        go_on(&mut node, 1_500);
+        let ready = [far[0], near, far[1]].map(|queue| node.stats(queue).ready);
+        assert_eq!((node.stats(source).leaving, ready), (0, [20; 3]), "{then} shards, then {last}");
+        let remembered: Vec<usize> = (0..last).map(|shard| names(&node, ShardId(shard))).collect();
+        assert!(remembered.iter().all(|names| *names == 0), "{then} shards, then {last}: {remembered:?}");
+    }
+}
+
+#[test]
+fn a_dead_letter_for_more_queues_than_one_record_names_comes_to_each_once_though_cut_off() {
+    const QUEUES: usize = 1_100;
+    for cut in 0..8 {
+        let world = World::new(90 + cut, Faults::default());
+        let mut node = start(&world, 2);
+        let source = node.create_on(HERE, "source", &dead_letters());
+        let settings = QueueSettings::default();
+        let edits = (0..2 * QUEUES).map(|number| {
+            let name = format!("target{number}").into();
+            let settings = settings.clone();
+            Edit::CreateQueue(millstream_engine::shard::change::NewQueue { name, durable: true, settings })
+        });
+        let change = MetadataChange { guards: Vec::new(), edits: edits.collect() };
+        let Reply::Changed(made) = node.ask(HERE, Request::ChangeMetadata(change)) else { panic!("made") };
+        let to: Vec<_> = made
+            .iter()
+            .map(|queue| (node.shard_of(*queue), *queue))
+            .filter(|(shard, _)| *shard == THERE)
+            .collect();
+        assert!(to.len() > 1_024);
+        node.publish(source, numbered(0..1, true));
+        reject_all(&mut node, source, 1);
+        answer(&mut node, HERE, Nanos::from_millis(2 * (cut + 1)), |_| to.clone());
+        let mut node = crash(&world, node, 2);
+        answer(&mut node, HERE, Nanos::from_millis(1_500), |_| to.clone());
+        assert_eq!(node.stats(source).leaving, 0);
+        for queues in to.chunks(1_000) {
+            let queues: Vec<QueueId> = queues.iter().map(|(_, queue)| *queue).collect();
+            let look = Request::QueueStats { queues: queues.clone(), touch: false };
+            let Reply::QueueStats(stats) = node.ask(THERE, look) else { panic!("they are there") };
+            assert!(stats.iter().all(|(_, stats)| stats.ready == 1), "cut {cut}");
+        }
+        assert_eq!(names(&node, THERE), 0, "cut {cut}");
+    }
+}

@@ -31,7 +31,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::batch::HEADER_BYTES;
 use super::producer::{ProducerState, decode_producer, encode_producer};
-pub use super::queue_state::{QueueState, QueuesState, StoreState};
+pub use super::queue_state::{MovedState, QueueState, QueuesState, StoreState};
 use crate::checksum::crc32c;
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::types::{LeaderEpoch, Lsn, Offset, PartitionId, ShardId, TopicId};

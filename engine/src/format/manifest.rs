@@ -37,8 +37,10 @@ pub const FORMAT_VERSION: u32 = 1;
 pub const FEATURE_ADMIN: u64 = 1;
 /// Another: queues and what the host keeps beside them. The records are kinds 4 and 8 to 11 of [`super::metadata`].
 pub const FEATURE_QUEUES: u64 = 2;
+/// Another: in which queues the messages are that came from queues of other shards. It stands in [`super::queue_state`].
+pub const FEATURE_MOVED: u64 = 4;
 /// The bits of [`Manifest::incompatible_features`] that this build knows. It sets them all in a directory that it serves.
-pub const FEATURES_KNOWN: u64 = FEATURE_ADMIN | FEATURE_QUEUES;
+pub const FEATURES_KNOWN: u64 = FEATURE_ADMIN | FEATURE_QUEUES | FEATURE_MOVED;
 
 const MAGIC: [u8; 8] = *b"MILLSTRM";
 const CRC_FROM: usize = 16;

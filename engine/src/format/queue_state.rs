@@ -1,7 +1,8 @@
 //! What a checkpoint tells of a shard's queues; it stands behind the partitions, if there is any. Little-endian:
 //!
-//! number of queues (4), of files of survivors (4), of names (4), zero (4); each file: number (8), bytes (8); each name of a
-//! message that came from a queue of another shard and may come once more: queue (16), sequence (8); each queue:
+//! number of queues (4), of files of survivors (4), of names without queues (4), of names (4); each file: number (8), bytes (8); each
+//! name without queues: queue (16), sequence (8); each name: queue (16), sequence (8), number of queues (4), zero (4), and so many ids
+//! (16 each); each queue:
 //!
 //! | bytes | field |
 //! |---|---|
@@ -12,6 +13,9 @@
 //! | | runs of messages that are not settled: first chunk (8), number of chunks (4), kind (4): 0 all 64 messages of each chunk, 1 some, and then a mask (8) for each |
 //! | 16 each | messages that have come back failed: sequence, how often |
 //! | 16 each | messages that have to leave: sequence, why, see [`super::message`] |
+//!
+//! A name is that of a message which came from a queue of another shard and may come once more; its queues are those here that have it.
+//! Versions before did not write these: for a name of theirs all queues here that the message was for have it.
 //!
 //! A chunk is 64 sequences, the first a multiple of 64. Only messages that are kept over a restart count.
 
@@ -27,8 +31,10 @@ use crate::types::{QueueId, Seq};
 pub struct QueuesState {
     /// The files that survivors of the journal are in.
     pub stores: Vec<StoreState>,
-    /// Messages that came from queues of other shards and may come once more.
+    /// Messages that came from queues of other shards and may come once more, and have come to all queues that they were for.
     pub arrived: Vec<(QueueId, Seq)>,
+    /// The same, of which it is known where they have come to. The names rise.
+    pub moved: Vec<MovedState>,
     /// Each durable queue of which there is something to tell.
     pub queues: Vec<QueueState>,
 }
@@ -40,6 +46,17 @@ pub struct StoreState {
     pub number: u64,
     /// Bytes of it that are flushed.
     pub bytes: u64,
+}
+
+/// A message that came from a queue of another shard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MovedState {
+    /// The queue that it came from.
+    pub queue: QueueId,
+    /// Its number there.
+    pub seq: Seq,
+    /// The queues here that have it, at least one.
+    pub targets: Vec<QueueId>,
 }
 
 /// How a queue stood.
@@ -87,10 +104,11 @@ const MASKS: u32 = 1;
 impl QueuesState {
     /// Appends it, if there is anything.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
-        if self.stores.is_empty() && self.queues.is_empty() && self.arrived.is_empty() {
+        let names = self.arrived.len() + self.moved.len();
+        if self.stores.is_empty() && self.queues.is_empty() && names == 0 {
             return;
         }
-        for count in [self.queues.len(), self.stores.len(), self.arrived.len(), 0] {
+        for count in [self.queues.len(), self.stores.len(), self.arrived.len(), self.moved.len()] {
             bytes.extend_from_slice(&(count as u32).to_le_bytes());
         }
         for store in &self.stores {
@@ -100,6 +118,14 @@ impl QueuesState {
         for (queue, seq) in &self.arrived {
             bytes.extend_from_slice(&queue.0);
             bytes.extend_from_slice(&seq.0.to_le_bytes());
+        }
+        for MovedState { queue, seq, targets } in &self.moved {
+            bytes.extend_from_slice(&queue.0);
+            bytes.extend_from_slice(&seq.0.to_le_bytes());
+            bytes.extend_from_slice(&(targets.len() as u64).to_le_bytes());
+            for target in targets {
+                bytes.extend_from_slice(&target.0);
+            }
         }
         for queue in &self.queues {
             queue.encode(bytes);
@@ -112,8 +138,7 @@ impl QueuesState {
         if rest.is_empty() {
             return Some(state);
         }
-        let [queues, stores, arrived, zero]: [U32; 4] = take(&mut rest)?;
-        let (queues, stores, arrived) = (queues.get(), stores.get(), arrived.get());
+        let [queues, stores, arrived, moved] = take::<[U32; 4]>(&mut rest)?.map(U32::get);
         for _ in 0..stores {
             let (number, bytes) = (take::<U64>(&mut rest)?.get(), take::<U64>(&mut rest)?.get());
             state.stores.push(StoreState { number, bytes });
@@ -121,12 +146,26 @@ impl QueuesState {
         for _ in 0..arrived {
             state.arrived.push((QueueId(take(&mut rest)?), Seq(take::<U64>(&mut rest)?.get())));
         }
+        for _ in 0..moved {
+            state.moved.push(MovedState::decode(&mut rest)?);
+        }
         for _ in 0..queues {
             state.queues.push(QueueState::decode(&mut rest)?);
         }
         let rising = state.queues.windows(2).all(|pair| pair[0].id < pair[1].id)
-            && state.stores.windows(2).all(|pair| pair[0].number < pair[1].number);
-        (rest.is_empty() && zero.get() == 0 && rising).then_some(state)
+            && state.stores.windows(2).all(|pair| pair[0].number < pair[1].number)
+            && state.moved.windows(2).all(|pair| (pair[0].queue, pair[0].seq) < (pair[1].queue, pair[1].seq));
+        (rest.is_empty() && rising).then_some(state)
+    }
+}
+
+impl MovedState {
+    fn decode(rest: &mut &[u8]) -> Option<MovedState> {
+        let (queue, seq) = (QueueId(take(rest)?), Seq(take::<U64>(rest)?.get()));
+        let [count, zero] = take::<[U32; 2]>(rest)?.map(U32::get);
+        let ids = rest.split_off(..(count as usize).checked_mul(size_of::<QueueId>())?)?;
+        let targets = ids.as_chunks().0.iter().map(|id| QueueId(*id)).collect();
+        (count > 0 && zero == 0).then_some(MovedState { queue, seq, targets })
     }
 }
 
@@ -229,6 +268,14 @@ mod tests {
         QueuesState {
             stores: vec![StoreState { number: 1, bytes: 8192 }, StoreState { number: 4, bytes: 0 }],
             arrived: vec![(QueueId([7; 16]), Seq(3))],
+            moved: vec![
+                MovedState { queue: QueueId([7; 16]), seq: Seq(4), targets: vec![QueueId([1; 16])] },
+                MovedState {
+                    queue: QueueId([7; 16]),
+                    seq: Seq(1 << 57),
+                    targets: vec![QueueId([2; 16]), QueueId([1; 16])],
+                },
+            ],
             queues: vec![
                 QueueState { id: QueueId([1; 16]), next: vec![Seq(9)], ..QueueState::default() },
                 QueueState {

@@ -136,9 +136,6 @@ struct Message {
     copies: BTreeMap<usize, Copy>,
     /// Whether it has come out of the dead letters in this life.
     died: bool,
-    /// Whether it may be among the dead letters twice: it was on its way there when the number of shards changed, and no shard
-    /// remembers for each of its new queues what had arrived (`engine/src/shard/queues/heirs.rs`).
-    may_double: bool,
 }
 
 struct Publisher {
@@ -171,19 +168,12 @@ pub struct Amqp {
     hostile: Vec<Hostile>,
     numbers: u64,
     has_crashed: bool,
-    shards: u16,
     violations: Vec<String>,
     done: BTreeMap<&'static str, u64>,
 }
 
 impl Side for Amqp {
     fn begin(&mut self, stage: &mut Stage<'_>, last: bool) {
-        let shards = stage.node.shards();
-        if std::mem::replace(&mut self.shards, shards) != shards {
-            for message in self.messages.values_mut() {
-                message.may_double |= message.copies.get(&REJECTING).is_some_and(|copy| copy.rejected);
-            }
-        }
         self.set_up(stage);
         if last && self.violations.is_empty() {
             self.audit(stage);
@@ -296,7 +286,6 @@ impl Amqp {
             hostile: Vec::new(),
             numbers: 0,
             has_crashed: false,
-            shards: 0,
             violations: Vec::new(),
             done: ["confirmed", "delivered", "settled", "rejected", "dead letters"]
                 .map(|name| (name, 0))
@@ -479,7 +468,6 @@ impl Amqp {
             body,
             copies,
             died: false,
-            may_double: false,
         };
         self.messages.insert(id, message);
         publisher.under_way.insert(publisher.next_tag, id);
@@ -568,7 +556,6 @@ impl Amqp {
             message.died = true;
         }
         let has_died = message.died;
-        let is_excused = message.may_double && queue >= REJECTING;
         let wrong = match message.copies.get_mut(&queue) {
             None => Some("is in a queue that it was not sent to"),
             Some(copy) => {
@@ -591,7 +578,7 @@ impl Amqp {
         if queue == DEAD {
             self.count("dead letters");
         }
-        if let Some(wrong) = wrong.filter(|_| !is_excused) {
+        if let Some(wrong) = wrong {
             self.violated(format!("message {id} {wrong} ({})", QUEUES[queue]));
         }
         Some(id)
@@ -666,7 +653,7 @@ impl Amqp {
         client.peer.close();
         let mut wrong = Vec::new();
         for (id, message) in &self.messages {
-            if !message.may_double && found.contains(&(*id, REJECTING)) && found.contains(&(*id, DEAD)) {
+            if found.contains(&(*id, REJECTING)) && found.contains(&(*id, DEAD)) {
                 wrong.push(format!("message {id} is a dead letter, and where it was"));
             }
             if !message.confirmed || message.maybe {

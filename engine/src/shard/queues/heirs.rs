@@ -10,7 +10,7 @@ use super::survivors::file_name;
 use super::{MESSAGES, Queues};
 use crate::buffer::{Block, Slice};
 use crate::error::Fatal;
-use crate::format::checkpoint::{QueueState, QueuesState, StoreState};
+use crate::format::checkpoint::{MovedState, QueueState, QueuesState, StoreState};
 use crate::format::journal::{
     GROUP_HEADER_BYTES, GroupPlace, RecordHeader, RecordKind, check, encode_record, record_bytes, records,
     seal,
@@ -40,6 +40,8 @@ struct Heir {
     state: QueuesState,
     /// Old shards that it has queues of.
     from: BTreeSet<ShardId>,
+    /// Names that messages had in queues of other shards, and the queues of this one that have them.
+    moved: BTreeMap<(QueueId, Seq), Vec<QueueId>>,
     file: Option<FileId>,
     at: u64,
     next_lsn: u64,
@@ -52,7 +54,7 @@ pub struct Heirs {
     shards: Vec<Heir>,
     /// Where each durable queue goes.
     homes: BTreeMap<QueueId, ShardId>,
-    /// Names that messages had in queues of other shards, by the old shard that remembers them.
+    /// Names of which it is not known which queues have them, by the old shard that remembers them.
     arrived: BTreeMap<ShardId, BTreeSet<(QueueId, Seq)>>,
     names: u64,
     key: u64,
@@ -79,6 +81,7 @@ impl Heirs {
                 directory,
                 state: QueuesState::default(),
                 from: BTreeSet::new(),
+                moved: BTreeMap::new(),
                 file: None,
                 at: 0,
                 next_lsn: 1,
@@ -141,6 +144,13 @@ impl Heirs {
             disk.close(file);
         }
         self.arrived.insert(from, state.arrived.iter().copied().collect());
+        for MovedState { queue, seq, targets } in state.moved {
+            for target in targets {
+                if let Some(to) = self.homes.get(&target) {
+                    self.shards[usize::from(to.0)].moved.entry((queue, seq)).or_default().push(target);
+                }
+            }
+        }
         for queue in state.queues {
             if let Some(to) = self.homes.get(&queue.id) {
                 self.shards[usize::from(to.0)].state.queues.push(queue);
@@ -191,8 +201,11 @@ impl Heirs {
             heir.write(disk, self.key)?;
             heir.end_file(disk)?;
             disk.sync_dir(&heir.directory)?;
-            // A message may be sent again to any queue of the new shard. It is known there only if it had come to all of
-            // them; if not, those that it had come to get it twice, which is better than never.
+            let moved = std::mem::take(&mut heir.moved).into_iter();
+            heir.state.moved =
+                moved.map(|((queue, seq), targets)| MovedState { queue, seq, targets }).collect();
+            // Of a name that an older version has left, it is only known that every queue of the old shard had the message. It may
+            // be sent again to any queue of the new one.
             let mut names = heir.from.iter().map(|from| self.arrived.get(from).cloned().unwrap_or_default());
             let first = names.next().unwrap_or_default();
             let all = names.fold(first, |all, names| &all & &names);

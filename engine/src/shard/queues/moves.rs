@@ -4,9 +4,10 @@
 //! A leaving message stays where it is, durably and with its reason, until every other shard that gets it has said that it has
 //! it, durably. Then one record of its own shard settles it. A crash in between has the host asked once more, and the
 //! message sent once more under the name of its old place; a shard that has it already knows that by this name, and says yes.
-//! It remembers the name, in its journal and checkpoint, until it is told that the message has left its old place (`names.rs`).
+//! It remembers the name, and which of its queues have the message, in its journal and checkpoint, until it is told that the message has
+//! left its old place (`names.rs`); another number of shards changes nothing of that, even if old and new place are on one shard then.
 //! So nothing is lost, and nothing doubled unless the host decides differently the second time, or the message goes to more queues
-//! of a shard than one record names.
+//! of its own shard than one record names.
 
 use std::collections::BTreeMap;
 
@@ -171,10 +172,15 @@ impl Queues {
         }
         let shard = desk.shard;
         let Move { queue, seq, .. } = *moving.moved;
+        // When there was another number of shards it may have come to some of them.
+        let is_missing =
+            |(to, target): &&(ShardId, QueueId)| *to == shard && !self.names.has((queue, seq), *target);
         let mut here: Vec<QueueId> =
-            moving.moved.targets.iter().filter(|(to, _)| *to == shard).map(|(_, queue)| *queue).collect();
+            moving.moved.targets.iter().filter(is_missing).map(|(_, target)| *target).collect();
         while !here.is_empty() {
-            let (now, source) = last_of(&here, queue, seq);
+            let now = here.len().min(QUEUES_PER_PUBLISH_MAX);
+            // The record that names the last of them settles the old place.
+            let source = Some(place_of(queue, seq)).filter(|_| now == here.len());
             let Some((outcome, _)) = self.place(desk, &here[..now], &moving.moved.message, source) else {
                 moving.moved.targets.retain(|(to, queue)| *to != shard || here.contains(queue));
                 return Err(Job::Move(moving));
@@ -188,6 +194,7 @@ impl Queues {
         }
         let mut elsewhere: Vec<ShardId> =
             moving.moved.targets.iter().map(|(to, _)| *to).filter(|to| *to != shard).collect();
+        elsewhere.extend(self.names.knows((queue, seq)).then_some(shard));
         elsewhere.sort_unstable();
         elsewhere.dedup();
         if let Some(index) = self.find(queue) {
@@ -214,14 +221,10 @@ impl Queues {
             return Ok(());
         }
         let (queue, seq) = inbound.source;
-        if self.names.knows((queue, seq)) {
-            // It may be on its way to the disk still.
-            let last = desk.journal.last_lsn();
-            self.answer_at(desk, last, inbound.answer(Arrival::Taken));
-            return Ok(());
-        }
+        inbound.queues.retain(|target| !self.names.has((queue, seq), *target));
         while !inbound.queues.is_empty() {
-            let (now, source) = last_of(&inbound.queues, queue, seq);
+            let now = inbound.queues.len().min(QUEUES_PER_PUBLISH_MAX);
+            let source = Some(place_of(queue, seq));
             let Some((outcome, lsn)) = self.place(desk, &inbound.queues[..now], &inbound.message, source)
             else {
                 return Err(Job::Inbound(inbound));
@@ -231,21 +234,22 @@ impl Queues {
                 return Ok(());
             }
             inbound.taken = inbound.taken.max(Some(lsn));
-            inbound.queues.drain(..now);
+            let placed = inbound.queues.drain(..now);
+            if lsn > Lsn::ZERO && !queue.is_transient() {
+                self.names.add((queue, seq), placed);
+            }
         }
-        let durable = inbound.taken.unwrap_or(Lsn::ZERO);
-        if durable > Lsn::ZERO && !queue.is_transient() {
-            self.names.add((queue, seq));
-        }
+        // What was here before may be on its way to the disk still.
+        let last = self.names.knows((queue, seq)).then(|| desk.journal.last_lsn());
+        let durable = last.or(inbound.taken).unwrap_or(Lsn::ZERO);
         self.answer_at(desk, durable, inbound.answer(Arrival::Taken));
         Ok(())
     }
 }
 
-/// How many of these queues one record names; and the place that the message leaves, if those are the last of them.
-fn last_of(queues: &[QueueId], queue: QueueId, seq: Seq) -> (usize, Option<Target>) {
-    let now = queues.len().min(QUEUES_PER_PUBLISH_MAX);
-    (now, (now == queues.len()).then_some(Target { queue, seq, expires_at: None }))
+/// The place that a message leaves.
+fn place_of(queue: QueueId, seq: Seq) -> Target {
+    Target { queue, seq, expires_at: None }
 }
 
 /// Whether none of the queues has taken a message, for a reason that may pass: then it stays where it is.

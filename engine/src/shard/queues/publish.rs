@@ -264,7 +264,8 @@ impl Queues {
                 seq
             };
             assert_eq!(seq, target.seq, "the number that is stored is the one that is given");
-            if persistent && !refused {
+            // Who publishes is told that it was refused. A message that has left another queue for this one is nowhere else.
+            if persistent && (!refused || record.source.is_some()) {
                 durable = lsn;
             }
         }

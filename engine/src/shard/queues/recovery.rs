@@ -14,8 +14,8 @@
 //! | Q8 | at the end, a message that the checkpoint says was not settled, that nothing after it settles, and that is nowhere | **damage** |
 //! | Q9 | a part of a file of survivors without a sound group | skipped; if something that is wanted was there, Q8 names it |
 //!
-//! A message that came from a queue of another shard is remembered by its place there, unless a later record says that it
-//! has left that.
+//! A message that came from a queue of another shard is remembered by its place there, with the queues that have it, unless a later
+//! record says that it has left that.
 //!
 //! Messages that are not kept over a restart are skipped; their numbers count as given.
 //!
@@ -159,7 +159,6 @@ pub struct Rebuild<'a> {
     large_places: BTreeSet<(u64, QueueId, Seq)>,
     /// Whether there was anything of a queue whose deletion is known.
     met_deleted: bool,
-    arrived: BTreeSet<(QueueId, Seq)>,
     forgotten: Vec<(QueueId, u64, u64)>,
 }
 
@@ -225,9 +224,9 @@ impl<'a> Rebuild<'a> {
             large: BTreeMap::new(),
             large_places: BTreeSet::new(),
             met_deleted,
-            arrived: state.arrived.into_iter().collect(),
             forgotten: Vec::new(),
         };
+        rebuild.queues.names.recover(state.arrived, state.moved);
         let told: BTreeSet<u64> = state.stores.iter().map(|store| store.number).collect();
         for entry in disk.list(&rebuild.directory)? {
             let Some(number) = file_number(&entry.name) else { continue };
@@ -453,7 +452,8 @@ impl<'a> Rebuild<'a> {
             match self.building.get_mut(&from) {
                 Some(queue) => queue.settled.push((seq.0, seq.0)),
                 None if stays && self.metadata.queue(from).is_some() => {
-                    self.arrived.insert((from, seq));
+                    let targets = message.targets.iter().map(|target| target.queue);
+                    self.queues.names.add((from, seq), targets.filter(|target| !target.is_transient()));
                 }
                 None => {}
             }
@@ -477,10 +477,7 @@ impl<'a> Rebuild<'a> {
         }
         let mut queues = self.queues;
         let forgotten = Forgotten::of(std::mem::take(&mut self.forgotten));
-        let exists = |(queue, _): &&(QueueId, Seq)| self.metadata.queue(*queue).is_some();
-        for name in self.arrived.iter().filter(exists).filter(|name| !forgotten.has(**name)) {
-            queues.names.add(*name);
-        }
+        queues.names.retain(|name| self.metadata.queue(name.0).is_some() && !forgotten.has(name));
         queues.groups.drop_all_unwanted();
         queues.survivors.recovered(self.stores, self.next_store, self.next_store_lsn);
         Ok(queues)

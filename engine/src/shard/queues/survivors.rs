@@ -517,7 +517,8 @@ impl<I: Io> journal::Survivors<I> for Queues {
             .collect();
         self.survivors.told = stores.iter().map(|store| store.number).collect();
         let queues = self.all().into_iter().filter_map(|(_, index)| self.state_of(index)).collect();
-        QueuesState { stores, arrived: self.names.iter().collect(), queues }
+        let (arrived, moved) = self.names.state();
+        QueuesState { stores, arrived, moved, queues }
     }
 
     fn kept(&mut self, io: &mut I) {
