@@ -152,6 +152,11 @@ impl Solo {
         }
     }
 
+    /// Lets it do one turn.
+    pub fn turn(&mut self) {
+        self.reactor.turn(true);
+    }
+
     /// Ends it in good order.
     pub fn stop(mut self) -> Result<(), Fatal> {
         self.shared.stop();

@@ -114,6 +114,28 @@ fn a_group_that_rots_in_a_file_is_set_aside_and_the_rest_is_delivered() {
 }
 
 #[test]
+fn what_was_in_a_lost_group_is_looked_for_a_bounded_number_of_messages_in_a_turn() {
+    let world = world();
+    let mut node = start(&world);
+    let (queue, other) = (plain(&mut node, "q"), plain(&mut node, "other"));
+    fill(&mut node, queue, 5_000);
+    publish(&mut node, &[other], (0..10).map(large).collect());
+    rot(&world, ".messages", 200);
+    consume(&mut node, queue, 1, Credit { messages: 300, bytes: u32::MAX });
+    let (mut looking, until) = (0, world.now() + ATTEMPTS);
+    while world.now() < until {
+        node.turn();
+        looking += usize::from(node.shard().queues_held()["losses"] > 0);
+    }
+    // What is left of 5,000 messages, 1,024 in each turn.
+    assert!(looking >= 4, "{looking} turns");
+    let lost = lost(&mut node);
+    assert!(lost > 0);
+    assert_eq!(stats(&mut node, queue).ready + 300, 5_000 - lost);
+    assert_eq!(stats(&mut node, other).ready, 10);
+}
+
+#[test]
 fn a_file_with_a_group_that_was_set_aside_is_read_at_the_next_start() {
     let world = world();
     let mut node = start(&world);

@@ -257,7 +257,7 @@ impl Queues {
             && self.marking.is_empty()
             && self.names.are_told()
             && self.letters.are_asked_about()
-            && self.losses.groups.is_empty()
+            && self.losses.len() == 0
     }
 
     /// Whether nothing that was promised to anybody is still on its way to the disk.
@@ -285,6 +285,7 @@ impl Queues {
             ("told", self.letters.told()),
             ("people", self.lines.len()),
             ("getting", self.getting.len()),
+            ("losses", self.losses.len()),
         ])
     }
 
@@ -733,7 +734,8 @@ impl Queues {
             let ms = u64::try_from(at.0.saturating_sub(wall.0)).unwrap_or(0);
             now + Nanos::from_millis(ms.min(1_000))
         });
-        let more = (!self.touched.is_empty() || self.copying.goes_on()).then_some(now);
+        let more = !self.touched.is_empty() || self.copying.goes_on() || self.losses.len() > 0;
+        let more = more.then_some(now);
         // What is due and still here has found no room.
         let noted = self.pending.due().map(|due| due.max(now + RETRY));
         let others =

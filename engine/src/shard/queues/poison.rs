@@ -38,7 +38,7 @@ impl Queues {
         self.marking.clear();
         self.names.give_up();
         self.letters = super::leaving::Letters::default();
-        self.losses.groups.clear();
+        self.losses.give_up();
         for (index, keeper) in self.lines.end_all(desk, &mut self.groups, CancelReason::Poisoned) {
             let wall = desk.wall;
             // What it wants done is of no use to anybody any more.

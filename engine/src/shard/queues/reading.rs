@@ -152,8 +152,6 @@ impl Queues {
         }
         reading.failed.remove(&key);
         tracing::error!(?site, why, "messages cannot be read any more");
-        self.groups.lose(key);
-        self.losses.count += 1;
-        self.losses.groups.push((key, site));
+        self.lose_group(key, site);
     }
 }
