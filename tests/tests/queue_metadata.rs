@@ -144,6 +144,22 @@ fn a_change_whose_guards_do_not_hold_is_a_conflict() {
 }
 
 #[test]
+fn a_change_may_rely_on_an_entry_that_is_there_and_on_others_that_are_not() {
+    let mut node = start(&world());
+    let exists = [Guard::Exists(key("a"))];
+    let none = [Guard::NoneUnder(key("a/"))];
+    let with = [entry("a/1", "1", false)];
+    assert_eq!(change(&mut node, &exists, &with), Err(Refusal::Conflict), "there is no such entry");
+    assert_eq!(change(&mut node, &[], &[entry("a", "1", false), entry("a.", "", false)]), Ok(Vec::new()));
+    assert_eq!(change(&mut node, &none, &[entry("a0", "1", false)]), Ok(Vec::new()), "none begins like that");
+    assert_eq!(change(&mut node, &exists, &with), Ok(Vec::new()));
+    let remove = [Edit::RemoveEntry(key("a"))];
+    assert_eq!(change(&mut node, &none, &remove), Err(Refusal::Conflict), "one begins like that");
+    assert_eq!(change(&mut node, &[], &[Edit::RemoveEntry(key("a/1"))]), Ok(Vec::new()));
+    assert_eq!(change(&mut node, &none, &remove), Ok(Vec::new()));
+}
+
+#[test]
 fn a_host_is_told_what_is_new_since_it_last_looked() {
     let mut node = start(&world());
     let before = node.shard().metadata().epoch;

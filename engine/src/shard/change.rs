@@ -1,5 +1,6 @@
 //! Changes of the metadata that a host asks for: several at a time, all of them or none.
 
+use super::metadata::Metadata;
 use crate::config::QueueSettings;
 use crate::types::{MetadataEpoch, QueueId};
 
@@ -29,6 +30,25 @@ pub enum Guard {
     Entry(EntryKey, Option<MetadataEpoch>),
     /// The queue exists.
     Queue(QueueId),
+    /// The entry exists, whatever it is.
+    Exists(EntryKey),
+    /// There is no entry of this kind whose key begins like this.
+    NoneUnder(EntryKey),
+}
+
+impl Guard {
+    /// Whether it holds.
+    pub fn holds(&self, metadata: &Metadata) -> bool {
+        match self {
+            Guard::Entry(key, version) => metadata.entry(key).map(|entry| entry.version) == *version,
+            Guard::Queue(id) => metadata.queue(*id).is_some(),
+            Guard::Exists(key) => metadata.entry(key).is_some(),
+            Guard::NoneUnder(first) => {
+                let next = metadata.entries.range(first.clone()..).next();
+                next.is_none_or(|(key, _)| key.kind != first.kind || !key.key.starts_with(&first.key))
+            }
+        }
+    }
 }
 
 /// One edit.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::change::{Edit, Guard, MetadataChange, NewQueue};
+use super::change::{Edit, MetadataChange, NewQueue};
 use super::metadata::{Changed, Entry, Metadata, Queue, Topic};
 use super::placement::Placement;
 use super::request::{Reply, Request};
@@ -256,11 +256,7 @@ fn check(metadata: &Metadata, change: &MetadataChange) -> Result<usize, Refusal>
     if change.guards.len() + change.edits.len() > EDITS_PER_CHANGE_MAX {
         return Err(Refusal::Busy);
     }
-    let holds = |guard: &Guard| match guard {
-        Guard::Entry(key, version) => metadata.entry(key).map(|entry| entry.version) == *version,
-        Guard::Queue(id) => metadata.queue(*id).is_some(),
-    };
-    if !change.guards.iter().all(holds) {
+    if !change.guards.iter().all(|guard| guard.holds(metadata)) {
         return Err(Refusal::Conflict);
     }
     let mut gone = BTreeSet::new();

@@ -2,6 +2,7 @@
 
 pub mod alarm;
 pub mod batches;
+pub mod census;
 pub mod channel;
 pub mod codec;
 pub mod connection;

@@ -123,6 +123,11 @@ impl Amqp {
         let metadata = Arc::clone(seat.out.metadata());
         let was_founded = self.state.topology.is_founded();
         let touched = self.state.topology.follow(&metadata);
+        if self.state.topology.take_new_limits() {
+            let State { census, topology, .. } = &mut self.state;
+            census.limits_changed(topology);
+            self.with_desk(seat, None, |_, _| {});
+        }
         if seat.out.shard() == METADATA_SHARD {
             self.untidy.extend(touched);
             self.tidy(seat);
@@ -194,6 +199,7 @@ impl Amqp {
             }
             touched.append(blocked);
         }
+        desk.tell_census(conn);
         desk.flush(conn);
         let is_needed = !self.connections.is_empty() || !desk.state.again.is_empty();
         if is_needed && !std::mem::replace(&mut self.is_ticking, true) {
@@ -330,10 +336,16 @@ impl Amqp {
 
     /// Another shard has something to say.
     pub fn told(&mut self, told: &Told, seat: &mut Seat<'_>) {
-        let Told::Reply { who, secret, header, body } = told;
-        self.with(who.conn, seat, |connection, desk| {
-            connection.reply_came(*who, *secret, header, body, desk);
-        });
+        match told {
+            Told::Reply { who, secret, header, body } => self.with(who.conn, seat, |connection, desk| {
+                connection.reply_came(*who, *secret, header, body, desk);
+            }),
+            Told::Census { shard, holder, count } => {
+                if *shard != seat.out.shard() {
+                    self.state.census.told(*shard, holder.clone(), *count);
+                }
+            }
+        }
     }
 
     /// The engine has answered.

@@ -12,6 +12,7 @@ use millstream_engine::types::ShardId;
 
 use super::alarm::Alarms;
 use super::batches::{Asked, Batches, Published};
+use super::census::{Census, Count, Holder};
 use super::codec::Properties;
 use super::error::{Failure, ReplyCode};
 use super::flow::Held;
@@ -60,6 +61,8 @@ pub struct State {
     pub everybody: Everybody,
     /// What is to go to other shards at the end of the step.
     pub batches: Batches,
+    /// How many connections and channels there are of whom.
+    pub census: Census,
     /// Connections that something has happened to in this step.
     pub touched: BTreeSet<ConnId>,
     /// What is short.
@@ -276,6 +279,16 @@ impl Desk<'_> {
         [self.out.random(), self.out.random()]
     }
 
+    /// Tells the other shards how many connections and channels there are here of whoever has limits.
+    pub fn tell_census(&mut self, source: Option<ConnId>) {
+        let shard = self.out.shard();
+        for (holder, count) in self.state.census.news(&self.state.topology) {
+            for other in (0..self.out.metadata().shards).map(ShardId).filter(|other| *other != shard) {
+                self.tell(other, Told::Census { shard, holder: holder.clone(), count }, source);
+            }
+        }
+    }
+
     /// Tells a shard's host something about AMQP.
     pub fn tell(&mut self, shard: ShardId, told: Told, source: Option<ConnId>) {
         self.out.tell(shard, Box::new(told), source);
@@ -295,5 +308,14 @@ pub enum Told {
         header: Slice,
         /// The body.
         body: Vec<Slice>,
+    },
+    /// How many connections and channels a shard has of somebody with limits.
+    Census {
+        /// Which shard.
+        shard: ShardId,
+        /// Of whom.
+        holder: Holder,
+        /// How many.
+        count: Count,
     },
 }

@@ -12,14 +12,15 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::json::Fields;
+use super::limits::Whose;
 use super::node::Node;
 use super::problem::Problem;
 use super::query::{Listing, Query, check_page};
 use super::routes::Resource;
 use super::session::Session;
 use super::{
-    bindings, connections, definitions, exchanges, health, messages, overview, parameters, policies, queues,
-    users, vhosts,
+    bindings, connections, definitions, exchanges, health, limits, messages, overview, parameters, policies,
+    queues, users, vhosts,
 };
 use crate::admin::State;
 use crate::amqp::topology::Topology;
@@ -339,9 +340,7 @@ async fn dispatch(
         R::ClusterName => Ok(Answer::Value(json!({"name": overview::CLUSTER_NAME}))),
         R::Nodes => overview::nodes(asked, state).await,
         R::Node(name) => overview::node(asked, name, state),
-        R::Extensions | R::FeatureFlags | R::DeprecatedFeatures | R::UserLimits(_) => {
-            Ok(Answer::Value(json!([])))
-        }
+        R::Extensions | R::FeatureFlags | R::DeprecatedFeatures => Ok(Answer::Value(json!([]))),
         R::Whoami => Ok(users::whoami(asked)),
         R::HashPassword(password) => Ok(users::hash(asked, password)),
         R::Aliveness(vhost) => health::aliveness(asked, vhost),
@@ -360,8 +359,12 @@ async fn dispatch(
         R::GlobalParameter(name) if puts => parameters::put_global(asked, name).await,
         R::GlobalParameter(name) if deletes => parameters::delete_global(asked, name).await,
         R::GlobalParameter(name) => parameters::get_global(asked, name),
-        R::VhostLimits(vhost) => parameters::list_limits(asked, vhost.as_deref()).await,
-        R::VhostLimit(vhost, name) => parameters::set_limit(asked, vhost, name, puts).await,
+        R::VhostLimits(vhost) => limits::list_of_vhosts(asked, vhost.as_deref()).await,
+        R::VhostLimit(vhost, name) if puts => limits::put(asked, Whose::Vhost(vhost), name).await,
+        R::VhostLimit(vhost, name) => limits::delete(asked, Whose::Vhost(vhost), name).await,
+        R::UserLimits(user) => limits::list_of_users(asked, user.as_deref()).await,
+        R::UserLimit(user, name) if puts => limits::put(asked, Whose::User(user), name).await,
+        R::UserLimit(user, name) => limits::delete(asked, Whose::User(user), name).await,
         R::Policies { operator, vhost } => policies::list(asked, *operator, vhost.as_deref()).await,
         R::Policy { operator, vhost, name } if puts => policies::put(asked, *operator, vhost, name).await,
         R::Policy { operator, vhost, name } if deletes => {

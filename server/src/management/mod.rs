@@ -9,6 +9,7 @@ mod definitions;
 mod exchanges;
 mod health;
 mod json;
+mod limits;
 mod messages;
 mod node;
 mod overview;

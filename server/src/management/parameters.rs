@@ -1,20 +1,16 @@
-//! Parameters: what plugins of RabbitMQ keep in the broker. Nothing here reads them; they are kept and given back, so that definitions come
-//! out as they went in. Policies show among the parameters of a definitions file, and nowhere else.
+//! Parameters: what plugins of RabbitMQ keep in the broker. They are kept and given back, so that definitions come
+//! out as they went in; nothing but the limits of vhosts (`limits.rs`) means anything here. Policies show among the parameters of a definitions file, and nowhere else.
 
-use millstream_engine::shard::change::{Edit, EntryKey, MetadataChange};
+use millstream_engine::shard::change::{Edit, EntryKey, Guard, MetadataChange};
 use millstream_engine::shard::metadata::Entry;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::api::{Answer, Asked, list_values};
 use super::json::{short, text};
 use super::node::entries;
 use super::problem::Problem;
-use crate::amqp::topology::entries::{GLOBAL_PARAMETER, PARAMETER, key, names};
+use crate::amqp::topology::entries::{GLOBAL_PARAMETER, PARAMETER, key, names, vhost_exists};
 use crate::limits::HTTP_BODY_BYTES_MAX;
-
-/// The component whose parameters are the limits of vhosts, and what they are called there.
-const LIMITS: &[u8] = b"vhost-limits";
-const LIMITS_NAME: &[u8] = b"limits";
 
 /// A parameter, from its entry.
 pub fn value(key: &EntryKey, entry: &Entry) -> Option<Value> {
@@ -72,10 +68,19 @@ fn find(
     found.ok_or_else(Problem::no_object)
 }
 
-async fn set(asked: Asked<'_>, key: EntryKey, value: Vec<u8>) -> Result<Answer, Problem> {
+/// Sets an entry, if what has to be there still is. Says whether it is new.
+pub async fn set(
+    asked: Asked<'_>,
+    guard: Option<Guard>,
+    key: EntryKey,
+    value: Vec<u8>,
+) -> Result<Answer, Problem> {
     let is_new = asked.api.node.look_deep(|_, metadata| metadata.entry(&key).is_none());
     let set = Edit::SetEntry { key, value, transient: false };
-    asked.api.node.change(MetadataChange { guards: Vec::new(), edits: vec![set] }).await?;
+    let change = MetadataChange { guards: guard.into_iter().collect(), edits: vec![set] };
+    if !asked.api.node.change(change).await? {
+        return Err(Problem::no_object());
+    }
     Ok(if is_new { Answer::Created(None) } else { Answer::Done })
 }
 
@@ -101,7 +106,8 @@ pub fn get(asked: Asked<'_>, component: &[u8], vhost: &[u8], name: &[u8]) -> Res
 pub async fn put(asked: Asked<'_>, component: &[u8], vhost: &[u8], name: &[u8]) -> Result<Answer, Problem> {
     asked.look(|topology| asked.session.enter(topology, vhost).map(|_| ()))?;
     let value = sent(asked)?;
-    set(asked, parameter_key(short(component)?, vhost, short(name)?), value).await
+    let key = parameter_key(short(component)?, vhost, short(name)?);
+    set(asked, Some(vhost_exists(vhost)), key, value).await
 }
 
 pub async fn delete(
@@ -127,43 +133,9 @@ pub fn get_global(asked: Asked<'_>, name: &[u8]) -> Result<Answer, Problem> {
 
 pub async fn put_global(asked: Asked<'_>, name: &[u8]) -> Result<Answer, Problem> {
     let value = sent(asked)?;
-    set(asked, key(GLOBAL_PARAMETER, &[short(name)?]), value).await
+    set(asked, None, key(GLOBAL_PARAMETER, &[short(name)?]), value).await
 }
 
 pub async fn delete_global(asked: Asked<'_>, name: &[u8]) -> Result<Answer, Problem> {
     remove(asked, key(GLOBAL_PARAMETER, &[name])).await
-}
-
-/// The limits of a vhost. They are kept, and do not limit anything yet.
-fn limits(asked: Asked<'_>, vhost: &[u8]) -> Map<String, Value> {
-    let kept = find(asked, &parameter_key(LIMITS, vhost, LIMITS_NAME), value).ok();
-    kept.and_then(|kept| kept.get("value")?.as_object().cloned()).unwrap_or_default()
-}
-
-pub async fn list_limits(asked: Asked<'_>, vhost: Option<&[u8]>) -> Result<Answer, Problem> {
-    let vhosts = asked.vhosts(vhost)?;
-    let all =
-        vhosts.iter().map(|vhost| (vhost, limits(asked, vhost))).filter(|(_, limits)| !limits.is_empty());
-    let values = all.map(|(vhost, limits)| json!({"vhost": text(vhost), "value": limits})).collect();
-    list_values(asked.query, values).await
-}
-
-pub async fn set_limit(asked: Asked<'_>, vhost: &[u8], name: &[u8], puts: bool) -> Result<Answer, Problem> {
-    asked.look(|topology| {
-        topology.vhost(vhost).map(|_| ()).ok_or_else(|| Problem::not_found("vhost_not_found"))
-    })?;
-    let mut limits = limits(asked, vhost);
-    let name = String::from_utf8_lossy(name).into_owned();
-    if puts {
-        let known = ["max-connections", "max-queues"].contains(&&*name);
-        let value = asked.fields().integer("value")?.ok_or_else(|| Problem::missing("value"))?;
-        if !known {
-            return Err(Problem::bad(format!("Unrecognised parameter {name}")));
-        }
-        limits.insert(name, json!(value));
-    } else if limits.remove(&name).is_none() {
-        return Err(Problem::no_object());
-    }
-    set(asked, parameter_key(LIMITS, vhost, LIMITS_NAME), kept(&Value::Object(limits))?).await?;
-    Ok(Answer::Done)
 }

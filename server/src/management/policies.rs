@@ -8,7 +8,7 @@ use super::json::{Fields, raw_table, short, text, to_table};
 use super::problem::Problem;
 use crate::amqp::codec::Table;
 use crate::amqp::topology::arguments::Wishes;
-use crate::amqp::topology::entries::{ApplyTo, OPERATOR_POLICY, POLICY, PolicyValue, key};
+use crate::amqp::topology::entries::{ApplyTo, OPERATOR_POLICY, POLICY, PolicyValue, key, vhost_exists};
 use crate::auth::Pattern;
 
 /// What a policy may say of queues that does something here.
@@ -199,7 +199,10 @@ pub async fn put(asked: Asked<'_>, operator: bool, vhost: &[u8], name: &[u8]) ->
     })?;
     let value = read(asked.fields(), operator)?.write();
     let set = Edit::SetEntry { key: policy_key(operator, vhost, name), value, transient: false };
-    asked.api.node.change(MetadataChange { guards: Vec::new(), edits: vec![set] }).await?;
+    let guards = vec![vhost_exists(vhost)];
+    if !asked.api.node.change(MetadataChange { guards, edits: vec![set] }).await? {
+        return Err(Problem::no_object());
+    }
     Ok(if is_new { Answer::Created(None) } else { Answer::Done })
 }
 

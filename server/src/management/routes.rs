@@ -65,6 +65,8 @@ pub enum Resource {
     VhostLimit(Name, Name),
     /// `user-limits`, of one user or all
     UserLimits(Option<Name>),
+    /// `user-limits/USER/NAME`
+    UserLimit(Name, Name),
     /// `connections`, of one vhost or all
     Connections(Option<Name>),
     /// `connections/username/USER`
@@ -209,6 +211,7 @@ impl Resource {
             [b"vhost-limits", vhost, name] => Resource::VhostLimit(own(vhost), own(name)),
             [b"user-limits"] => Resource::UserLimits(None),
             [b"user-limits", user] => Resource::UserLimits(Some(own(user))),
+            [b"user-limits", user, name] => Resource::UserLimit(own(user), own(name)),
             [b"connections"] => Resource::Connections(None),
             [b"connections", b"username", user] => Resource::ConnectionsOf(own(user)),
             [b"connections", name] => Resource::Connection(own(name)),
@@ -284,7 +287,7 @@ impl Resource {
             | R::User(_)
             | R::Permission(..)
             | R::TopicPermissionsOf(..) => OBJECT,
-            R::VhostLimit(..) => &[Method::PUT, Method::DELETE],
+            R::VhostLimit(..) | R::UserLimit(..) => &[Method::PUT, Method::DELETE],
             R::Definitions(_) | R::BindingsBetween(_) => &[Method::GET, Method::POST],
             R::Binding(..) | R::Connection(_) | R::ConnectionsOf(_) | R::TopicPermission(..) => {
                 &[Method::GET, Method::DELETE]
@@ -310,6 +313,7 @@ impl Resource {
             | R::VhostPermissions(_)
             | R::VhostTopicPermissions(_)
             | R::VhostLimit(..)
+            | R::UserLimit(..)
             | R::Users
             | R::UsersWithoutPermissions
             | R::UsersBulkDelete
@@ -330,7 +334,7 @@ impl Resource {
             | R::Definitions(Some(_))
             | R::GlobalParameters
             | R::GlobalParameter(_) => Role::PolicyMaker,
-            R::Nodes | R::Node(_) | R::UserLimits(_) => Role::Monitoring,
+            R::Nodes | R::Node(_) => Role::Monitoring,
             _ => Role::Management,
         }
     }

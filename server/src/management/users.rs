@@ -11,8 +11,9 @@ use super::json::{Fields, short, text};
 use super::node::entries;
 use super::problem::Problem;
 use crate::amqp::topology::entries::{
-    PERMISSION, TOPIC_PERMISSION, USER, UserValue, key, names, patterns, read_patterns,
+    PERMISSION, TOPIC_PERMISSION, USER, USER_LIMITS, UserValue, key, names, patterns, read_patterns,
 };
+use crate::amqp::topology::limits::Limits;
 use crate::auth::{Pattern, SHA256_HASH_BYTES, SHA512_HASH_BYTES, hash_password};
 
 /// What RabbitMQ calls the ways to hash a password.
@@ -20,14 +21,14 @@ const SHA256: &str = "rabbit_password_hashing_sha256";
 const SHA512: &str = "rabbit_password_hashing_sha512";
 
 /// A user, with the hash of the password, as RabbitMQ shows it.
-pub fn value(name: &[u8], user: &UserValue) -> Value {
+pub fn value(name: &[u8], user: &UserValue, limits: Option<&Limits>) -> Value {
     let algorithm = if user.password_hash.len() == SHA512_HASH_BYTES { SHA512 } else { SHA256 };
     json!({
         "name": text(name),
         "password_hash": STANDARD.encode(&user.password_hash),
         "hashing_algorithm": algorithm,
         "tags": tags(&user.tags),
-        "limits": {},
+        "limits": limits.map_or_else(|| json!({}), |limits| Value::Object(limits.0.clone())),
     })
 }
 
@@ -101,7 +102,7 @@ pub async fn list(asked: Asked<'_>, without_permissions: bool) -> Result<Answer,
         let users = topology.users().filter(|(name, _)| {
             !without_permissions || topology.vhosts().all(|vhost| vhost.permission(name).is_none())
         });
-        users.map(|(name, user)| value(name, &user.value)).collect()
+        users.map(|(name, user)| value(name, &user.value, topology.user_limits(name))).collect()
     });
     list_values(asked.query, users).await
 }
@@ -109,7 +110,7 @@ pub async fn list(asked: Asked<'_>, without_permissions: bool) -> Result<Answer,
 pub fn get(asked: Asked<'_>, name: &[u8]) -> Result<Answer, Problem> {
     asked.look(|topology| {
         let user = topology.user(name).ok_or_else(Problem::no_object)?;
-        Ok(Answer::Value(value(name, &user.value)))
+        Ok(Answer::Value(value(name, &user.value, topology.user_limits(name))))
     })
 }
 
@@ -136,9 +137,9 @@ fn permission_keys(metadata: &Metadata, user: &[u8]) -> Vec<EntryKey> {
 
 async fn delete_users(asked: Asked<'_>, users: &[Vec<u8>]) -> Result<Answer, Problem> {
     let edits = asked.api.node.look_deep(|_, metadata| {
-        let keys = users
-            .iter()
-            .flat_map(|user| permission_keys(metadata, user).into_iter().chain([key(USER, &[user])]));
+        let keys = users.iter().flat_map(|user| {
+            permission_keys(metadata, user).into_iter().chain([key(USER, &[user]), key(USER_LIMITS, &[user])])
+        });
         keys.map(Edit::RemoveEntry).collect()
     });
     asked.api.node.change(MetadataChange { guards: Vec::new(), edits }).await?;

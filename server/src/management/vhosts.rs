@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use millstream_engine::shard::change::{Edit, EntryKey, MetadataChange};
+use axum::http::StatusCode;
+use millstream_engine::shard::change::{Edit, EntryKey, Guard, MetadataChange};
 use millstream_engine::shard::message::QueueStats;
 use millstream_engine::shard::metadata::Metadata;
 use millstream_engine::types::{QueueId, ShardId};
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::api::{Answer, Asked, list_values};
 use super::json::{short, text};
+use super::node::Node;
 use super::overview::NODE_NAME;
 use super::problem::Problem;
 use super::users::{read_tags, tags};
@@ -18,7 +20,7 @@ use crate::amqp::topology::entries::{
     BINDING, EXCHANGE, OPERATOR_POLICY, PARAMETER, PERMISSION, POLICY, QUEUE, TOPIC_PERMISSION, VHOST,
     VhostValue, key,
 };
-use crate::limits::DEFINITIONS_EDITS_AT_ONCE;
+use crate::limits::{AMQP_OPERATION_TRIES_MAX, DEFINITIONS_EDITS_AT_ONCE};
 
 /// What is in a vhost: what keys of these sorts begin with is its name.
 const CONTENT: [u16; 8] =
@@ -111,7 +113,8 @@ pub async fn put(asked: Asked<'_>, name: &[u8]) -> Result<Answer, Problem> {
     let node = &asked.api.node;
     let (old, left_over) = node.look_deep(|_, metadata| {
         let old = kept(metadata, name);
-        let left_over = if old.is_none() { removals(metadata, name, usize::MAX) } else { Vec::new() };
+        let left_over =
+            if old.is_none() { removals(metadata, name, &CONTENT, usize::MAX) } else { Vec::new() };
         (old, left_over)
     });
     let is_new = old.is_none();
@@ -135,10 +138,10 @@ pub async fn put(asked: Asked<'_>, name: &[u8]) -> Result<Answer, Problem> {
     Ok(if is_new { Answer::Created(None) } else { Answer::Done })
 }
 
-/// Edits that remove what is in a vhost, so many of them at most, and one more.
-fn removals(metadata: &Metadata, vhost: &[u8], most: usize) -> Vec<Edit> {
+/// Edits that remove what is in a vhost of these sorts, so many of them at most, and one more.
+fn removals(metadata: &Metadata, vhost: &[u8], kinds: &[u16], most: usize) -> Vec<Edit> {
     let mut edits = Vec::new();
-    for kind in CONTENT {
+    for &kind in kinds {
         let first = key(kind, &[vhost]);
         let entries = metadata.entries.range(first.clone()..);
         for (key, _) in entries.take_while(|(key, _)| key.kind == kind && key.key.starts_with(&first.key)) {
@@ -156,30 +159,38 @@ fn removal(metadata: &Metadata, key: &EntryKey) -> impl Iterator<Item = Edit> {
     queue.map(|queue| Edit::DeleteQueue(queue.id)).into_iter().chain([Edit::RemoveEntry(key.clone())])
 }
 
+/// Removes what is in a vhost of some sorts, as often as others put something there meanwhile.
+async fn remove_all(node: &Node, name: &[u8], kinds: &[u16]) -> Result<(), Problem> {
+    loop {
+        let edits = node.look_deep(|_, metadata| removals(metadata, name, kinds, DEFINITIONS_EDITS_AT_ONCE));
+        if edits.is_empty() {
+            return Ok(());
+        }
+        match node.change(MetadataChange { guards: Vec::new(), edits }).await {
+            // What others delete at the same time is gone already: look again.
+            Err(problem) if problem.status == StatusCode::NOT_FOUND => {
+                node.refresh().await?;
+                tokio::task::yield_now().await;
+            }
+            other => drop(other?),
+        }
+    }
+}
+
 pub async fn delete(asked: Asked<'_>, name: &[u8]) -> Result<Answer, Problem> {
     asked.look(|topology| topology.vhost(name).map(|_| ()).ok_or_else(Problem::no_object))?;
     let node = &asked.api.node;
+    // From here on nobody new comes in.
+    remove_all(node, name, &[PERMISSION]).await?;
     super::connections::close_all(asked, |report| report.vhost == *name, "vhost was deleted").await?;
-    loop {
-        let mut edits = node.look_deep(|_, metadata| removals(metadata, name, DEFINITIONS_EDITS_AT_ONCE));
-        let is_last = edits.len() < DEFINITIONS_EDITS_AT_ONCE;
-        if is_last {
-            edits.push(Edit::RemoveEntry(key(VHOST, &[name])));
-        }
-        // What others delete at the same time is gone already: look again.
-        match node.change(MetadataChange { guards: Vec::new(), edits }).await {
-            Ok(_) if is_last => return Ok(Answer::Done),
-            Ok(_) => {}
-            Err(problem) => {
-                node.refresh().await?;
-                if node.look_deep(|_, metadata| kept(metadata, name).is_none()) {
-                    return Err(problem);
-                }
-                tokio::task::yield_now().await;
-                if problem.status != axum::http::StatusCode::NOT_FOUND {
-                    return Err(problem);
-                }
-            }
+    // Whatever was on its way into the vhost is there before it goes, and then goes first, or finds it gone.
+    for _ in 0..AMQP_OPERATION_TRIES_MAX {
+        remove_all(node, name, &CONTENT).await?;
+        let guards = CONTENT.iter().map(|kind| Guard::NoneUnder(key(*kind, &[name]))).collect();
+        let edits = vec![Edit::RemoveEntry(key(VHOST, &[name]))];
+        if node.change(MetadataChange { guards, edits }).await? {
+            return Ok(Answer::Done);
         }
     }
+    Err(Problem::unavailable("others keep putting things into this vhost"))
 }

@@ -10,7 +10,7 @@ use millstream_engine::io::Space;
 use millstream_engine::limits::JOURNAL_SLAB_BYTES;
 use millstream_engine::queue::{self, Admission, Incoming, Locator, Output, Queue, Token};
 use millstream_engine::reactor::app::AppEvent;
-use millstream_engine::shard::change::{Edit, Guard, MetadataChange};
+use millstream_engine::shard::change::{Edit, MetadataChange};
 use millstream_engine::shard::message::{
     CancelReason, ConsumerId, DeadLetter, Delivery, Message, Move, Outcome, QueueStats, Settlement,
 };
@@ -193,14 +193,8 @@ impl Engine {
             self.refused_changes -= 1;
             return Reply::Refused(Refusal::DiskFull);
         }
-        for guard in &change.guards {
-            let holds = match guard {
-                Guard::Entry(key, version) => self.metadata.entry(key).map(|entry| entry.version) == *version,
-                Guard::Queue(id) => self.metadata.queue(*id).is_some(),
-            };
-            if !holds {
-                return Reply::Refused(Refusal::Conflict);
-            }
+        if !change.guards.iter().all(|guard| guard.holds(&self.metadata)) {
+            return Reply::Refused(Refusal::Conflict);
         }
         let mut next = Metadata::clone(&self.metadata);
         let epoch = MetadataEpoch(next.epoch.0 + 1);

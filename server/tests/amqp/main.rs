@@ -17,6 +17,7 @@ mod exchanges;
 mod flow;
 mod handshake;
 mod hostile;
+mod limits;
 mod node;
 mod permissions;
 mod queues;

@@ -13,7 +13,8 @@ use millstream_engine::shard::request::Request;
 use crate::client::Client;
 use crate::node::Node;
 
-fn set(node: &mut Node, key: EntryKey, value: Vec<u8>) {
+/// Sets an entry, as the management does.
+pub fn set(node: &mut Node, key: EntryKey, value: Vec<u8>) {
     let edits = vec![Edit::SetEntry { key, value, transient: false }];
     node.engine.handle(Request::ChangeMetadata(MetadataChange { guards: Vec::new(), edits }));
     node.step(AppEvent::MetadataChanged);

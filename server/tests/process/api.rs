@@ -270,6 +270,54 @@ fn many_queues_are_listed_in_pages() {
 }
 
 #[test]
+fn limits_are_set_listed_exported_and_taken_back() {
+    let dir = TempDir::new();
+    let (broker, http) = node(&dir);
+    assert_eq!(http.put("users/u", &json!({"password": "p", "tags": "management"})), 201);
+    for (path, value, status) in [
+        ("vhost-limits/%2F/max-queues", json!(1), 204),
+        ("vhost-limits/%2F/max-connections", json!(-1), 204),
+        ("vhost-limits/%2F/max-channels", json!(1), 400),
+        ("vhost-limits/%2F/max-queues", json!("x"), 400),
+        ("vhost-limits/none/max-queues", json!(1), 404),
+        ("user-limits/u/max-channels", json!(5), 204),
+        ("user-limits/u/max-queues", json!(5), 400),
+        ("user-limits/none/max-channels", json!(5), 400),
+    ] {
+        assert_eq!(http.put(path, &json!({ "value": value })), status, "{path}");
+    }
+    let of_vhost = json!({"max-queues": 1, "max-connections": -1});
+    assert_eq!(http.value("vhost-limits"), json!([{"vhost": "/", "value": of_vhost}]));
+    assert_eq!(http.value("user-limits/u"), json!([{"user": "u", "value": {"max-channels": 5}}]));
+    assert_eq!(http.put("queues/%2F/a", &json!({})), 201);
+    let refused = http.send("PUT", "queues/%2F/b", b"{}");
+    let reason = "cannot declare queue 'b': queue limit in vhost '/' (1) is reached";
+    assert_eq!((refused.status, &refused.body["reason"]), (400, &json!(reason)));
+    assert_eq!(http.delete("queues/%2F/a"), 204);
+    assert_eq!(http.put("queues/%2F/b", &json!({})), 201);
+    // They come with the definitions, and with the restart.
+    let definitions = http.value("definitions");
+    assert_eq!(broker.terminate().code(), Some(0));
+    let (_broker, http) = node(&dir);
+    assert_eq!(http.value("definitions")["users"], definitions["users"]);
+    let other = TempDir::new();
+    let (_other, there) = node(&other);
+    assert_eq!(there.post("definitions", &definitions).status, 204);
+    assert_eq!(there.value("users/u")["limits"], json!({"max-channels": 5}));
+    assert_eq!(there.value("vhost-limits"), json!([{"vhost": "/", "value": of_vhost}]));
+    // What is taken back, or goes with its user, is no limit.
+    for path in
+        ["vhost-limits/%2F/max-queues", "vhost-limits/%2F/max-queues", "vhost-limits/%2F/max-connections"]
+    {
+        assert_eq!(there.delete(path), 204);
+    }
+    assert_eq!(there.value("vhost-limits"), json!([]));
+    assert_eq!(there.delete("users/u"), 204);
+    assert_eq!(there.put("users/u", &json!({"password": "p", "tags": ""})), 201);
+    assert_eq!(there.value("user-limits"), json!([]));
+}
+
+#[test]
 fn requests_that_make_no_sense_get_a_clear_answer_and_hurt_nobody() {
     let dir = TempDir::new();
     let (_broker, http) = node(&dir);

@@ -1,6 +1,7 @@
 //! How a connection begins: who we are, who the client is, how large frames are, which vhost.
 
 use super::{Connection, Stage};
+use crate::amqp::census::Holder;
 use crate::amqp::codec::{
     ConnectionClose, ConnectionOpen, ConnectionOpenOk, ConnectionStart, ConnectionStartOk, ConnectionTune,
     ConnectionTuneOk, Long, Method, PROTOCOL_HEADER, Short, Table, TableWriter, Value,
@@ -8,6 +9,7 @@ use crate::amqp::codec::{
 use crate::amqp::error::{Failure, ReplyCode, Text};
 use crate::amqp::link::Capabilities;
 use crate::amqp::state::Desk;
+use crate::amqp::topology::limits::Limits;
 use crate::limits::{AMQP_CHANNELS_PER_CONNECTION_MAX, AMQP_FRAME_BYTES_MAX, AMQP_FRAME_BYTES_MIN};
 use millstream_engine::time::Nanos;
 
@@ -184,7 +186,26 @@ impl Connection {
         let Some(vhost) = desk.vhost(name) else {
             return Err(Failure::not_allowed(format!("vhost {} not found", Text(name))));
         };
-        if vhost.permission(&self.link.user).is_none() {
+        let user = &self.link.user;
+        let connections = |holder| desk.state.census.count(&holder).connections;
+        if let Some(limit) = vhost.limits.connections()
+            && connections(Holder::Vhost(name.to_vec())) >= limit
+        {
+            return Err(Failure::not_allowed(format!(
+                "access to vhost '{}' refused for user '{}': connection limit ({limit}) is reached",
+                Text(name),
+                Text(user)
+            )));
+        }
+        if let Some(limit) = desk.state.topology.user_limits(user).and_then(Limits::connections)
+            && connections(Holder::User(user.clone())) >= limit
+        {
+            return Err(Failure::not_allowed(format!(
+                "connection refused for user '{}': user connection limit ({limit}) is reached",
+                Text(user)
+            )));
+        }
+        if vhost.permission(user).is_none() {
             return Err(Failure::not_allowed(format!(
                 "access to vhost '{}' refused for user '{}'",
                 Text(name),

@@ -1,14 +1,16 @@
 //! What comes in: frames, to the channels that they are for.
 
 use super::{Connection, Stage};
+use crate::amqp::census::Holder;
 use crate::amqp::channel::Channel;
 use crate::amqp::codec::{
     BASIC_CLASS, ChannelCloseOk, ChannelOpenOk, ConnectionCloseOk, ConnectionUpdateSecretOk, FRAME_BODY,
     FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, Header, Long, Malformed, Method, Reader,
 };
-use crate::amqp::error::{Failure, ReplyCode};
+use crate::amqp::error::{Failure, ReplyCode, Text};
 use crate::amqp::frames::{Frame, FrameError};
 use crate::amqp::state::Desk;
+use crate::amqp::topology::limits::Limits;
 use crate::limits::{AMQP_BODY_COPIED_BYTES_MAX, AMQP_CHANNELS_PER_SHARD_MAX, AMQP_WORK_PER_STEP};
 
 /// The class of methods about a connection as a whole.
@@ -277,6 +279,17 @@ impl Connection {
             let text =
                 format!("reached maximum ({AMQP_CHANNELS_PER_SHARD_MAX}) of channels per core of this node");
             return Err(wrong(ReplyCode::NotAllowed, text, about));
+        }
+        if let Some(limit) = desk.state.topology.user_limits(&self.link.user).and_then(Limits::channels) {
+            let all = desk.state.census.count(&Holder::User(self.link.user.clone())).channels;
+            // Those of this connection that have come and gone since they were counted count, too.
+            if all - self.seats.channels + self.channels.len() as u64 >= limit {
+                let user = Text(&self.link.user);
+                let text = format!(
+                    "number of channels opened for user '{user}' has reached the maximum allowed user limit of ({limit})"
+                );
+                return Err(wrong(ReplyCode::NotAllowed, text, (0, 0)));
+            }
         }
         self.lives += 1;
         self.channels.insert(number, Channel::new(self.link.who(number, self.lives)));

@@ -15,6 +15,7 @@ use millstream_engine::time::{Nanos, WallMs};
 use millstream_engine::types::QueueId;
 
 use super::batches::Published;
+use super::census::{Count, Holder};
 use super::channel::Channel;
 use super::codec::{ConnectionBlocked, ConnectionClose, ConnectionCloseOk, ConnectionUnblocked, Short};
 use super::error::{Failure, ReplyCode};
@@ -101,6 +102,8 @@ pub struct Connection {
     is_blocked: bool,
     /// What it counts for among everybody.
     counted: Kept,
+    /// What it counts for among those of its user and its vhost.
+    seats: Count,
 }
 
 impl Connection {
@@ -139,6 +142,7 @@ impl Connection {
             is_tired: false,
             is_blocked: false,
             counted: Kept::default(),
+            seats: Count::default(),
         }
     }
 
@@ -451,6 +455,22 @@ impl Connection {
         desk.metrics.amqp_channels_opened.add(opened as u64);
         desk.metrics.amqp_channels_closed.add((self.counted.channels + opened - kept.channels) as u64);
         (self.counted, self.lives_counted) = (kept, self.lives);
+        self.count_seats(desk);
+    }
+
+    /// The same among those of its user and its vhost, which may have limits.
+    fn count_seats(&mut self, desk: &mut Desk<'_>) {
+        let serves = matches!(self.stage, Stage::Running | Stage::Leaving);
+        let channels = if serves { self.channels.len() as u64 } else { 0 };
+        let seats = Count { connections: u64::from(serves), channels };
+        let before = std::mem::replace(&mut self.seats, seats);
+        if before == seats {
+            return;
+        }
+        let census = &mut desk.state.census;
+        census.change(Holder::User(self.link.user.clone()), before, seats);
+        let of_vhost = |count: Count| Count { channels: 0, ..count };
+        census.change(Holder::Vhost(self.link.vhost.clone()), of_vhost(before), of_vhost(seats));
     }
 
     /// Ends the connection if it has begun more than it, or everybody together, may have begun.

@@ -6,7 +6,7 @@ use millstream_engine::shard::request::Request;
 use super::{Done, METADATA_SHARD, Step, View, binding_edits};
 use crate::amqp::codec::Table;
 use crate::amqp::error::Failure;
-use crate::amqp::topology::entries::{Binding, Destination, EXCHANGE, binding_value, key};
+use crate::amqp::topology::entries::{Binding, Destination, EXCHANGE, binding_value, key, vhost_exists};
 use crate::limits::AMQP_BINDING_ARGUMENTS_BYTES_MAX;
 
 /// Binds.
@@ -53,7 +53,8 @@ impl Bind {
         }
         view.topology.check_bindings(source)?;
         // Those that every vhost has cannot go, and have no entry.
-        let mut guards: Vec<Guard> = queue.map(Guard::Queue).into_iter().collect();
+        let queue_exists = queue.map(Guard::Queue);
+        let mut guards: Vec<Guard> = queue_exists.into_iter().chain([vhost_exists(&vhost.name)]).collect();
         let mut guard = |name: &[u8]| {
             if let Some(version) = vhost.exchange(name).and_then(|exchange| exchange.version) {
                 guards.push(Guard::Entry(key(EXCHANGE, &[&vhost.name, name]), Some(version)));

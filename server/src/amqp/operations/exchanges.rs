@@ -8,7 +8,7 @@ use crate::amqp::codec::Table;
 use crate::amqp::error::{Failure, Text, exchange_in};
 use crate::amqp::routing::bindings::{ExchangeKind, HashBy};
 use crate::amqp::topology::arguments::{check_exchange_arguments, check_property};
-use crate::amqp::topology::entries::{Destination, EXCHANGE, ExchangeValue, key};
+use crate::amqp::topology::entries::{Destination, EXCHANGE, ExchangeValue, key, vhost_exists};
 
 /// Names that begin like this are the broker's.
 pub(super) const RESERVED: &[u8] = b"amq.";
@@ -65,7 +65,8 @@ impl DeclareExchange {
         let key = key(EXCHANGE, &[&vhost.name, &self.name]);
         let set =
             Edit::SetEntry { key: key.clone(), value: self.value.write(), transient: !self.value.durable };
-        Ok(Some(MetadataChange { guards: vec![Guard::Entry(key, None)], edits: vec![set] }))
+        let guards = vec![Guard::Entry(key, None), vhost_exists(&vhost.name)];
+        Ok(Some(MetadataChange { guards, edits: vec![set] }))
     }
 
     fn check(&self, current: &ExchangeValue, vhost: &[u8]) -> Result<(), Failure> {

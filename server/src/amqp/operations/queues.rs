@@ -11,7 +11,7 @@ use crate::amqp::codec::Table;
 use crate::amqp::error::{Failure, Text, queue_in};
 use crate::amqp::topology::Queue;
 use crate::amqp::topology::arguments::{Wishes, check_property, check_queue_arguments};
-use crate::amqp::topology::entries::{Destination, QUEUE, QueueValue, key};
+use crate::amqp::topology::entries::{Destination, QUEUE, QueueValue, key, vhost_exists};
 
 /// Makes a queue, or sees whether it is as expected.
 #[derive(Debug)]
@@ -54,6 +54,15 @@ impl DeclareQueue {
             return Err(Failure::refused(format!("queue name '{name}' contains reserved prefix 'amq.*'")));
         }
         self.may_be_made.clone()?;
+        if let Some(limit) = vhost.limits.queues()
+            && vhost.queues().len() as u64 >= limit
+        {
+            return Err(Failure::precondition(format!(
+                "cannot declare queue '{}': queue limit in vhost '{}' ({limit}) is reached",
+                Text(&self.name),
+                Text(&vhost.name)
+            )));
+        }
         let arguments = Table::from_raw(&self.value.arguments).unwrap_or_default();
         let wishes = Wishes::read(arguments, &what)?;
         if wishes.quorum && self.exclusive {
@@ -76,7 +85,8 @@ impl DeclareQueue {
             Edit::CreateQueue(NewQueue { name: key.key.clone(), durable, settings: wishes.settings }),
             Edit::SetEntry { key: key.clone(), value: self.value.write(), transient: !durable },
         ];
-        let change = MetadataChange { guards: vec![Guard::Entry(key, None)], edits };
+        let guards = vec![Guard::Entry(key, None), vhost_exists(&vhost.name)];
+        let change = MetadataChange { guards, edits };
         Ok((METADATA_SHARD, Request::ChangeMetadata(change)))
     }
 

@@ -1,7 +1,7 @@
 //! How exchanges, queues, bindings, users and the like are kept as entries of the node's metadata: what a key and what a value
 //! is made of. Names are short strings one behind the other; a value begins with its version.
 
-use millstream_engine::shard::change::EntryKey;
+use millstream_engine::shard::change::{EntryKey, Guard};
 use millstream_engine::types::QueueId;
 
 use crate::amqp::codec::{Malformed, Reader, Writer};
@@ -28,6 +28,8 @@ pub const OPERATOR_POLICY: u16 = 0x108;
 pub const PARAMETER: u16 = 0x10A;
 /// A parameter of the node as a whole: key name; the value is JSON.
 pub const GLOBAL_PARAMETER: u16 = 0x10B;
+/// How many connections and channels a user may have: key name; the value is JSON.
+pub const USER_LIMITS: u16 = 0x10C;
 /// Says that the first vhost and user were made once, so that they do not come back when they are deleted.
 pub const FOUNDED: u16 = 0x109;
 
@@ -42,6 +44,11 @@ pub fn key(kind: u16, names: &[&[u8]]) -> EntryKey {
         writer.short_string(name);
     }
     EntryKey { kind, key }
+}
+
+/// What a change relies on that puts something into a vhost: else it could be left behind by the vhost's deletion.
+pub fn vhost_exists(vhost: &[u8]) -> Guard {
+    Guard::Exists(key(VHOST, &[vhost]))
 }
 
 /// What a binding leads to.

@@ -3,6 +3,7 @@
 
 pub mod arguments;
 pub mod entries;
+pub mod limits;
 pub mod users;
 mod vhost;
 
@@ -13,9 +14,11 @@ use millstream_engine::shard::metadata::{Changed, Metadata};
 use millstream_engine::types::{MetadataEpoch, QueueId};
 
 use self::entries::{
-    BINDING, Binding, EXCHANGE, ExchangeValue, FOUNDED, OPERATOR_POLICY, PERMISSION, POLICY, PolicyValue,
-    QUEUE, QueueValue, TOPIC_PERMISSION, USER, UserValue, VHOST, names, read_binding_value, read_patterns,
+    BINDING, Binding, EXCHANGE, ExchangeValue, FOUNDED, OPERATOR_POLICY, PARAMETER, PERMISSION, POLICY,
+    PolicyValue, QUEUE, QueueValue, TOPIC_PERMISSION, USER, USER_LIMITS, UserValue, VHOST, names,
+    read_binding_value, read_patterns,
 };
+use self::limits::{LIMITS, Limits, VHOST_LIMITS};
 use self::users::{Permission, User};
 pub use self::vhost::{Effective, Exchange, Queue, Vhost};
 use super::codec::Malformed;
@@ -53,6 +56,8 @@ pub struct Topology {
     is_founded: bool,
     vhosts: BTreeMap<Vec<u8>, Vhost>,
     users: BTreeMap<Vec<u8>, User>,
+    user_limits: BTreeMap<Vec<u8>, Limits>,
+    has_new_limits: bool,
     /// In which vhost the queue with this id is.
     queue_vhosts: BTreeMap<QueueId, Vec<u8>>,
 }
@@ -86,6 +91,21 @@ impl Topology {
     /// Every user, by name.
     pub fn users(&self) -> impl Iterator<Item = (&Vec<u8>, &User)> {
         self.users.iter()
+    }
+
+    /// Whether other limits hold since somebody last asked.
+    pub fn take_new_limits(&mut self) -> bool {
+        std::mem::take(&mut self.has_new_limits)
+    }
+
+    /// What a user may have at most.
+    pub fn user_limits(&self, name: &[u8]) -> Option<&Limits> {
+        self.user_limits.get(name)
+    }
+
+    /// Every user with limits.
+    pub fn limited_users(&self) -> impl Iterator<Item = (&Vec<u8>, &Limits)> {
+        self.user_limits.iter()
     }
 
     /// The queue of that incarnation, and its vhost.
@@ -137,7 +157,7 @@ impl Topology {
                 }
             }
             None => {
-                *self = Topology { begun: true, ..Topology::default() };
+                *self = Topology { begun: true, has_new_limits: true, ..Topology::default() };
                 let mut keys: Vec<&EntryKey> = metadata.entries.iter().map(|(key, _)| key).collect();
                 keys.sort_unstable();
                 for key in keys {
@@ -267,6 +287,24 @@ impl Topology {
                 let Some(vhost) = self.vhosts.get_mut(&vhost) else { return Ok(()) };
                 touched.insert((vhost.name.clone(), Touched::Policies));
                 vhost.set_policy(key.kind == OPERATOR_POLICY, name, policy);
+            }
+            PARAMETER => {
+                let [vhost, component, name] = names(&key.key)?;
+                if component == VHOST_LIMITS
+                    && name == LIMITS
+                    && let Some(vhost) = self.vhosts.get_mut(&vhost)
+                {
+                    vhost.limits = value.map(Limits::read).unwrap_or_default();
+                    self.has_new_limits = true;
+                }
+            }
+            USER_LIMITS => {
+                let [name] = names(&key.key)?;
+                self.has_new_limits = true;
+                match value {
+                    Some(value) => drop(self.user_limits.insert(name, Limits::read(value))),
+                    None => drop(self.user_limits.remove(&name)),
+                }
             }
             FOUNDED => self.is_founded = true,
             _ => {}

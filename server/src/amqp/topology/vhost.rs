@@ -8,6 +8,7 @@ use millstream_engine::types::{MetadataEpoch, QueueId, ShardId};
 
 use super::arguments::Wishes;
 use super::entries::{ApplyTo, Binding, Destination, ExchangeValue, Owner, PolicyValue, QueueValue};
+use super::limits::Limits;
 use super::users::{Permission, Topics};
 use crate::amqp::codec::{Table, TableWriter, Value};
 use crate::amqp::routing::bindings::{Bindings, ExchangeKind, Target};
@@ -102,6 +103,8 @@ pub struct Vhost {
     topic_permissions: BTreeMap<Vec<u8>, Topics>,
     policies: BTreeMap<Vec<u8>, Policy>,
     operator_policies: BTreeMap<Vec<u8>, Policy>,
+    /// How much there may be.
+    pub limits: Limits,
 }
 
 impl Vhost {
@@ -130,6 +133,7 @@ impl Vhost {
             topic_permissions: BTreeMap::new(),
             policies: BTreeMap::new(),
             operator_policies: BTreeMap::new(),
+            limits: Limits::default(),
         }
     }
 
@@ -154,7 +158,7 @@ impl Vhost {
     }
 
     /// Every queue.
-    pub fn queues(&self) -> impl Iterator<Item = &Queue> {
+    pub fn queues(&self) -> impl ExactSizeIterator<Item = &Queue> {
         self.queues.values()
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use millstream_engine::shard::change::{Edit, Guard, MetadataChange, NewQueue};
+use millstream_engine::shard::change::{Edit, EntryKey, Guard, MetadataChange, NewQueue};
 
 use super::{Definitions, In};
 use crate::amqp::codec::Table;
@@ -12,7 +12,7 @@ use crate::amqp::routing::bindings::ExchangeKind;
 use crate::amqp::topology::Topology;
 use crate::amqp::topology::arguments::Wishes;
 use crate::amqp::topology::entries::{
-    Binding, Destination, EXCHANGE, ExchangeValue, QUEUE, QueueValue, binding_value, key,
+    Binding, Destination, EXCHANGE, ExchangeValue, QUEUE, QueueValue, VHOST, binding_value, key, vhost_exists,
 };
 use crate::limits::{
     AMQP_BINDINGS_MAX, AMQP_BINDINGS_PER_EXCHANGE_MAX, AMQP_EXCHANGES_MAX, AMQP_OPERATION_TRIES_MAX,
@@ -29,19 +29,26 @@ impl Definitions {
             self.check_counts(topology)
         })?;
         for some in self.entries.chunks(DEFINITIONS_EDITS_AT_ONCE) {
-            let edits: Vec<Edit> = node.look_deep(|_, metadata| {
+            let change = node.look_deep(|_, metadata| {
                 let changed = some.iter().filter(|plain| {
                     metadata.entry(&plain.key).is_none_or(|entry| *entry.value != *plain.value)
                 });
+                // Vhosts come before what is in them, some of them in the same change.
+                let made: BTreeSet<&EntryKey> =
+                    some.iter().map(|plain| &plain.key).filter(|key| key.kind == VHOST).collect();
+                let vhosts: BTreeSet<EntryKey> =
+                    some.iter().filter_map(|plain| Some(key(VHOST, &[plain.vhost.as_deref()?]))).collect();
+                let needed = vhosts.into_iter().filter(|vhost| !made.contains(vhost));
+                let guards = needed.map(Guard::Exists).collect();
                 let set = |plain: &super::Plain| Edit::SetEntry {
                     key: plain.key.clone(),
                     value: plain.value.clone(),
                     transient: false,
                 };
-                changed.map(set).collect()
+                MetadataChange { guards, edits: changed.map(set).collect() }
             });
-            if !edits.is_empty() {
-                node.change(MetadataChange { guards: Vec::new(), edits }).await?;
+            if !change.edits.is_empty() && !node.change(change).await? {
+                return Err(Problem::unavailable("a vhost was deleted meanwhile"));
             }
         }
         for some in self.exchanges.chunks(DEFINITIONS_EDITS_AT_ONCE) {
@@ -188,7 +195,7 @@ fn exchanges(topology: &Topology, some: &[In<ExchangeValue>]) -> MetadataChange 
         let is_there = topology.vhost(vhost).is_none_or(|vhost| vhost.exchange(name).is_some());
         if !is_there {
             let key = key(EXCHANGE, &[vhost, name]);
-            change.guards.push(Guard::Entry(key.clone(), None));
+            change.guards.extend([Guard::Entry(key.clone(), None), vhost_exists(vhost)]);
             change.edits.push(Edit::SetEntry { key, value: value.write(), transient: !value.durable });
         }
     }
@@ -208,7 +215,7 @@ fn queues(topology: &Topology, some: &[In<QueueValue>]) -> MetadataChange {
         let wishes = vhost.with_policies(name, Wishes::read(arguments, "").unwrap_or_default());
         let key = key(QUEUE, &[&vhost.name, name]);
         let new = NewQueue { name: key.key.clone(), durable: value.durable, settings: wishes.settings };
-        change.guards.push(Guard::Entry(key.clone(), None));
+        change.guards.extend([Guard::Entry(key.clone(), None), vhost_exists(&vhost.name)]);
         change.edits.push(Edit::CreateQueue(new));
         change.edits.push(Edit::SetEntry { key, value: value.write(), transient: !value.durable });
     }
@@ -230,7 +237,7 @@ fn bindings(topology: &Topology, some: &[(Vec<u8>, Binding)]) -> MetadataChange 
                 None => continue,
             },
         };
-        change.guards.extend(queue.map(Guard::Queue));
+        change.guards.extend(queue.map(Guard::Queue).into_iter().chain([vhost_exists(&vhost.name)]));
         change.edits.push(Edit::SetEntry {
             key: binding.key(&vhost.name),
             value: binding_value(queue),

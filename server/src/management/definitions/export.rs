@@ -9,6 +9,7 @@ use crate::amqp::topology::Vhost;
 use crate::amqp::topology::entries::{
     Destination, GLOBAL_PARAMETER, PARAMETER, PERMISSION, TOPIC_PERMISSION, VhostValue, names,
 };
+use crate::amqp::topology::users::User;
 use crate::limits::HTTP_ANSWER_BYTES_MAX;
 use crate::management::api::Asked;
 use crate::management::json::{raw_table, text as text_of};
@@ -124,7 +125,9 @@ pub fn text(asked: Asked<'_>, only: Option<&[u8]>) -> Result<String, Problem> {
         }
         writer.field("product_name", &json!(about.product));
         if only.is_none() {
-            writer.section("users", topology.users().map(|(name, user)| users::value(name, &user.value)))?;
+            let user =
+                |(name, user): (&Vec<u8>, &User)| users::value(name, &user.value, topology.user_limits(name));
+            writer.section("users", topology.users().map(user))?;
             let vhosts = topology.vhosts().map(|vhost| {
                 vhost_value(&vhost.name, &vhosts::kept(metadata, &vhost.name).unwrap_or_default())
             });

@@ -13,6 +13,7 @@ use crate::amqp::topology::entries::{
 };
 use crate::limits::AMQP_BINDING_ARGUMENTS_BYTES_MAX;
 use crate::management::json::{Fields, short};
+use crate::management::limits;
 use crate::management::parameters::{kept, parameter_key};
 use crate::management::problem::Problem;
 use crate::management::{policies, users, vhosts};
@@ -98,6 +99,11 @@ impl Definitions {
             let name = named(fields, "users")?;
             let about = format!("user '{}'", Text(name));
             let value = of(&about, user(fields))?.write();
+            let limits = of(&about, limits::of_user(name, fields.get("limits")))?;
+            if let Some((key, value)) = limits {
+                let (about, user) = (about.clone(), Some(name.to_vec()));
+                self.entries.push(Plain { about, key, value, vhost: None, user });
+            }
             self.entries.push(Plain { about, key: key(USER, &[name]), value, vhost: None, user: None });
             self.users.push(name.to_vec());
         }
