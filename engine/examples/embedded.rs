@@ -101,7 +101,7 @@ impl Engine {
             let Reply::Read(read) = self.ask(Request::Read { partition, offset, max_bytes: 64 << 10 }) else {
                 panic!("the partition cannot be read");
             };
-            let bytes: Vec<u8> = read.bytes.iter().flat_map(|slice| slice.to_vec()).collect();
+            let bytes: Vec<u8> = read.chunk.bytes.iter().flat_map(|slice| slice.to_vec()).collect();
             let mut rest = &bytes[..];
             while let Ok(header) = BatchHeader::parse(rest) {
                 let Some(batch) = rest.split_off(..header.size) else { break };

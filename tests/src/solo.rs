@@ -241,18 +241,19 @@ impl Solo {
         let mut values = Vec::new();
         let mut offset = Offset(0);
         loop {
-            let mut read = match self.ask(Request::Read { partition, offset, max_bytes: 1 << 20 }) {
-                Reply::Read(read) => read,
+            let chunk = match self.ask(Request::Read { partition, offset, max_bytes: 1 << 20 }) {
+                Reply::Read(read) => read.chunk,
                 other => return Err(other),
             };
-            let mut bytes: Vec<u8> = read.bytes.iter().flat_map(|slice| slice.to_vec()).collect();
-            while let Some(range) = read.rest.take() {
+            let mut bytes: Vec<u8> = chunk.bytes.iter().flat_map(|slice| slice.to_vec()).collect();
+            let mut rest = chunk.rest();
+            while let Some(range) = rest {
                 match self.ask(Request::Load(range)) {
-                    Reply::Loaded(more, rest) => {
-                        for slice in more {
-                            bytes.extend_from_slice(&slice);
+                    Reply::Loaded(more) => {
+                        for slice in &more.bytes {
+                            bytes.extend_from_slice(slice);
                         }
-                        read.rest = rest;
+                        rest = more.rest();
                     }
                     other => return Err(other),
                 }

@@ -87,7 +87,7 @@ fn consumed(node: &mut Solo, mut offset: Offset) -> Vec<Vec<u8>> {
             Reply::Read(read) => read,
             other => panic!("{other:?}"),
         };
-        let bytes: Vec<u8> = read.bytes.iter().flat_map(|slice| slice.to_vec()).collect();
+        let bytes: Vec<u8> = read.chunk.bytes.iter().flat_map(|slice| slice.to_vec()).collect();
         let found = split(&bytes);
         let Some(last) = found.last() else { return batches };
         offset = BatchHeader::parse(last).expect("it was parsed before").next_offset();

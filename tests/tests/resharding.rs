@@ -154,7 +154,7 @@ fn readable(node: &mut SimNode) -> Vec<u64> {
         loop {
             let read = Request::Read { partition, offset, max_bytes: 1 };
             let Reply::Read(read) = asked(node, Some(partition), read) else { panic!("it cannot be read") };
-            let bytes: Vec<u8> = read.bytes.iter().flat_map(|slice| slice.to_vec()).collect();
+            let bytes: Vec<u8> = read.chunk.bytes.iter().flat_map(|slice| slice.to_vec()).collect();
             if bytes.is_empty() {
                 return offset.0;
             }

@@ -37,8 +37,8 @@ fn slow_readers_keep_no_slab_while_appends_go_on() {
         let Reply::Read(read) = node.ask(Request::Read { partition, offset, max_bytes: 1 }) else {
             panic!("what was appended can be read")
         };
-        let sent: Vec<u8> = read.bytes.iter().flat_map(|slice| slice.to_vec()).collect();
-        node.send(conn, read.bytes);
+        let sent: Vec<u8> = read.chunk.bytes.iter().flat_map(|slice| slice.to_vec()).collect();
+        node.send(conn, read.chunk.bytes);
         readers.push((peer, sent));
     }
     let memory = node.shard().memory();

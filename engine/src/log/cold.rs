@@ -582,7 +582,7 @@ impl Cold {
         let boundary = known.map_or(0, |index| boundary_in_file(&index, limit));
         let len = boundary.saturating_sub(start).max(least);
         let range = Range { partition: log.id, segment: self.segment, position: start, len };
-        Ok(Outcome::Chunk((vec![bytes.slice(at..at + here)], range.after(here as u32))))
+        Ok(Outcome::Chunk(Chunk { bytes: vec![bytes.slice(at..at + here)], range: Some(range) }))
     }
 }
 
@@ -594,9 +594,8 @@ fn whole_blocks(position: u32, len: u32) -> (u32, u32) {
 
 /// A planned stretch's chunk. Fewer bytes than were planned means that the file was cut.
 fn loaded(range: Range, bytes: Slice) -> Result<Chunk, Refusal> {
-    let done = bytes.len() as u32;
-    if done == 0 {
+    if bytes.is_empty() {
         return Err(Refusal::ReadFailed);
     }
-    Ok((vec![bytes], range.after(done)))
+    Ok(Chunk { bytes: vec![bytes], range: Some(range) })
 }

@@ -28,8 +28,22 @@ impl Range {
     }
 }
 
-/// A chunk of bytes, and the plan for what follows it.
-pub type Chunk = (Vec<Slice>, Option<Range>);
+/// A stretch of which the first bytes are here, and the others planned.
+#[derive(Clone, Debug, Default)]
+pub struct Chunk {
+    /// The first bytes.
+    pub bytes: Vec<Slice>,
+    /// Where all of it lies, these bytes included; `None` if it is empty.
+    pub range: Option<Range>,
+}
+
+impl Chunk {
+    /// The plan for what follows the bytes that are here.
+    pub fn rest(&self) -> Option<Range> {
+        let here: usize = self.bytes.iter().map(|slice| slice.len()).sum();
+        self.range?.after(here as u32)
+    }
+}
 
 /// Plans a read of whole batches from the one that holds `offset` on, at most `max_bytes` but one batch at least, and
 /// gives its first chunk, if all of it is in the tail. Stays below the high watermark and within one segment.
@@ -51,7 +65,7 @@ pub fn from_tail(log: &Log, offset: Offset, max_bytes: u32) -> Option<Chunk> {
     }
     match range.filter(|range| range.len > 0) {
         Some(range) => load_from_tail(log, range),
-        None => Some((Vec::new(), None)),
+        None => Some(Chunk::default()),
     }
 }
 
@@ -66,7 +80,7 @@ pub fn load_from_tail(log: &Log, range: Range) -> Option<Chunk> {
         slices.push(batch.bytes.slice(start..stop));
         done += (stop - start) as u32;
         if done == want {
-            return Some((slices, range.after(done)));
+            return Some(Chunk { bytes: slices, range: Some(range) });
         }
     }
     None

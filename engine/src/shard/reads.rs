@@ -118,7 +118,7 @@ impl<I: Io> Shard<I> {
             return self.refuse(who, Refusal::OffsetOutOfRange { start, end });
         }
         let at_end = offset == end;
-        match if at_end { Some((Vec::new(), None)) } else { plan::from_tail(log, offset, max_bytes) } {
+        match if at_end { Some(Chunk::default()) } else { plan::from_tail(log, offset, max_bytes) } {
             Some(chunk) => {
                 let again = Request::Read { partition, offset, max_bytes };
                 self.reply_from_tail(who, index, chunk, again);
@@ -140,15 +140,15 @@ impl<I: Io> Shard<I> {
             return self.refuse(who, Refusal::UnknownPartition);
         };
         if let Some(chunk) = plan::load_from_tail(log, range) {
-            return match self.unpinned(chunk.0) {
-                Some(bytes) => self.reply_loaded(who, (bytes, chunk.1)),
+            return match self.unpinned(chunk) {
+                Some(chunk) => self.reply_loaded(who, chunk),
                 None => self.starve(who, Request::Load(range)),
             };
         }
         if let Some(at) = self.reads.ahead.iter().position(|ahead| ahead.range == range)
             && let Some(ahead) = self.reads.ahead.remove(at)
         {
-            self.read_ahead(io, index, ahead.chunk.1);
+            self.read_ahead(io, index, ahead.chunk.rest());
             self.reply_loaded(who, ahead.chunk);
         } else if let Some(job) = self.reads.reading_ahead(range) {
             job.who = Some(who);
@@ -377,9 +377,9 @@ impl<I: Io> Shard<I> {
     /// Keeps a cold read that goes on; answers for one that is over.
     fn after_cold(&mut self, io: &mut I, slot: usize, job: Job, result: Result<Option<Outcome>, Refusal>) {
         let (index, want) = (job.cold.log(), job.cold.want());
-        if let Ok(Some(Outcome::Chunk((bytes, _)))) = &result {
+        if let Ok(Some(Outcome::Chunk(chunk))) = &result {
             self.observer.metrics.cold_reads.add(1);
-            self.observer.metrics.cold_read_bytes.add(bytes_of(bytes));
+            self.observer.metrics.cold_read_bytes.add(bytes_of(&chunk.bytes));
         }
         let outcome = match result {
             Ok(None) => {
@@ -405,7 +405,7 @@ impl<I: Io> Shard<I> {
         };
         match (outcome, want) {
             (Outcome::Chunk(chunk), want) => {
-                self.read_ahead(io, index, chunk.1);
+                self.read_ahead(io, index, chunk.rest());
                 match want {
                     Want::Load(_) => self.reply_loaded(who, chunk),
                     Want::Batches { .. } | Want::Time(_) => self.reply_read(who, index, chunk),
@@ -445,7 +445,7 @@ impl<I: Io> Shard<I> {
                     (None, Some(segment)) => {
                         self.start_cold(io, Queued { who: Some(who), log: index, segment, want });
                     }
-                    (None, None) => self.reply_read(who, index, (Vec::new(), None)),
+                    (None, None) => self.reply_read(who, index, Chunk::default()),
                 }
             }
             Want::Time(timestamp) => match next {
@@ -455,23 +455,23 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    fn reply_from_tail(&mut self, who: Requester, index: LogIndex, (bytes, rest): Chunk, again: Request) {
-        match self.unpinned(bytes) {
-            Some(bytes) => self.reply_read(who, index, (bytes, rest)),
+    fn reply_from_tail(&mut self, who: Requester, index: LogIndex, chunk: Chunk, again: Request) {
+        match self.unpinned(chunk) {
+            Some(chunk) => self.reply_read(who, index, chunk),
             None => self.starve(who, again),
         }
     }
 
-    fn reply_read(&mut self, who: Requester, index: LogIndex, (bytes, rest): Chunk) {
+    fn reply_read(&mut self, who: Requester, index: LogIndex, chunk: Chunk) {
         let Some(log) = self.logs.get(index) else { return self.refuse(who, Refusal::UnknownPartition) };
         let (high_watermark, log_start) = (log.high_watermark, log.log_start);
-        self.observer.metrics.read_bytes.add(bytes_of(&bytes));
-        self.reply(who, Reply::Read(ReadReply { bytes, rest, high_watermark, log_start }));
+        self.observer.metrics.read_bytes.add(bytes_of(&chunk.bytes));
+        self.reply(who, Reply::Read(ReadReply { chunk, high_watermark, log_start }));
     }
 
-    fn reply_loaded(&mut self, who: Requester, (bytes, rest): Chunk) {
-        self.observer.metrics.read_bytes.add(bytes_of(&bytes));
-        self.reply(who, Reply::Loaded(bytes, rest));
+    fn reply_loaded(&mut self, who: Requester, chunk: Chunk) {
+        self.observer.metrics.read_bytes.add(bytes_of(&chunk.bytes));
+        self.reply(who, Reply::Loaded(chunk));
     }
 
     fn reply_found(&mut self, who: Requester, index: LogIndex, batch: Slice) {
@@ -487,20 +487,20 @@ impl<I: Io> Shard<I> {
 
     /// Slices of the tail as they may be handed out: pinned where they are as long as readers hold few slabs, copied otherwise, so
     /// that slow readers never hold the journal's memory. `None` if there is no memory for the copy either.
-    fn unpinned(&self, slices: Vec<Slice>) -> Option<Vec<Slice>> {
+    fn unpinned(&self, chunk: Chunk) -> Option<Chunk> {
         let usage = self.pools.tail.usage();
         if usage.in_use + crate::limits::JOURNAL_SLAB_BYTES * 2 < usage.limit {
-            return Some(slices);
+            return Some(chunk);
         }
-        let len = bytes_of(&slices) as usize;
+        let len = bytes_of(&chunk.bytes) as usize;
         if len == 0 {
-            return Some(slices);
+            return Some(chunk);
         }
         let mut block = self.pools.read.block(len)?;
-        for slice in &slices {
+        for slice in &chunk.bytes {
             block.push(slice);
         }
-        Some(vec![block.freeze()])
+        Some(Chunk { bytes: vec![block.freeze()], ..chunk })
     }
 }
 

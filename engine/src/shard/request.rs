@@ -5,7 +5,7 @@ use super::message::{Consume, ConsumerId, Credit, Delivery, Move, Outcome, Publi
 use crate::buffer::Slice;
 use crate::error::Refusal;
 use crate::io::Space;
-pub use crate::log::plan::Range;
+pub use crate::log::plan::{Chunk, Range};
 use crate::time::WallMs;
 use crate::types::{Durability, LeaderEpoch, Offset, PartitionId, QueueId, TopicId};
 
@@ -193,8 +193,8 @@ pub enum Reply {
     Appended(Appended),
     /// What was read.
     Read(ReadReply),
-    /// The chunk's bytes: the first of the range's, at most [`crate::limits::READ_CHUNK_BYTES`] of them; and what is left.
-    Loaded(Vec<Slice>, Option<Range>),
+    /// The range, with its first bytes: at most [`crate::limits::READ_CHUNK_BYTES`] of them.
+    Loaded(Chunk),
     /// The watch's condition holds, or it was ended.
     Woken(WatchId),
     /// What was looked for.
@@ -255,10 +255,9 @@ pub struct Appended {
 /// What was read, and where the log stands.
 #[derive(Debug, Default)]
 pub struct ReadReply {
-    /// The first chunk: whole batches unless one is larger than a chunk. Empty at the log's end.
-    pub bytes: Vec<Slice>,
-    /// The rest, to be fetched by [`Request::Load`].
-    pub rest: Option<Range>,
+    /// What was found: whole batches. More than a chunk of them is planned, to be fetched by [`Request::Load`]; so may be what
+    /// is here, if it was let go. Empty at the log's end.
+    pub chunk: Chunk,
     /// One past the last readable offset: everything before it is durable.
     pub high_watermark: Offset,
     /// The first offset that the log holds.

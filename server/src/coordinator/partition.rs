@@ -196,12 +196,12 @@ impl Partition {
             Reply::Read(read) => {
                 *high_watermark = read.high_watermark;
                 bytes.clear();
-                add(bytes, &read.bytes);
-                read.rest
+                add(bytes, &read.chunk.bytes);
+                read.chunk.rest()
             }
-            Reply::Loaded(more, rest) => {
-                add(bytes, &more);
-                rest
+            Reply::Loaded(more) => {
+                add(bytes, &more.bytes);
+                more.rest()
             }
             Reply::Refused(Refusal::OffsetOutOfRange { start, .. }) if *next < start => {
                 *next = start;

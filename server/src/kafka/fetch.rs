@@ -7,19 +7,17 @@
 
 use std::collections::BTreeMap;
 
-use millstream_engine::buffer::Slice;
 use millstream_engine::limits::READ_CHUNK_BYTES;
-use millstream_engine::shard::request::{Range, Reply};
+use millstream_engine::shard::request::{Chunk, Reply};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::{Offset, PartitionId};
 
 use super::codec::{Malformed, Reader, Writer};
-use super::tally::Tally;
 use super::topics::Topics;
 use super::{Context, Done, ErrorCode, api, check_leader_epoch, code, find_partition, wire_offset};
 use crate::dispatch::Watch;
 use crate::limits::{FETCH_BYTES_HELD_MAX, FETCH_BYTES_MAX, FETCH_READS_IN_FLIGHT_MAX};
-use crate::net::{Piece, Response};
+use crate::net::{Piece, Response, Stored};
 
 /// Stands for a watch where a read would give its partition's place.
 const WATCH: u32 = u32::MAX;
@@ -75,17 +73,16 @@ struct Part {
     reserved: u64,
     high_watermark: i64,
     log_start: i64,
-    bytes: Vec<Slice>,
-    rest: Option<Range>,
+    chunk: Chunk,
 }
 
 impl Part {
     fn found(&self) -> usize {
-        self.held() + self.rest.map_or(0, |rest| rest.len as usize)
+        self.chunk.range.map_or(0, |range| range.len as usize)
     }
 
     fn held(&self) -> usize {
-        self.bytes.iter().map(|slice| slice.len()).sum()
+        self.chunk.bytes.iter().map(|slice| slice.len()).sum()
     }
 }
 
@@ -126,8 +123,7 @@ impl Fetch {
                     reserved: 0,
                     high_watermark: NO_OFFSET,
                     log_start: NO_OFFSET,
-                    bytes: Vec::new(),
-                    rest: None,
+                    chunk: Chunk::default(),
                 })?;
             }
             reader.tags()?;
@@ -237,8 +233,7 @@ impl Fetch {
         let mut found = 0;
         for part in self.topics.partitions_mut() {
             if part.found() as u64 > part.reserved && found > 0 {
-                part.bytes = Vec::new();
-                part.rest = None;
+                part.chunk = Chunk::default();
                 self.cut = true;
             }
             found += part.found() as u64;
@@ -285,8 +280,7 @@ impl Fetch {
             Reply::Read(read) => {
                 part.high_watermark = wire_offset(read.high_watermark);
                 part.log_start = wire_offset(read.log_start);
-                part.bytes = read.bytes;
-                part.rest = read.rest;
+                part.chunk = read.chunk;
                 self.found += part.found() as u64;
                 self.held += part.held();
             }
@@ -322,8 +316,7 @@ impl Fetch {
     /// Lets go of what was read, so that no buffer is pinned while the request waits.
     fn forget(&mut self) {
         for part in self.topics.partitions_mut() {
-            part.bytes = Vec::new();
-            part.rest = None;
+            part.chunk = Chunk::default();
             (part.high_watermark, part.log_start) = (NO_OFFSET, NO_OFFSET);
         }
         (self.found, self.held, self.next) = (0, 0, 0);
@@ -401,16 +394,11 @@ impl Fetch {
         let mut pieces = Vec::with_capacity(2 * cuts.len() + 1);
         let mut start = 0;
         for (part, cut) in self.topics.partitions_mut().iter_mut().zip(cuts) {
-            if part.found() == 0 {
-                continue;
+            if let Some(stored) = Stored::new(std::mem::take(&mut part.chunk)) {
+                pieces.push(Piece::Bytes(head.slice(start..cut)));
+                pieces.push(Piece::Stored(stored));
+                start = cut;
             }
-            pieces.push(Piece::Bytes(head.slice(start..cut)));
-            let mut tally = Tally::default();
-            let records = part.bytes.iter().map(|slice| tally.count(slice)).sum();
-            context.metrics.records_out.add(records);
-            pieces.extend(part.bytes.drain(..).map(Piece::Bytes));
-            pieces.extend(part.rest.take().map(|rest| Piece::Rest(rest, tally)));
-            start = cut;
         }
         pieces.push(Piece::Bytes(head.slice(start..head.len())));
         Done::Answer(Response::pieces(pieces), errors)

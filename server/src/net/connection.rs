@@ -13,7 +13,7 @@ use millstream_engine::shard::request::Reply;
 use millstream_engine::time::Nanos;
 
 use super::frames::Frames;
-use super::send_queue::{Response, SendQueue, SendStep};
+use super::send_queue::{Held, Response, SendQueue, SendStep};
 use crate::config::ServerConfig;
 use crate::coordinator::Answer;
 use crate::dispatch::{self, Dispatch, Origin, Pending};
@@ -76,8 +76,8 @@ pub struct Connection {
     requests: VecDeque<InFlight>,
     first: u64,
     request_bytes: usize,
-    /// Bytes of answers in `requests`.
-    answered_bytes: usize,
+    /// What the answers in `requests` keep.
+    answered: Held,
     queue: SendQueue,
     /// When the earliest timer that is set runs out.
     timer: Option<Nanos>,
@@ -106,7 +106,7 @@ impl Connection {
             requests: VecDeque::new(),
             first: 0,
             request_bytes: 0,
-            answered_bytes: 0,
+            answered: Held::default(),
             queue: SendQueue::default(),
             timer: None,
             active: now,
@@ -120,7 +120,7 @@ impl Connection {
 
     /// Bytes of memory that hold its requests and its answers.
     pub fn held_bytes(&self) -> usize {
-        self.partial_bytes() + self.request_bytes + self.answered_bytes + self.queue.held_bytes()
+        self.partial_bytes() + self.request_bytes + self.answered.bytes() + self.queue.held_bytes()
     }
 
     /// Closes the connection if its peer has neither sent nor taken anything since `since`, although it is its turn.
@@ -155,13 +155,15 @@ impl Connection {
         self.run(shared);
     }
 
-    /// What was sent last takes long: the answers behind it wait in memory of their own, at most
-    /// [`RESPONSE_BYTES_WAITING_MAX`] and one answer more, and not in the journal's slabs.
+    /// What was sent last takes long: of the answers behind it, batches are let go, to be loaded when it is their turn, and
+    /// until then no request is begun.
     pub fn slow(&mut self) {
         self.queue.slow();
         for request in &mut self.requests {
             if let State::Answered(response) = &mut request.state {
-                response.loosen();
+                self.answered -= response.held();
+                response.let_go();
+                self.answered += response.held();
             }
         }
     }
@@ -193,9 +195,7 @@ impl Connection {
     /// The chunk that the send queue asked for, or why there is none.
     pub fn loaded(&mut self, reply: Reply, shared: &mut Shared<'_>) {
         match reply {
-            Reply::Loaded(chunk, rest) => {
-                shared.metrics.records_out.add(self.queue.loaded(chunk, rest));
-            }
+            Reply::Loaded(chunk) => self.queue.loaded(chunk),
             // The answer's head has been sent, so there is no way left to say it.
             Reply::Refused(refusal) => {
                 self.hang_up(&format_args!("a fetch could not be finished: {refusal}"), shared);
@@ -286,9 +286,9 @@ impl Connection {
             None => self.arm(number, shared),
             Some(Done::Answer(mut response, errors)) => {
                 if self.queue.is_slow() {
-                    response.loosen();
+                    response.let_go();
                 }
-                self.answered_bytes += response.held_bytes();
+                self.answered += response.held();
                 let request = self.request(number).expect("it has just been worked on");
                 request.state = State::Answered(response);
                 let (header, took) = (request.header, shared.out.now().since(request.began));
@@ -335,9 +335,10 @@ impl Connection {
     }
 
     fn has_room(&self) -> bool {
-        self.requests.len() < REQUESTS_IN_FLIGHT_MAX
+        !self.queue.is_slow()
+            && self.requests.len() < REQUESTS_IN_FLIGHT_MAX
             && self.request_bytes < REQUEST_BYTES_IN_FLIGHT_MAX
-            && self.answered_bytes + self.queue.held_bytes() < RESPONSE_BYTES_WAITING_MAX
+            && self.answered.bytes() + self.queue.held_bytes() < RESPONSE_BYTES_WAITING_MAX
             // One that waits for long, and alone, leaves reading on: else nobody would see that its client has gone.
             && self.promised_bytes() <= RESPONSE_BYTES_WAITING_MAX
     }
@@ -404,7 +405,7 @@ impl Connection {
         {
             let response = std::mem::take(response);
             self.request_bytes -= *frame_bytes;
-            self.answered_bytes -= response.held_bytes();
+            self.answered -= response.held();
             self.queue.push(response);
             self.requests.pop_front();
             self.first += 1;
@@ -419,7 +420,8 @@ impl Connection {
         }
         match self.queue.next_step() {
             None => {}
-            Some(SendStep::Send(slices)) => {
+            Some(SendStep::Send(slices, records)) => {
+                shared.metrics.records_out.add(records);
                 shared.metrics.sent.add(slices.iter().map(|slice| slice.len() as u64).sum());
                 shared.out.send(self.id, slices);
             }

@@ -6,4 +6,4 @@ mod send_queue;
 
 pub use connection::{Connection, Shared};
 pub use frames::{FrameError, Frames};
-pub use send_queue::{Piece, Response, SendQueue, SendStep};
+pub use send_queue::{Held, Piece, Response, SendQueue, SendStep, Stored};

@@ -10,7 +10,7 @@ use millstream_engine::format::batch::{BatchHeader, check_produced, stamp};
 use millstream_engine::io::Space;
 use millstream_engine::shard::metadata::{Metadata, Topic};
 use millstream_engine::shard::request::{
-    Appended, Extent, Found, Range, ReadReply, Reply, Request, Target, WatchId,
+    Appended, Chunk, Extent, Found, Range, ReadReply, Reply, Request, Target, WatchId,
 };
 use millstream_engine::types::{LeaderEpoch, MetadataEpoch, Offset, PartitionId, Slot, TopicId};
 
@@ -167,8 +167,7 @@ impl Engine {
             Request::Load(_) if self.refuse_load => return Err(Refusal::ReadFailed),
             Request::Load(range) => {
                 let chunk = self.chunk_bytes;
-                let (bytes, rest) = self.partition(range.partition)?.load(range, chunk);
-                Reply::Loaded(bytes, rest)
+                Reply::Loaded(self.partition(range.partition)?.load(range, chunk))
             }
             Request::Watch { watch, interests, min_bytes } => {
                 self.watches.insert(watch, Watch { token, interests, min_bytes });
@@ -305,21 +304,19 @@ impl Partition {
             len = end;
         }
         let range = Range { partition: id, segment: Offset(0), position: position as u32, len: len as u32 };
-        let (bytes, rest) = if len == 0 { (Vec::new(), None) } else { self.load(range, chunk) };
+        let chunk = if len == 0 { Chunk::default() } else { self.load(range, chunk) };
         let high_watermark = Offset(self.next);
-        Ok(ReadReply { bytes, rest, high_watermark, log_start: Offset(self.log_start) })
+        Ok(ReadReply { chunk, high_watermark, log_start: Offset(self.log_start) })
     }
 
-    /// The first chunk of a range, in two slices, and the rest.
-    fn load(&self, range: Range, chunk: usize) -> (Vec<Slice>, Option<Range>) {
+    /// The first chunk of a range, in two slices.
+    fn load(&self, range: Range, chunk: usize) -> Chunk {
         let position = range.position as usize;
         let len = chunk.min(range.len as usize);
         let bytes = &self.log[position..position + len];
         let (first, second) = bytes.split_at(len / 2);
-        let left = range.len - len as u32;
-        let rest = Range { position: range.position + len as u32, len: left, ..range };
-        let slices = [first, second].map(|part| Slice::from(part.to_vec())).into();
-        (slices, (left > 0).then_some(rest))
+        let bytes = [first, second].map(|part| Slice::from(part.to_vec())).into();
+        Chunk { bytes, range: Some(range) }
     }
 
     fn find(&self, target: Target) -> Found {

@@ -44,6 +44,9 @@ pub struct Node {
     /// How often the broker has taken memory.
     pub allocations: u64,
     out: Outbox,
+    /// What the broker wants done, in order.
+    wanted: VecDeque<Output>,
+    carries_out: bool,
     jobs: usize,
     steps: u64,
 }
@@ -76,6 +79,8 @@ impl Node {
             hold_sends: false,
             allocations: 0,
             out,
+            wanted: VecDeque::new(),
+            carries_out: false,
             jobs: 0,
             steps: 0,
         }
@@ -176,8 +181,12 @@ impl Node {
         let counted = allocation_counter::measure(|| broker.step(event, out)).count_total;
         let outputs = self.out.take();
         self.allocations += counted - growths(outputs.capacity());
-        for output in outputs {
-            self.carry_out(output);
+        self.wanted.extend(outputs);
+        if !std::mem::replace(&mut self.carries_out, true) {
+            while let Some(output) = self.wanted.pop_front() {
+                self.carry_out(output);
+            }
+            self.carries_out = false;
         }
     }
 

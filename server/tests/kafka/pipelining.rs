@@ -164,3 +164,33 @@ fn stopping_answers_what_is_under_way_and_closes() {
     let late = node.connect();
     assert!(node.socket(late).closed);
 }
+
+#[test]
+fn whoever_takes_nothing_keeps_no_batches_and_gets_all_of_them_when_it_does() {
+    let mut node = node();
+    let (quick, slow) = (node.connect(), node.connect());
+    let value = "x".repeat(200_000);
+    for index in [0, 1, 0, 1] {
+        ask(&mut node, quick, 7, &produce(-1, "t", &[(index, Some(batch(0, &[&value])))]));
+    }
+    let request = frame(11, 1, &fetch("t", 0, 1, &[(0, 0), (1, 0), (0, 1)]));
+    node.receive(quick, &request);
+    let expected = node.response(quick).unwrap();
+    assert!(expected.len() > 5 * value.len());
+    node.hold_sends = true;
+    node.receive(slow, &request.repeat(3));
+    let under_way = node.socket(slow).sent.len();
+    assert!(node.broker.held_bytes().sum::<usize>() > 2 * value.len(), "batches wait");
+    node.step(AppEvent::Slow(slow));
+    assert!(node.broker.held_bytes().sum::<usize>() < 10_000, "they wait no more");
+    node.receive(slow, &request.repeat(10));
+    assert!(node.socket(slow).read_off);
+    assert!(node.broker.held_bytes().sum::<usize>() < 10_000, "nothing is begun");
+    assert_eq!(node.socket(slow).sent.len(), under_way);
+    node.hold_sends = false;
+    node.send_done(slow);
+    for _ in 0..13 {
+        assert!(node.response(slow).unwrap() == expected);
+    }
+    assert!(node.response(slow).is_none() && !node.socket(slow).read_off);
+}

@@ -64,7 +64,7 @@ impl Workload {
             }
             (Op::Append(id, _), Reply::Refused(refusal)) => self.append_refused(node, shard, id, &refusal),
             (Op::Read { partition, offset, mut bytes, .. }, Reply::Read(read)) => {
-                bytes.extend(read.bytes.iter().flat_map(|slice| slice.iter()));
+                bytes.extend(read.chunk.bytes.iter().flat_map(|slice| slice.iter()));
                 let high_watermark = read.high_watermark.0;
                 if let Some(before) = self.told.insert((shard, partition), high_watermark)
                     && before > high_watermark
@@ -77,16 +77,16 @@ impl Workload {
                     node,
                     shard,
                     Op::Read { partition, offset, bytes, high_watermark },
-                    read.rest.map(Request::Load),
+                    read.chunk.rest().map(Request::Load),
                 );
             }
-            (Op::Read { partition, offset, mut bytes, high_watermark }, Reply::Loaded(more, rest)) => {
-                bytes.extend(more.iter().flat_map(|slice| slice.iter()));
+            (Op::Read { partition, offset, mut bytes, high_watermark }, Reply::Loaded(more)) => {
+                bytes.extend(more.bytes.iter().flat_map(|slice| slice.iter()));
                 self.read_on(
                     node,
                     shard,
                     Op::Read { partition, offset, bytes, high_watermark },
-                    rest.map(Request::Load),
+                    more.rest().map(Request::Load),
                 );
             }
             (Op::Read { partition, offset, bytes, high_watermark }, Reply::Refused(refusal)) => {

@@ -101,14 +101,14 @@ fn audit_one(
             }
         };
         high_watermark = read.high_watermark.0;
-        let mut bytes: Vec<u8> = read.bytes.iter().flat_map(|slice| slice.to_vec()).collect();
-        let mut rest = read.rest;
+        let mut bytes: Vec<u8> = read.chunk.bytes.iter().flat_map(|slice| slice.to_vec()).collect();
+        let mut rest = read.chunk.rest();
         let mut partial = false;
         while let Some(range) = rest {
             match ask(node, from, owner, Request::Load(range))? {
-                Reply::Loaded(more, left) => {
-                    bytes.extend(more.iter().flat_map(|slice| slice.iter()));
-                    rest = left;
+                Reply::Loaded(more) => {
+                    bytes.extend(more.bytes.iter().flat_map(|slice| slice.iter()));
+                    rest = more.rest();
                 }
                 Reply::Refused(Refusal::CorruptData) if model.rotten_at(partition, offset).is_some() => {
                     partial = true;

@@ -87,10 +87,12 @@ impl ReadWork {
         let reader = &mut self.readers[slot as usize];
         let (bytes, rest, end) = match reply {
             Reply::Read(read) => {
-                let bytes: usize = read.bytes.iter().map(|slice| slice.len()).sum();
-                (bytes as u64, read.rest, Some(read.high_watermark))
+                let bytes: usize = read.chunk.bytes.iter().map(|slice| slice.len()).sum();
+                (bytes as u64, read.chunk.rest(), Some(read.high_watermark))
             }
-            Reply::Loaded(slices, rest) => (slices.iter().map(|slice| slice.len() as u64).sum(), rest, None),
+            Reply::Loaded(chunk) => {
+                (chunk.bytes.iter().map(|slice| slice.len() as u64).sum(), chunk.rest(), None)
+            }
             Reply::Refused(refusal) => return Err(refusal.to_string()),
             other => return Err(format!("a read was answered by {other:?}")),
         };

@@ -63,12 +63,13 @@ impl Serving {
     /// Takes an answer. A read that fails closes the connection: the client counts what it got.
     pub(super) fn reply(&mut self, reply: Reply, out: &mut Outbox) {
         self.asking = false;
-        let (slices, rest, end) = match reply {
-            Reply::Read(read) => (read.bytes, read.rest, Some(read.high_watermark)),
-            Reply::Loaded(slices, rest) => (slices, rest, None),
+        let (chunk, end) = match reply {
+            Reply::Read(read) => (read.chunk, Some(read.high_watermark)),
+            Reply::Loaded(chunk) => (chunk, None),
             _ => return out.close(self.conn),
         };
-        let bytes: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
+        let rest = chunk.rest();
+        let bytes: u64 = chunk.bytes.iter().map(|slice| slice.len() as u64).sum();
         match (bytes, end) {
             (0, Some(end)) if end.0 > 0 => self.cursor.seek(0.0, end),
             (0, _) => return out.close(self.conn),
@@ -76,7 +77,7 @@ impl Serving {
                 if self.cursor.advance(bytes, rest).is_err() {
                     return out.close(self.conn);
                 }
-                self.ready = Some(slices);
+                self.ready = Some(chunk.bytes);
             }
         }
         self.pump(out);

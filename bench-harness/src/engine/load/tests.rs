@@ -10,7 +10,7 @@ use millstream_engine::config::TopicConfig;
 use millstream_engine::format::batch::check_produced;
 use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox, Output};
 use millstream_engine::shard::metadata::{Metadata, Topic};
-use millstream_engine::shard::request::{Appended, Range, ReadReply, Reply, Request};
+use millstream_engine::shard::request::{Appended, Chunk, Range, ReadReply, Reply, Request};
 use millstream_engine::time::{Nanos, WallMs};
 use millstream_engine::types::{Durability, Offset, PartitionId, ShardId, Slot, TopicId};
 
@@ -122,10 +122,9 @@ impl<F: FnMut(Nanos) -> Nanos> FakeShard<F> {
                 // Two batches per plan, in chunks that end within a batch.
                 let bytes = (left.min(2) * BATCH_BYTES) as usize;
                 let first = bytes.min(5000);
-                let rest = Range { partition, segment: Offset(0), position: 0, len: (bytes - first) as u32 };
+                let range = Range { partition, segment: Offset(0), position: 0, len: bytes as u32 };
                 let reply = ReadReply {
-                    bytes: vec![Slice::from(vec![0; first])],
-                    rest: (rest.len > 0).then_some(rest),
+                    chunk: Chunk { bytes: vec![Slice::from(vec![0; first])], range: Some(range) },
                     high_watermark: end,
                     log_start: Offset(0),
                 };
@@ -133,7 +132,7 @@ impl<F: FnMut(Nanos) -> Nanos> FakeShard<F> {
             }
             Request::Load(range) => {
                 let slice = Slice::from(vec![0; range.len as usize]);
-                (Nanos::from_micros(10), Reply::Loaded(vec![slice], None))
+                (Nanos::from_micros(10), Reply::Loaded(Chunk { bytes: vec![slice], range: Some(range) }))
             }
             other => panic!("a load does not ask {other:?}"),
         };

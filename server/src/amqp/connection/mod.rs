@@ -552,7 +552,7 @@ impl Connection {
         self.link.seal();
         match self.link.queue.next_step() {
             None => {}
-            Some(SendStep::Send(slices)) => {
+            Some(SendStep::Send(slices, _)) => {
                 let bytes = slices.iter().map(|slice| slice.len() as u64).sum();
                 desk.metrics.sent.add(bytes);
                 self.sent_bytes += bytes;

@@ -10,7 +10,7 @@ use millstream_engine::format::batch::{BatchHeader, check_produced, stamp};
 use millstream_engine::io::random::Random;
 use millstream_engine::reactor::app::AppToken;
 use millstream_engine::shard::metadata::{Metadata, Topic};
-use millstream_engine::shard::request::{Appended, ReadReply, Reply};
+use millstream_engine::shard::request::{Appended, Chunk, ReadReply, Reply};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::{LeaderEpoch, Offset, ShardId, Slot, TopicId};
 
@@ -58,7 +58,7 @@ impl Log {
         let from =
             self.batches.iter().filter(|batch| BatchHeader::parse(batch).unwrap().next_offset() > offset);
         let bytes = from.take(3).map(|batch| Slice::from(batch.clone())).collect();
-        Reply::Read(ReadReply { bytes, rest: None, high_watermark: end, log_start: start })
+        Reply::Read(ReadReply { chunk: Chunk { bytes, range: None }, high_watermark: end, log_start: start })
     }
 }
 
