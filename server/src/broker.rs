@@ -17,10 +17,12 @@ use crate::config::ServerConfig;
 use crate::coordinator::Message;
 use crate::coordinator::shard::{Coordinator, Desk};
 use crate::dispatch::{self, Origin, Pending};
-use crate::limits::{CONNECTIONS_PER_SHARD_MAX, ROOMS_SHARE};
+use crate::limits::{
+    ANSWERS_LOOK_MS, ANSWERS_UNTAKEN_MS, CONNECTIONS_PER_SHARD_MAX, LET_IN_AT_ONCE, ROOMS_SHARE,
+};
 use crate::management::call::{Call, News, Waiting};
 use crate::metrics::BrokerMetrics;
-use crate::net::{Connection, Shared};
+use crate::net::{Answers, Connection, Shared};
 
 /// How often within the time that a connection may be idle it is looked at.
 const IDLE_CHECKS: u64 = 4;
@@ -48,6 +50,9 @@ pub struct Broker {
     waiting: Waiting,
     /// Bytes of requests that have arrived in part, over all connections.
     partial_bytes: usize,
+    answers: Answers,
+    /// A timer is set to look at them.
+    looks_at_answers: bool,
     stopping: bool,
 }
 
@@ -57,6 +62,8 @@ impl Broker {
         Broker {
             coordinator: Coordinator::new(&config.groups),
             rooms: Pool::new(config.partial_bytes_max / ROOMS_SHARE),
+            answers: Answers::new(config.answer_bytes_max),
+            looks_at_answers: false,
             looks_at_rooms: false,
             config,
             connections: BTreeMap::new(),
@@ -89,6 +96,11 @@ impl Broker {
         self.partial_bytes + self.amqp.partial_bytes()
     }
 
+    /// Bytes of answers that Kafka's clients have not taken, but for the batches in them.
+    pub fn answer_bytes(&self) -> usize {
+        self.answers.bytes()
+    }
+
     /// What is kept in memory for RabbitMQ's clients.
     pub fn amqp_kept(&self) -> Kept {
         self.amqp.kept()
@@ -105,11 +117,26 @@ impl Broker {
         work(&mut self.amqp, &mut seat);
     }
 
-    /// Works on a connection, if there still is such a one.
+    /// Works on a connection, if there still is such a one, and on those that there is room for after that.
     fn with(&mut self, conn: ConnId, out: &mut Outbox, work: impl FnOnce(&mut Connection, &mut Shared<'_>)) {
+        self.work_on(conn, out, work);
+        self.let_in(out);
+    }
+
+    fn work_on(
+        &mut self,
+        conn: ConnId,
+        out: &mut Outbox,
+        work: impl FnOnce(&mut Connection, &mut Shared<'_>),
+    ) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        let mut shared =
-            Shared { config: &self.config, metrics: &self.metrics, out, pending: &mut self.pending };
+        let mut shared = Shared {
+            config: &self.config,
+            metrics: &self.metrics,
+            out,
+            pending: &mut self.pending,
+            answers: &mut self.answers,
+        };
         let before = connection.partial_bytes();
         work(connection, &mut shared);
         self.partial_bytes = self.partial_bytes - before + connection.partial_bytes();
@@ -124,6 +151,52 @@ impl Broker {
             );
             self.partial_bytes -= partial_bytes - connection.partial_bytes();
         }
+    }
+
+    /// Lets connections begin what they were kept from, as far as there is room for answers; and looks after these while they
+    /// are many.
+    fn let_in(&mut self, out: &mut Outbox) {
+        for _ in 0..LET_IN_AT_ONCE {
+            let Some(conn) = self.answers.let_in() else { break };
+            self.work_on(conn, out, Connection::let_in);
+        }
+        self.metrics.answer_bytes.set(self.answers.bytes() as u64);
+        if (self.answers.are_many() || self.answers.keep_out_any())
+            && !std::mem::replace(&mut self.looks_at_answers, true)
+        {
+            let next = out.now() + Nanos::from_millis(ANSWERS_LOOK_MS);
+            dispatch::set_timer(out, &mut self.pending, Origin::Answers, next);
+        }
+    }
+
+    /// Hangs up on whoever has taken nothing for longest, until answers are not many any more.
+    fn look_at_answers(&mut self, out: &mut Outbox) {
+        self.looks_at_answers = false;
+        let since = Nanos(out.now().0.saturating_sub(Nanos::from_millis(ANSWERS_UNTAKEN_MS).0));
+        // Somebody always has so much, and whoever has less is not what is in the way.
+        let share = self.answers.bytes() / self.connections.len().max(1);
+        let mut untaken: Vec<(Nanos, ConnId)> = self
+            .connections
+            .iter()
+            .filter_map(|(conn, connection)| {
+                let (bytes, taken) = connection.untaken()?;
+                (bytes >= share && taken <= since).then_some((taken, *conn))
+            })
+            .collect();
+        untaken.sort_unstable();
+        for (_, conn) in untaken {
+            if !self.answers.are_many() {
+                break;
+            }
+            self.work_on(conn, out, |connection, shared| {
+                shared.metrics.stuck.add(1);
+                connection.hang_up(
+                    &"it does not take its answers, and there are more than half of queued.max.response.bytes",
+                    shared,
+                );
+            });
+        }
+        self.let_in(out);
     }
 
     /// Whether there is room for one more connection. If not, it is closed.
@@ -180,6 +253,7 @@ impl Broker {
             }
             Some(
                 Origin::IdleCheck
+                | Origin::Answers
                 | Origin::Rooms
                 | Origin::Offsets { .. }
                 | Origin::GroupTimer
@@ -288,10 +362,12 @@ impl App for Broker {
             }
             AppEvent::Slow(conn) => self.with(conn, out, |connection, _| connection.slow()),
             AppEvent::Stuck(conn) if self.amqp.serves(conn) => self.with_amqp(out, |amqp, seat| {
+                seat.metrics.stuck.add(1);
                 let reason = "it does not take what it is sent, and others need the memory that this is in";
                 amqp.with(conn, seat, |connection, desk| connection.hang_up(&reason, desk));
             }),
             AppEvent::Stuck(conn) => self.with(conn, out, |connection, shared| {
+                shared.metrics.stuck.add(1);
                 let reason = "it does not take its answers, and others need the memory that they are in";
                 connection.hang_up(&reason, shared);
             }),
@@ -311,6 +387,7 @@ impl App for Broker {
                     Some(Origin::IdleCheck) => self.check_idle(out),
                     Some(Origin::GroupTimer) => self.coordinate(out, Coordinator::timer),
                     Some(Origin::Rooms) => self.look_at_rooms(out),
+                    Some(Origin::Answers) => self.look_at_answers(out),
                     Some(Origin::Amqp(amqp::Origin::Tick)) => self.with_amqp(out, Amqp::tick),
                     Some(Origin::Amqp(amqp::Origin::Timer(conn))) => {
                         self.with_amqp(out, |amqp, seat| amqp.timer(conn, seat));

@@ -34,6 +34,8 @@ pub struct ServerConfig {
     pub request_bytes_max: usize,
     /// Bytes of requests that have arrived in part, over all connections of a shard.
     pub partial_bytes_max: usize,
+    /// Bytes of answers that Kafka's clients have not taken, over all connections of a shard.
+    pub answer_bytes_max: usize,
     /// How long a connection may be silent, in ms, before it is closed.
     pub idle_ms_max: u64,
     /// Consumer groups.
@@ -63,6 +65,7 @@ impl Default for ServerConfig {
             clamp_replication: false,
             request_bytes_max: 100 << 20,
             partial_bytes_max: 512 << 20,
+            answer_bytes_max: 256 << 20,
             idle_ms_max: 600_000,
             groups: GroupConfig::default(),
             amqp: AmqpConfig::default(),
@@ -315,6 +318,14 @@ pub static KEYS: &[Key] = &[
         get: |config| config.partial_bytes_max.to_string(),
         set: |config, value| {
             integer(value, 1 << 20, i64::MAX).map(|bytes| config.partial_bytes_max = bytes as usize)
+        },
+    },
+    Key {
+        name: "queued.max.response.bytes",
+        about: "Bytes of answers, without the batches in them, that Kafka's clients have not taken yet, per shard. From half of that on, connections that take nothing are closed; at that many, no more requests are begun.",
+        get: |config| config.answer_bytes_max.to_string(),
+        set: |config, value| {
+            integer(value, 1 << 20, i64::MAX).map(|bytes| config.answer_bytes_max = bytes as usize)
         },
     },
     Key {

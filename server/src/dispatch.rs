@@ -40,6 +40,8 @@ pub enum Origin {
     Timer(ConnId),
     /// The timer after which a shard looks for idle connections.
     IdleCheck,
+    /// The timer after which a shard looks for connections that take no answers.
+    Answers,
     /// The timer after which memory that no large request needs goes back to the system.
     Rooms,
     /// The coordinator of the shard's groups: what it asked of the engine for a partition of the offsets topic.

@@ -11,6 +11,13 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 128;
 pub const REQUEST_BYTES_IN_FLIGHT_MAX: usize = 32 << 20;
 /// Bytes of answers of one connection that wait to be sent. Past this, reading is off.
 pub const RESPONSE_BYTES_WAITING_MAX: usize = 8 << 20;
+/// How long a connection may take none of its answers while those of its shard are many, in ms. Then whoever has taken none for
+/// longest, and has its share of them, is hung up on.
+pub const ANSWERS_UNTAKEN_MS: u64 = 2_000;
+/// How often such are looked for, in ms.
+pub const ANSWERS_LOOK_MS: u64 = 100;
+/// Connections that are let in at once when there is room for answers again.
+pub const LET_IN_AT_ONCE: usize = 100;
 /// What a partly arrived request gets reserved at first; more as its bytes come in, so that a length alone costs nothing.
 pub const PARTIAL_RESERVE_BYTES: usize = 256 << 10;
 /// A partly arrived request of at least this size is received into a room of its own, in one piece,

@@ -26,6 +26,10 @@ metrics! {
             "Connections that were accepted.";
         turned_away: Counter = Counter::default(), Count, "millstream_connections_turned_away_total",
             "Connections that were closed as they came, for there were as many as there may be.";
+        stuck: Counter = Counter::default(), Count, "millstream_connections_stuck_total",
+            "Connections that were closed because they did not take what they were sent, and others needed the memory.";
+        answer_bytes: Gauge = Gauge::default(), Bytes, "millstream_kafka_answer_bytes",
+            "Bytes of answers, without the batches in them, that Kafka's clients have not taken yet.";
         received: Counter = Counter::default(), Bytes, "millstream_received_bytes_total",
             "Bytes that clients have sent.";
         sent: Counter = Counter::default(), Bytes, "millstream_sent_bytes_total",

@@ -12,6 +12,7 @@ use millstream_engine::reactor::app::Outbox;
 use millstream_engine::shard::request::Reply;
 use millstream_engine::time::Nanos;
 
+use super::answers::Answers;
 use super::frames::Frames;
 use super::send_queue::{Held, Response, SendQueue, SendStep};
 use crate::config::ServerConfig;
@@ -33,6 +34,8 @@ pub struct Shared<'a> {
     pub out: &'a mut Outbox,
     /// Who waits for what.
     pub pending: &'a mut Pending,
+    /// What all of them have to send.
+    pub answers: &'a mut Answers,
 }
 
 /// A request that has not left as an answer.
@@ -61,7 +64,7 @@ enum Life {
 }
 
 /// A connection's state. The inputs are `received`, `sent`, `slow`, `answered`, `offloaded`, `loaded`, `timer`, `close_if_idle`,
-/// `stop`, and last `closed`.
+/// `let_in`, `stop`, and last `closed`.
 #[derive(Debug)]
 pub struct Connection {
     id: ConnId,
@@ -79,6 +82,12 @@ pub struct Connection {
     /// What the answers in `requests` keep.
     answered: Held,
     queue: SendQueue,
+    /// Bytes of answers that were last counted in [`Answers`].
+    counted: usize,
+    /// It waits to be let in.
+    kept_out: bool,
+    /// Since when the send under way has been.
+    sending_since: Option<Nanos>,
     /// When the earliest timer that is set runs out.
     timer: Option<Nanos>,
     /// When the peer last sent or took anything.
@@ -108,6 +117,9 @@ impl Connection {
             request_bytes: 0,
             answered: Held::default(),
             queue: SendQueue::default(),
+            counted: 0,
+            kept_out: false,
+            sending_since: None,
             timer: None,
             active: now,
         }
@@ -121,6 +133,11 @@ impl Connection {
     /// Bytes of memory that hold its requests and its answers.
     pub fn held_bytes(&self) -> usize {
         self.partial_bytes() + self.request_bytes + self.answered.bytes() + self.queue.held_bytes()
+    }
+
+    /// Bytes of the broker's own in its answers, and since when its peer has taken none, although it is its turn.
+    pub fn untaken(&self) -> Option<(usize, Nanos)> {
+        Some((self.counted, self.sending_since?))
     }
 
     /// Closes the connection if its peer has neither sent nor taken anything since `since`, although it is its turn.
@@ -151,6 +168,7 @@ impl Connection {
     /// What was sent last has been taken.
     pub fn sent(&mut self, shared: &mut Shared<'_>) {
         self.active = shared.out.now();
+        self.sending_since = None;
         self.queue.sent();
         self.run(shared);
     }
@@ -194,6 +212,9 @@ impl Connection {
 
     /// The chunk that the send queue asked for, or why there is none.
     pub fn loaded(&mut self, reply: Reply, shared: &mut Shared<'_>) {
+        if self.life == Life::Closed {
+            return;
+        }
         match reply {
             Reply::Loaded(chunk) => self.queue.loaded(chunk),
             // The answer's head has been sent, so there is no way left to say it.
@@ -221,6 +242,12 @@ impl Connection {
         self.run(shared);
     }
 
+    /// There is room for what this connection asks: see [`Answers`].
+    pub fn let_in(&mut self, shared: &mut Shared<'_>) {
+        self.kept_out = false;
+        self.run(shared);
+    }
+
     /// The node stops: what waits for news is answered without, nothing more is taken, and then it is over.
     pub fn stop(&mut self, shared: &mut Shared<'_>) {
         self.drain();
@@ -237,7 +264,10 @@ impl Connection {
             self.input(number, Input::Gone, shared);
         }
         self.requests.clear();
+        self.answered = Held::default();
+        self.queue = SendQueue::default();
         self.frames.clear();
+        self.count(shared);
     }
 
     /// Closes the connection at once and says why in the log.
@@ -321,6 +351,8 @@ impl Connection {
 
     /// Moves everything as far as it goes.
     fn run(&mut self, shared: &mut Shared<'_>) {
+        // What the kernel has taken makes room, and perhaps for this very connection.
+        self.count(shared);
         loop {
             self.take_requests(shared);
             if !self.settle() {
@@ -328,19 +360,33 @@ impl Connection {
             }
         }
         self.send(shared);
+        self.count(shared);
         self.regulate(shared);
         if self.frames.has_room() && !std::mem::replace(&mut self.catches_up, true) {
             shared.out.catch_up(self.id);
         }
     }
 
-    fn has_room(&self) -> bool {
+    /// Counts its answers among those of the shard.
+    fn count(&mut self, shared: &mut Shared<'_>) {
+        let bytes = self.answered.own + self.queue.own_bytes();
+        shared.answers.count(self.counted, bytes);
+        self.counted = bytes;
+    }
+
+    /// Whether nothing is under way for it.
+    fn is_idle(&self) -> bool {
+        self.requests.is_empty() && self.queue.is_idle()
+    }
+
+    fn has_room(&self, answers: &Answers) -> bool {
         !self.queue.is_slow()
             && self.requests.len() < REQUESTS_IN_FLIGHT_MAX
             && self.request_bytes < REQUEST_BYTES_IN_FLIGHT_MAX
             && self.answered.bytes() + self.queue.held_bytes() < RESPONSE_BYTES_WAITING_MAX
             // One that waits for long, and alone, leaves reading on: else nobody would see that its client has gone.
             && self.promised_bytes() <= RESPONSE_BYTES_WAITING_MAX
+            && answers.admit(self.is_idle())
     }
 
     /// Bytes of answers to come.
@@ -354,7 +400,7 @@ impl Connection {
 
     /// Starts as many requests as have arrived and have room.
     fn take_requests(&mut self, shared: &mut Shared<'_>) {
-        while self.life == Life::Open && self.has_room() {
+        while self.life == Life::Open && self.has_room(shared.answers) {
             match self.frames.next_frame() {
                 Ok(Some(frame)) => self.begin(&frame, shared),
                 Ok(None) => break,
@@ -388,6 +434,7 @@ impl Connection {
             state: State::Working(work),
         });
         self.progress(number, done, shared);
+        self.count(shared);
     }
 
     /// What came is not Kafka's protocol: earlier requests are still answered, then the connection is closed.
@@ -423,6 +470,7 @@ impl Connection {
             Some(SendStep::Send(slices, records)) => {
                 shared.metrics.records_out.add(records);
                 shared.metrics.sent.add(slices.iter().map(|slice| slice.len() as u64).sum());
+                self.sending_since = Some(shared.out.now());
                 shared.out.send(self.id, slices);
             }
             Some(SendStep::Load(range)) => {
@@ -438,10 +486,15 @@ impl Connection {
         if self.life == Life::Closed {
             return;
         }
-        let reading = self.life == Life::Open && self.has_room();
+        let reading = self.life == Life::Open && self.has_room(shared.answers);
         if reading != self.reading {
             self.reading = reading;
             shared.out.read(self.id, reading);
+        }
+        let idle = self.is_idle();
+        let kept_out = self.life == Life::Open && !shared.answers.admit(idle);
+        if kept_out && !std::mem::replace(&mut self.kept_out, true) {
+            shared.answers.keep_out(self.id, idle);
         }
         if self.life == Life::Draining && self.requests.is_empty() && self.queue.is_idle() {
             self.closed(shared);

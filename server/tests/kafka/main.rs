@@ -19,4 +19,5 @@ mod metadata;
 mod node;
 mod pipelining;
 mod produce;
+mod untaken;
 mod wire;

@@ -26,6 +26,8 @@ const IDLE_MS: u64 = 20_000;
 const REQUEST_BYTES: usize = 4 << 20;
 /// Clients that have vanished are found out by their silence in that time.
 const SILENCE_NOTICED_IN: Nanos = Nanos::from_millis(3 * IDLE_MS + 60_000);
+/// Answers that clients have not taken, of a shard.
+const ANSWER_BYTES: usize = 6 << 10;
 /// Turns between two looks at what is held.
 const LOOK_EVERY: u64 = 16;
 
@@ -175,6 +177,8 @@ impl Story {
             amqp: AmqpConfig { guest_is_local: false, ..AmqpConfig::default() },
             request_bytes_max: REQUEST_BYTES,
             partial_bytes_max: self.partial_bytes,
+            // So few that answers are too many now and then.
+            answer_bytes_max: ANSWER_BYTES,
             idle_ms_max: IDLE_MS,
             ..ServerConfig::default()
         }
@@ -376,7 +380,7 @@ impl<'a> Run<'a> {
         for shard in 0..stage.node.shards() {
             let broker = stage.node.app(ShardId(shard));
             let (connections, pending, kept) = (broker.connections(), broker.pending(), broker.amqp_kept());
-            let partial = broker.partial_bytes();
+            let partial = broker.partial_bytes() + broker.answer_bytes();
             // The look for idle connections goes on, and that for idle groups; and dead letters wait for room on the disk.
             let pending = if stage.trouble { 0 } else { pending };
             if connections > 0 || pending > 2 || partial > 0 || kept != Kept::default() {

@@ -25,6 +25,8 @@ const TOPICS: [&str; 2] = ["orders", "events"];
 const UNDER_WAY: usize = 6;
 /// Steps after which an answer is given up.
 const PATIENCE: u32 = 200_000;
+/// Bytes of answers that one connection may get to what it had begun before there were too many.
+const ANSWERS_BEGUN_BYTES: usize = 64 << 10;
 /// Groups whose commits are read back when a life begins: the last ones.
 const GROUPS_READ_BACK: usize = 20;
 /// Error codes of a coordinator that is not there yet.
@@ -168,6 +170,12 @@ impl Side for Kafka {
             *held = (*held).max(most as u64);
             if most > connection_bytes {
                 self.model.violated(format!("a connection holds {most} bytes"));
+            }
+            let app = node.app(ShardId(shard));
+            let answers = self.done.entry("most bytes of all answers").or_default();
+            *answers = (*answers).max(app.answer_bytes() as u64);
+            if app.answer_bytes() > config.answer_bytes_max + ANSWERS_BEGUN_BYTES * app.connections() {
+                self.model.violated(format!("{} bytes of answers wait", app.answer_bytes()));
             }
             let memory = node.shard(ShardId(shard)).memory();
             if memory["slow"] > config.engine.pinned_bytes as usize {
