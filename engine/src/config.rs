@@ -9,7 +9,7 @@ pub struct Config {
     /// Shards to run, one thread each; a node that is started with 0 gives itself one per core that it may use.
     pub shards: u16,
     /// Bytes that the journals of all shards may grow to; a node that is started with 0 gives itself 1/16 of the machine's
-    /// memory, at most 1 GiB. The tail cache in memory follows it.
+    /// memory, at most 1 GiB. The tail in memory may become as large.
     pub journal_bytes: u64,
     /// The size of a journal file: whole MiB, and the same for the life of a data directory.
     pub journal_file_bytes: u64,

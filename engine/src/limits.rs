@@ -27,6 +27,10 @@ pub const GROUP_BYTES_MAX: usize = 1 << 20;
 pub const JOURNAL_FILES_ROOM: usize = 4;
 /// Groups are packed into slabs of this size; the slabs are the tail cache afterwards.
 pub const JOURNAL_SLAB_BYTES: usize = 4 << 20;
+/// The tail in memory begins with this share of what it may take, a shard's part of the journal, and grows if readers come late.
+pub const TAIL_SHARE_AT_LEAST: usize = 8;
+/// How often the tail shrinks, by a sixteenth.
+pub const TAIL_SHRINKS_EVERY: Nanos = Nanos::from_millis(10_000);
 /// Groups in flight to one journal. Recovery knows it: only this many groups may be torn.
 pub const GROUPS_IN_FLIGHT: usize = 1;
 

@@ -511,7 +511,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "journal.bytes",
-        about: "Bytes that the journals of all shards may grow to; 0 means 1/16 of the machine's memory, at most 1 GiB. The newest bytes that are kept in memory follow it.",
+        about: "Bytes that the journals of all shards may grow to; 0 means 1/16 of the machine's memory, at most 1 GiB. The newest bytes that are kept in memory are as many at most, and an eighth while no reader comes late.",
         get: |config| config.engine.journal_bytes.to_string(),
         set: |config, value| {
             integer(value, 0, i64::MAX).map(|bytes| config.engine.journal_bytes = bytes as u64)

@@ -56,6 +56,8 @@ pub trait Survivors<I: Io> {
 /// What a round is at.
 enum Phase {
     Idle,
+    /// Logs are drained for the sake of the memory that they take, and no file is to be recycled.
+    Relieving,
     Draining,
     Carrying,
     /// The checkpoint's bytes wait for its last record to be durable.
@@ -81,6 +83,8 @@ struct Job {
 pub enum Ended {
     /// Files were recycled, or at least the checkpoint is new.
     Done,
+    /// The memory of what was drained may be used for something else.
+    Relieved,
     /// A step failed for this reason; another round will be tried.
     Failed(IoError),
     /// Segments have failed to flush too often: the shard must be poisoned.
@@ -164,8 +168,18 @@ impl Trim {
         survivors: &mut impl Survivors<I>,
         upto: Lsn,
     ) {
-        assert!(self.is_idle(), "one round at a time");
         survivors.start(upto);
+        self.drain(io, logs, upto, Phase::Draining);
+    }
+
+    /// Starts a round that moves logs up to record `upto` to their segments, and nothing else: their memory is wanted, and
+    /// the journal has room. No checkpoint tells of it; recovery finds what it replays in the segments already.
+    pub fn relieve<I: Io>(&mut self, io: &mut I, logs: &mut Logs, upto: Lsn) {
+        self.drain(io, logs, upto, Phase::Relieving);
+    }
+
+    fn drain<I: Io>(&mut self, io: &mut I, logs: &mut Logs, upto: Lsn, phase: Phase) {
+        assert!(self.is_idle(), "one round at a time");
         self.upto = upto;
         self.failed = None;
         // Oldest need first: should the round be cut short, the oldest files are the ones that it helped to free. A log
@@ -182,7 +196,7 @@ impl Trim {
             .collect();
         due.sort_unstable();
         self.queue = due.into_iter().map(|(_, index)| index).collect();
-        self.phase = Phase::Draining;
+        self.phase = phase;
         self.fill_jobs(io, logs);
     }
 
@@ -199,6 +213,14 @@ impl Trim {
         loop {
             match &mut self.phase {
                 Phase::Idle | Phase::Replacing(..) => return None,
+                Phase::Relieving => {
+                    self.fill_jobs(io, logs);
+                    if self.jobs.iter().any(Option::is_some) {
+                        return None;
+                    }
+                    self.phase = Phase::Idle;
+                    return Some(self.failed.map_or(Ended::Relieved, |error| self.fail(io, error)));
+                }
                 Phase::Draining => {
                     self.fill_jobs(io, logs);
                     let moved = survivors.advance(io, journal);
@@ -329,7 +351,7 @@ impl Trim {
 
     /// Keeps the job slots busy.
     fn fill_jobs<I: Io>(&mut self, io: &mut I, logs: &mut Logs) {
-        if !matches!(self.phase, Phase::Draining) {
+        if !matches!(self.phase, Phase::Draining | Phase::Relieving) {
             return;
         }
         for slot in 0..self.jobs.len() {

@@ -274,6 +274,8 @@ metrics! {
             "What each kind of memory may take.";
         tail: Gauge = Gauge::default(), Bytes, "millstream_tail_bytes",
             "Bytes of the logs' newest batches that are kept in memory.";
+        tail_limit: Gauge = Gauge::default(), Bytes, "millstream_tail_limit_bytes",
+            "What these may be now: it grows when readers come late by little, and shrinks while none do.";
         journal_files: Family<Gauge> = Family::new("state", FILE_STATES), Count, "millstream_journal_files",
             "Files of the journal: those that hold records, and those that are free.";
         trim_lag: Gauge = Gauge::default(), Bytes, "millstream_trim_lag_bytes",

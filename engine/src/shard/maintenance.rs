@@ -132,6 +132,7 @@ impl<I: Io> Shard<I> {
         }
         self.maintenance.next_tick = now + TICK;
         self.pools.give_back_unused();
+        self.tail_budget.shrink(now);
         self.reads.forget_ahead(now);
         self.look_around(now, self.maintenance.free_bytes.unwrap_or(0));
         self.roll_old_segments(io);
@@ -199,11 +200,14 @@ impl<I: Io> Shard<I> {
             && self.trim.may_start(io.now())
             && self.logs.iter().any(|(_, log)| log.wants_drain(durable_lsn));
         let crowded = free * 2 <= total && total >= self.maintenance.files_max || free <= reserve || short;
-        if (crowded || pressed)
+        if crowded
             && self.trim.may_start(io.now())
             && let Some(upto) = half.or_else(|| pressed.then_some(durable_lsn))
         {
             self.trim.start(io, &mut self.logs, &mut self.queues, upto);
+        } else if pressed {
+            let upto = self.half_of_tail();
+            self.trim.relieve(io, &mut self.logs, upto);
         }
     }
 
@@ -348,6 +352,10 @@ impl<I: Io> Shard<I> {
         ended.inspect(|ended| self.observer.trimmed(*ended));
         match ended {
             None | Some(Ended::Failed(IoError::Halted | IoError::Cancelled)) => {}
+            Some(Ended::Relieved) => {
+                self.evict();
+                self.drain_backlog(io);
+            }
             Some(Ended::Done) => {
                 for path in self.queues.take_dead() {
                     self.maintenance.remove_file(path);

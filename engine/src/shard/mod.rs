@@ -23,6 +23,7 @@ mod reads;
 pub mod recovery;
 pub mod request;
 mod scrub;
+mod tail;
 pub mod tokens;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -47,7 +48,6 @@ use crate::limits::{
     COLD_READS_IN_FLIGHT, GROUP_BYTES_MAX, JOURNAL_SLAB_BYTES, LARGE_MESSAGES_BYTES_MAX,
     READ_AHEAD_CHUNKS_MAX, READ_CHUNK_BYTES, SEGMENT_WRITE_BYTES, STAGED_WRITES_MAX,
 };
-use crate::log::segment::Segment;
 use crate::log::table::{LogIndex, Logs};
 use crate::log::{Log, paths};
 use crate::metrics::Step;
@@ -56,7 +56,8 @@ use crate::types::{Lsn, MetadataEpoch, Offset, PartitionId, QueueId, Seq, ShardI
 use message::{CancelReason, ConsumerId, DeadLetter, Delivery, Flow};
 use metadata::Metadata;
 pub use queues::{Arrived, Heirs, Inbound};
-use queues::{Desk, GroupKey, Queues};
+use queues::{Desk, Queues};
+use tail::{TailBudget, TailGroup};
 
 /// Who asked: a shard, and how its host calls the request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -159,24 +160,6 @@ impl Pools {
     }
 }
 
-/// A submitted group in the tail, for its eviction in order.
-struct TailGroup {
-    bytes: usize,
-    /// Whose batches it holds, in order; each is that log's oldest when its turn comes.
-    logs: VecDeque<LogIndex>,
-    /// Its last record.
-    lsn: Lsn,
-    /// If it holds messages of queues, how they call it.
-    queues: Option<GroupKey>,
-}
-
-impl TailGroup {
-    /// What is left of logs, in memory of its own: durable.
-    fn of_rests(bytes: usize, logs: VecDeque<LogIndex>) -> TailGroup {
-        TailGroup { bytes, logs, lsn: Lsn::ZERO, queues: None }
-    }
-}
-
 /// A log-start move that waits to be durable before files go.
 struct Trimmed {
     lsn: Lsn,
@@ -195,7 +178,7 @@ pub struct Shard<I: Io> {
     journal: Journal,
     trim: Trim,
     pools: Pools,
-    tail_bytes_max: usize,
+    tail_budget: TailBudget,
     tail_bytes: usize,
     tail_groups: VecDeque<TailGroup>,
     backlog: VecDeque<Waiting>,
@@ -366,7 +349,9 @@ impl<I: Io> Shard<I> {
             tokens::COLD => self.on_cold(io, token, done),
             tokens::QUEUE_READ => {
                 self.queues.stir();
-                self.queues.on_read(token, done);
+                if let Some(first) = self.queues.on_read(token, done) {
+                    self.note_read_back(first);
+                }
             }
             tokens::QUEUE_PAGE => {
                 self.queues.stir();
@@ -556,64 +541,6 @@ impl<I: Io> Shard<I> {
         let (lsn, queues) = (submitted.last_lsn, self.queues.submitted(&submitted));
         self.tail_groups.push_back(TailGroup { bytes, logs, lsn, queues });
         self.evict();
-    }
-
-    /// Whether the tail has to give memory back: it holds more bytes than it may, or a batch waits for room in the pool.
-    fn is_tail_pressed(&self) -> bool {
-        let usage = self.pools.tail.usage();
-        let waiting = self.backlog.front().map_or(0, |waiting| append::memory_for(waiting.batch_bytes()));
-        self.tail_bytes > self.tail_bytes_max || waiting > 0 && usage.in_use + waiting > usage.limit
-    }
-
-    /// Lets the oldest groups of the tail go while memory is pressed, as far as their segments have them. What is left of
-    /// a log when all its whole blocks are flushed stays, in memory of its own: a few bytes of a log to which nothing
-    /// comes any more would keep a whole slab.
-    fn evict(&mut self) {
-        for _ in 0..self.tail_groups.len() {
-            if !self.is_tail_pressed() {
-                return;
-            }
-            let durable = self.journal.durable_lsn();
-            let Some(group) = self.tail_groups.front_mut().filter(|group| group.lsn <= durable) else {
-                return;
-            };
-            let mut rests = VecDeque::new();
-            let mut rest_bytes = 0;
-            while let Some(&index) = group.logs.front() {
-                if let Some(log) = self.logs.get_mut(index)
-                    && let Some(front) = log.tail.front()
-                {
-                    let segment = log.segment(front.segment);
-                    let flushed = segment.map_or(u32::MAX, |segment| segment.flushed);
-                    if front.end() <= flushed {
-                        log.tail.pop_front();
-                    } else if segment.is_some_and(Segment::is_open_rest) {
-                        rest_bytes += if rests.contains(&index) { 0 } else { log.tail.rehome() };
-                        rests.push_back(index);
-                    } else {
-                        break;
-                    }
-                }
-                group.logs.pop_front();
-            }
-            if !group.logs.is_empty() {
-                // It waits for its segments. What was taken out of it goes on behind it, as if it were new.
-                if !rests.is_empty() {
-                    self.tail_bytes += rest_bytes;
-                    self.tail_groups.push_back(TailGroup::of_rests(rest_bytes, rests));
-                }
-                return;
-            }
-            self.tail_bytes -= group.bytes;
-            if let Some(key) = group.queues {
-                self.queues.evict(key);
-            }
-            self.tail_groups.pop_front();
-            if !rests.is_empty() {
-                self.tail_bytes += rest_bytes;
-                self.tail_groups.push_back(TailGroup::of_rests(rest_bytes, rests));
-            }
-        }
     }
 
     /// Moves a log's start, and tells `who` when that is durable.

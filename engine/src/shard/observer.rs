@@ -96,7 +96,7 @@ impl Observer {
 
     /// A round of trimming is over.
     pub fn trimmed(&self, ended: Ended) {
-        self.metrics.trim_rounds.at(usize::from(ended != Ended::Done)).add(1);
+        self.metrics.trim_rounds.at(usize::from(!matches!(ended, Ended::Done | Ended::Relieved))).add(1);
     }
 }
 
@@ -122,6 +122,7 @@ impl<I: Io> Shard<I> {
         metrics.backlog.set(self.backlog.len() as u64);
         metrics.watches.set(self.watches.len() as u64);
         metrics.tail.set(self.tail_bytes as u64);
+        metrics.tail_limit.set(self.tail_budget.bytes(self.logs.len()) as u64);
         let (index_bytes, pages) = self.queues.index_usage();
         metrics.queue_index.set(index_bytes as u64);
         metrics.queue_pages.set(pages as u64);

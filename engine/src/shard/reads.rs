@@ -380,6 +380,7 @@ impl<I: Io> Shard<I> {
         if let Ok(Some(Outcome::Chunk(chunk))) = &result {
             self.observer.metrics.cold_reads.add(1);
             self.observer.metrics.cold_read_bytes.add(bytes_of(&chunk.bytes));
+            self.note_cold(index, job.cold.segment(), job.cold.position());
         }
         let outcome = match result {
             Ok(None) => {

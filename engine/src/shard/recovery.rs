@@ -11,7 +11,8 @@ use super::metadata::Metadata;
 use super::observer::Observer;
 use super::reads::Reads;
 use super::scrub::Scrubbing;
-use super::{Pools, Queues, Shard, TailGroup, queues, tokens};
+use super::tail::{TailBudget, TailGroup};
+use super::{Pools, Queues, Shard, queues, tokens};
 use crate::config::Config;
 use crate::error::Fatal;
 use crate::format::checkpoint::{Checkpoint, QueuesState};
@@ -140,7 +141,7 @@ impl<I: Io> Shard<I> {
             metadata,
             logs,
             journal: Journal::new(recovered, pools.tail.clone()),
-            tail_bytes_max: journal_bytes as usize,
+            tail_budget: TailBudget::new(journal_bytes as usize),
             tail_bytes: tail_groups.iter().map(|group| group.bytes).sum(),
             tail_groups,
             pools,

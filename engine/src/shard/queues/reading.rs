@@ -14,6 +14,7 @@ use crate::io::{DiskDone, Io, Token};
 use crate::limits::{QUEUE_READ_ATTEMPTS_MAX, QUEUE_READS_IN_FLIGHT};
 use crate::shard::tokens;
 use crate::time::Nanos;
+use crate::types::Lsn;
 
 /// How long a group rests that could not be read, the first time.
 const REST: Nanos = Nanos::from_millis(50);
@@ -116,42 +117,43 @@ impl Queues {
         self.reading.advance(io);
     }
 
-    /// A group was read, or could not be.
-    pub fn on_read(&mut self, token: Token, done: Result<DiskDone, IoError>) {
+    /// A group was read, or could not be. Gives its first record if it is in memory again.
+    pub fn on_read(&mut self, token: Token, done: Result<DiskDone, IoError>) -> Option<Lsn> {
         let reading = &mut self.reading;
         let key = reading.in_flight.remove(&token.id()).expect("a read was under way");
         let site = reading.sites.remove(&key).expect("its place was known");
-        if self.groups.bytes(key).is_none() {
-            return; // Nobody wants it any more, and there may be something else in its place.
-        }
+        self.groups.bytes(key)?; // Else nobody wants it any more, and there may be something else in its place.
         let why = match done {
             Ok(DiskDone::Read(block)) => {
                 let bytes = block.freeze();
                 match check(&bytes) {
                     Ok(header) if header.first_lsn == site.first_lsn && header.length == site.len => {
                         reading.failed.remove(&key);
-                        return self.groups.read_back(key, bytes);
+                        self.groups.read_back(key, bytes);
+                        return Some(site.first_lsn);
                     }
                     _ => "it fails its checksum".to_owned(),
                 }
             }
             Ok(other) => panic!("a read ended as {other:?}"),
-            Err(IoError::Halted) => return,
+            Err(IoError::Halted) => return None,
             Err(error) => error.to_string(),
         };
         let failed = reading.failed.entry(key).or_insert(Failed { attempts: 0, until: Nanos::ZERO });
         failed.attempts += 1;
         if failed.attempts < QUEUE_READ_ATTEMPTS_MAX {
             failed.until = reading.now + Nanos(REST.0 << (failed.attempts - 1));
-            return tracing::warn!(
+            tracing::warn!(
                 ?site,
                 attempts = failed.attempts,
                 why,
                 "messages could not be read; trying again"
             );
+            return None;
         }
         reading.failed.remove(&key);
         tracing::error!(?site, why, "messages cannot be read any more");
         self.lose_group(key, site);
+        None
     }
 }
