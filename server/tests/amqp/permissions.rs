@@ -2,7 +2,7 @@
 
 use millstream::amqp::codec::{
     BasicPublish, ConnectionOpen, ExchangeBind, ExchangeDeclare, PROTOCOL_HEADER, Properties, QueueBind,
-    QueueDeclare, Short, Table, TableWriter, Value,
+    QueueDeclare, Short, Table, TableWriter, TxCommit, TxSelect, Value,
 };
 use millstream::amqp::topology::entries::{PERMISSION, TOPIC_PERMISSION, USER, UserValue, key, patterns};
 use millstream::auth::hash_password;
@@ -146,6 +146,20 @@ fn a_permission_that_is_taken_away_holds_for_the_next_message() {
     }
     set(&mut node, key(PERMISSION, &[b"/", b"u"]), patterns(&[b".*", b"", b".*"]));
     refused(&publish(&mut node, &client), "write", "exchange 'amq.default'");
+}
+
+/// What a transaction sends was allowed when it was published; that the way there is known says nothing of the next message.
+#[test]
+fn a_permission_that_is_taken_away_before_a_commit_holds_for_the_message_behind_it() {
+    let mut node = Node::new();
+    let client = client(&mut node, [".*", ".*", ".*"]);
+    client.queue(&mut node, "q", &TableWriter::default());
+    client.ask(&mut node, 1, TxSelect {});
+    client.publish(&mut node, 1, "", "q", "m");
+    set(&mut node, key(PERMISSION, &[b"/", b"u"]), patterns(&[b".*", b"", b".*"]));
+    assert_eq!(client.ask(&mut node, 1, TxCommit {}), "1 TxCommitOk");
+    client.publish(&mut node, 1, "", "q", "n");
+    refused(&client.shown(&mut node), "write", "exchange 'amq.default'");
 }
 
 #[test]
