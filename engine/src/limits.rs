@@ -180,7 +180,7 @@ pub const CARRIED_JOURNAL_SHARE: u64 = 16;
 pub const MESSAGE_FILE_BYTES: u64 = 64 << 20;
 /// What may wait in a queue before its publishers are asked to wait, too, until half of it has gone: its bytes, and some more for
 /// each message.
-pub const FLOW_BYTES_MAX: u64 = 1 << 20;
+pub const FLOW_BYTES_MAX: u64 = 4 << 20;
 /// The same while memory for messages that are not kept fills.
 pub const FLOW_BYTES_MIN: u64 = 128 << 10;
 /// What each message counts for in that, beside its bytes.

@@ -1,4 +1,4 @@
-//! The production broker in a simulated world, flooded with transient messages by publishers that wait for no confirms: what its
+//! The production broker in a simulated world, flooded with transient messages by publishers that do not wait: what its
 //! consumers are behind with stays in memory, and little of that; and nobody waits for ever.
 
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ const BODY_BYTES: usize = 2_000;
 /// Messages that are sent at once.
 const BURST: u64 = 100;
 /// What may wait in memory on each shard: what is too much for a queue, and what a publisher has on its way when it is told.
-const WAITING_BYTES_MAX: usize = 5 << 19;
+const WAITING_BYTES_MAX: usize = 5 << 20;
 
 struct Publisher {
     client: Client,
@@ -111,7 +111,7 @@ impl Consumer {
 }
 
 /// Publishers and consumers of two queues, or of one connection that does both.
-fn flood(seed: u64, one_connection: bool) -> Verdict {
+fn flood(seed: u64, one_connection: bool, times_held: &mut u64) -> Verdict {
     let world = World::new(seed, Faults { window_bytes: 64 << 10, ..Faults::rough() });
     let config = Arc::new(config());
     let app = |_| Broker::new(Arc::clone(&config));
@@ -167,9 +167,7 @@ fn flood(seed: u64, one_connection: bool) -> Verdict {
     let held: u64 = (0..SHARDS)
         .map(|shard| node.app(ShardId(shard)).metrics().get(|of: &BrokerMetrics| of.amqp_held.get()))
         .sum();
-    if held == 0 && !one_connection {
-        violations.push("nobody was held".to_owned());
-    }
+    *times_held += held;
     let took = Nanos(world.now().0);
     Verdict {
         told: format!("{waiting} bytes at most, held {held} times, {took:?}"),
@@ -180,10 +178,14 @@ fn flood(seed: u64, one_connection: bool) -> Verdict {
 
 #[test]
 fn publishers_faster_than_consumers_wait_for_them() {
-    seeds::check("amqp_flow", "publishers_faster", SEEDS, |seed| flood(seed, false));
+    let mut times_held = 0;
+    seeds::check("amqp_flow", "publishers_faster", SEEDS, |seed| flood(seed, false, &mut times_held));
+    assert!(times_held > 0 || !seeds::are_usual(), "nothing was shown");
 }
 
 #[test]
 fn who_publishes_and_settles_on_one_connection_goes_on() {
-    seeds::check("amqp_flow", "who_publishes_and_settles", SEEDS, |seed| flood(seed, true));
+    let mut times_held = 0;
+    seeds::check("amqp_flow", "who_publishes_and_settles", SEEDS, |seed| flood(seed, true, &mut times_held));
+    assert!(times_held > 0 || !seeds::are_usual(), "nothing was shown");
 }

@@ -117,8 +117,8 @@ pub enum CancelReason {
     Poisoned,
 }
 
-/// Whether a queue has so much waiting for consumers that keep the shard busy that who publishes to it without waiting for
-/// confirms had better wait. It is never so for long; see [`crate::limits::FLOW_HELD`].
+/// Whether a queue has so much waiting for consumers that keep the shard busy that whoever publishes to it had better wait. It is
+/// never so for long; see [`crate::limits::FLOW_HELD`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Flow {
     /// Which queue.

@@ -1,6 +1,6 @@
 //! Publishers that wait for consumers. The engine says whose queues have so much waiting that it is better for everybody if no
-//! more comes for a moment; from a connection that publishes to one of them without waiting for confirms nothing is read
-//! meanwhile. RabbitMQ calls that flow, and so does the state of such a connection.
+//! more comes for a moment; from a connection that publishes to one of them nothing is read meanwhile. What it has sent is
+//! confirmed as ever. RabbitMQ calls that flow, and so does the state of such a connection.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -76,7 +76,7 @@ pub struct Link {
     pub publishing_bytes: usize,
     /// Whether something was published since that was looked at last.
     pub has_published: bool,
-    /// Queues that it has published to without waiting for confirms, and that have too much waiting.
+    /// Queues that it has published to and that have too much waiting.
     pub held_by: BTreeSet<QueueId>,
     /// So much waits to be sent that the connection has to end: nothing of it can go back.
     pub is_hopeless: bool,

@@ -61,11 +61,11 @@ fn who_publishes_to_a_queue_with_too_much_in_it_is_not_read_from() {
 }
 
 #[test]
-fn who_waits_for_confirms_is_held_by_nothing_else() {
+fn what_is_held_is_confirmed() {
     let (mut node, client, _) = node();
     client.ask(&mut node, 1, ConfirmSelect::default());
     publish(&mut node, &client, "full");
-    assert!(is_read(&node, &client));
+    assert!(!is_read(&node, &client));
     assert_eq!(client.shown(&mut node), "1 BasicAck { delivery_tag: 1, multiple: false }");
 }
 

@@ -42,6 +42,17 @@ pub enum Canary {
     JournalRots,
 }
 
+/// What a shard does that others may wait for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Act {
+    /// It has been told that a group is durable.
+    Durable,
+    /// It rings a peer that sleeps, which hears it once that is submitted.
+    Rings(ShardId),
+    /// It submits.
+    Submits,
+}
+
 /// What the shards of a node share of the canary: which it is, and what it holds back.
 #[derive(Clone)]
 pub struct Cage {
@@ -51,13 +62,15 @@ pub struct Cage {
     appends: Rc<Cell<u64>>,
     checkpoint: Rc<RefCell<Option<Checkpoint>>>,
     renamed: Rc<RefCell<Vec<(String, String)>>>,
+    /// What is done, in order, if somebody wants to know.
+    pub acts: Option<Rc<RefCell<Vec<Act>>>>,
 }
 
 impl Cage {
     /// A cage with this canary in it.
     pub fn new(canary: Canary) -> Cage {
         let (appends, checkpoint, renamed) = (Rc::default(), Rc::default(), Rc::default());
-        Cage { canary, slots: None, appends, checkpoint, renamed }
+        Cage { canary, slots: None, appends, checkpoint, renamed, acts: None }
     }
 
     /// The same in a node with mailboxes of so many places.
@@ -90,6 +103,12 @@ impl CanaryIo {
 
     fn is(&self, canary: Canary) -> bool {
         self.cage.canary == canary
+    }
+
+    fn note(&self, act: Act) {
+        if let Some(acts) = &self.cage.acts {
+            acts.borrow_mut().push(act);
+        }
     }
 
     /// What is written in the place of a checkpoint: what the last one had of a queue is still there.
@@ -199,6 +218,7 @@ impl Io for CanaryIo {
     }
 
     fn submit(&mut self) {
+        self.note(Act::Submits);
         self.io.submit();
     }
 
@@ -211,6 +231,9 @@ impl Io for CanaryIo {
         }
         events.extend(self.made_up.drain(..));
         for event in real {
+            if matches!(&event, Event::Disk(token, _) if token.owner() == tokens::COMMIT) {
+                self.note(Act::Durable);
+            }
             self.falsify(event, events);
         }
     }
@@ -294,6 +317,7 @@ impl Io for CanaryIo {
         self.io.offload(token, job);
     }
     fn wake(&mut self, peer: ShardId) {
+        self.note(Act::Rings(peer));
         self.io.wake(peer);
     }
     fn bell(&self) -> Arc<dyn Bell> {

@@ -1,8 +1,9 @@
 //! Which queues have so much waiting that their publishers had better wait, too.
 //!
-//! A publisher that nobody confirms anything to is held back by nothing. If it is faster than its messages are given out, what
-//! waits grows out of memory, and writing it to files and reading it back costs those who are behind even more. So hosts are
-//! told when more waits in a queue than its consumers are about to take, and again when half of that has gone.
+//! A publisher is held back by what it has on its way at most, not by what has arrived. If it is faster than its messages are
+//! given out, what waits grows out of memory and out of the journal, and writing it to files and reading it back costs those who
+//! are behind even more. So hosts are told when more waits in a queue than its consumers are about to take, and again when half
+//! of that has gone.
 //!
 //! That is of use only as long as the consumers keep this shard busy, or are kept from it by those who publish. Slow ones are
 //! what a queue is for: their publishers are asked to wait for a moment, find that nothing comes of it, and are let alone, for

@@ -378,12 +378,10 @@ impl Channel {
             }
             (true, false) => desk.metrics.amqp_dropped.add(1),
         }
+        desk.state.held.published(&route, link);
         let shards = route.shards.len();
         let number = match &mut self.mode {
-            Mode::Plain => {
-                desk.state.held.published(&route, link);
-                None
-            }
+            Mode::Plain => None,
             Mode::Confirm(confirms) => {
                 desk.metrics.amqp_published_to_confirm.add(1);
                 Some(confirms.publish(shards as u16))
