@@ -58,7 +58,7 @@ struct Wire {
     sends: VecDeque<(ConnId, Vec<Slice>)>,
 }
 
-/// Asks what it is given, and keeps what it is answered.
+/// Asks what it is given, and keeps what it is answered. Connections that take nothing are closed when that is asked.
 struct Host {
     wire: Rc<RefCell<Wire>>,
 }
@@ -76,6 +76,7 @@ impl App for Host {
                 let next = out.now() + LOOK;
                 out.set_timer(AppToken(0), next);
             }
+            AppEvent::Stuck(conn) => out.close(conn),
             AppEvent::Accepted { conn, .. } => self.wire.borrow_mut().connections.push(conn),
             AppEvent::Reply(_, reply) => self.wire.borrow_mut().replies.push_back(reply),
             AppEvent::Delivered(_)
@@ -125,7 +126,17 @@ impl Solo {
 
     /// Asks one thing, and waits for the answer; `None` if the machine dies before it comes.
     pub fn try_ask(&mut self, request: Request) -> Option<Reply> {
+        self.begin(request);
+        self.answer()
+    }
+
+    /// Asks one thing, to be answered when it likes.
+    pub fn begin(&mut self, request: Request) {
         self.wire.borrow_mut().requests.push_back(request);
+    }
+
+    /// Waits for the answer to what was asked; `None` if the machine dies before it comes.
+    pub fn answer(&mut self) -> Option<Reply> {
         for _ in 0..PATIENCE {
             if self.world.halted() {
                 return None;

@@ -3,7 +3,7 @@
 use millstream_engine::config::{Config, TopicConfig};
 use millstream_engine::io::fault::Faults;
 use millstream_engine::io::sim::World;
-use millstream_engine::limits::JOURNAL_SLAB_BYTES;
+use millstream_engine::limits::{JOURNAL_SLAB_BYTES, READ_CHUNK_BYTES};
 use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::{Offset, PartitionId};
@@ -57,4 +57,41 @@ fn slow_readers_keep_no_slab_while_appends_go_on() {
         assert!(peer.received() == sent, "bytes were lost or mixed up");
     }
     assert_eq!(node.shard().memory()["slow"], 0);
+}
+
+#[test]
+fn a_read_that_waits_for_memory_gets_it_from_those_who_take_nothing_and_opens_no_files_meanwhile() {
+    let world = World::new(6, Faults { window_bytes: 1_000, ..Faults::default() });
+    let mut node = Solo::start(&world, config()).expect("the disk is empty");
+    let settings = || TopicConfig { segment_bytes: 2 << 20, ..TopicConfig::default() };
+    let [read, unread] = ["read", "unread"].map(|name| node.create(name, 1, settings()));
+    let [read, unread] = [read, unread].map(|topic| PartitionId { topic, index: 0 });
+    for offset in 0..90 {
+        // Small enough that nothing is read ahead.
+        for partition in [unread, read] {
+            node.append(partition, &value(offset)[..200_000]);
+        }
+    }
+    node.pass(Nanos::from_millis(1_000));
+    // The beginning of one log over and over, for somebody who takes nothing, until there is no memory left to read into.
+    let (conn, peer) = node.connect();
+    peer.pause_reading(true);
+    let mut slices = Vec::new();
+    let limit = 64 * READ_CHUNK_BYTES;
+    while node.shard().memory()["read"] < limit {
+        let request = Request::Read { partition: read, offset: Offset(0), max_bytes: 1 };
+        let Reply::Read(reply) = node.ask(request) else { panic!("there is memory: {slices:?}") };
+        slices.extend(reply.chunk.bytes);
+    }
+    node.send(conn, slices);
+    // Nothing of the other log's files is known yet.
+    let opened = || world.trace().matches(" Open logs/unread").count();
+    let before = opened();
+    node.begin(Request::Read { partition: unread, offset: Offset(0), max_bytes: 1 });
+    node.pass(Nanos::from_millis(1_000));
+    assert!(node.shard().is_starved(), "nobody is told that memory is short");
+    let opened = opened() - before;
+    assert!(opened < 10, "{opened} times a file is opened while it waits");
+    let Some(Reply::Read(reply)) = node.answer() else { panic!("it is read in the end") };
+    assert!(!reply.chunk.bytes.is_empty());
 }

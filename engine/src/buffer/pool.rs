@@ -69,6 +69,12 @@ impl Pool {
         len.max(BLOCK_BYTES).next_power_of_two() <= self.home.limit
     }
 
+    /// Whether a block of `len` bytes can be had now, unless somebody else takes the memory.
+    pub fn has_room(&self, len: usize) -> bool {
+        let size = len.max(BLOCK_BYTES).next_power_of_two();
+        self.home.in_use.load(Ordering::Relaxed) + size <= self.home.limit
+    }
+
     /// A block of at least `len` bytes, aligned to a disk block; `None` when the limit is reached.
     /// Its bytes are whatever the last user left.
     pub fn block(&self, len: usize) -> Option<Block> {

@@ -241,7 +241,7 @@ impl Cold {
             if let Want::Load(range) = self.want {
                 return Ok(Some(Outcome::Chunk(loaded(range, bytes)?)));
             }
-            let mut block = pool.block(bytes.len()).ok_or(Refusal::Busy)?;
+            let mut block = self.block(io, pool, bytes.len())?;
             block.push(&bytes);
             let bytes = self.checked_again(log, block.freeze())?;
             return self.scan(io, readers, log, pool, token, &bytes);

@@ -48,6 +48,8 @@ struct Queued {
     log: LogIndex,
     segment: Offset,
     want: Want,
+    /// Memory that it was short of, if it has been its turn before.
+    room: usize,
 }
 
 /// The cold reads of a shard.
@@ -127,10 +129,7 @@ impl<I: Io> Shard<I> {
                 let segment =
                     log.segment_index_of(offset).and_then(|at| log.segments.get(at)).map(|held| held.base);
                 let Some(segment) = segment else { return self.refuse(who, Refusal::ReadFailed) };
-                self.start_cold(
-                    io,
-                    Queued { who: Some(who), log: index, segment, want: Want::Batches { offset, max_bytes } },
-                );
+                self.start_cold(io, who, index, segment, Want::Batches { offset, max_bytes });
             }
         }
     }
@@ -153,8 +152,7 @@ impl<I: Io> Shard<I> {
         } else if let Some(job) = self.reads.reading_ahead(range) {
             job.who = Some(who);
         } else {
-            let want = Want::Load(range);
-            self.start_cold(io, Queued { who: Some(who), log: index, segment: range.segment, want });
+            self.start_cold(io, who, index, range.segment, Want::Load(range));
         }
     }
 
@@ -184,7 +182,7 @@ impl<I: Io> Shard<I> {
             let known = self.reads.ahead.iter().any(|ahead| ahead.range == range);
             if !known && self.reads.reading_ahead(range).is_none() {
                 let want = Want::Load(range);
-                self.run_cold(io, Queued { who: None, log: index, segment: range.segment, want });
+                self.run_cold(io, Queued { who: None, log: index, segment: range.segment, want, room: 0 });
             }
             rest = range.after(range.len.min(READ_CHUNK_BYTES as u32));
         }
@@ -247,8 +245,7 @@ impl<I: Io> Shard<I> {
         let tail_starts = log.tail.front().map(|front| front.segment);
         if let Some(segment) = cold.filter(|cold| tail_starts.is_none_or(|tail| cold.base <= tail)) {
             let segment = segment.base;
-            return self
-                .start_cold(io, Queued { who: Some(who), log: index, segment, want: Want::Time(timestamp) });
+            return self.start_cold(io, who, index, segment, Want::Time(timestamp));
         }
         self.find_time_in_tail(who, index, timestamp);
     }
@@ -296,7 +293,8 @@ impl<I: Io> Shard<I> {
         self.outputs.push_back(Output::Watching(who));
     }
 
-    fn start_cold(&mut self, io: &mut I, queued: Queued) {
+    fn start_cold(&mut self, io: &mut I, who: Requester, log: LogIndex, segment: Offset, want: Want) {
+        let queued = Queued { who: Some(who), log, segment, want, room: 0 };
         if self.reads.under_way() >= self.cold_reads_max(io) || self.is_starved() {
             if self.reads.queue.len() >= COLD_READS_WAITING_MAX {
                 return self.refuse_read(queued.who, Refusal::Busy);
@@ -308,7 +306,7 @@ impl<I: Io> Shard<I> {
     }
 
     fn run_cold(&mut self, io: &mut I, queued: Queued) {
-        let Queued { who, log: index, segment, want } = queued;
+        let Queued { who, log: index, segment, want, .. } = queued;
         let Some(log) = self.logs.get(index) else { return self.refuse_read(who, Refusal::UnknownPartition) };
         let slot = self.reads.jobs.iter().position(Option::is_none).unwrap_or_else(|| {
             self.reads.jobs.push(None);
@@ -356,7 +354,13 @@ impl<I: Io> Shard<I> {
             && self.reads.under_way() < self.cold_reads_max(io)
             && let Some(queued) = self.reads.queue.pop_front()
         {
-            self.run_cold(io, queued);
+            // It would open its files again, only to find that there is no memory to read them into.
+            if queued.room == 0 || self.pools.read.has_room(queued.room) {
+                self.run_cold(io, queued);
+            } else {
+                self.reads.starved = true;
+                self.reads.queue.push_front(queued);
+            }
         }
     }
 
@@ -389,9 +393,9 @@ impl<I: Io> Shard<I> {
             }
             Ok(Some(outcome)) => outcome,
             Err(Refusal::Busy) if job.who.is_some() && self.pools.read.could_hold(job.cold.room()) => {
-                let segment = job.cold.segment();
+                let (who, segment, room) = (job.who, job.cold.segment(), job.cold.room());
                 self.reads.starved = true;
-                return self.reads.queue.push_front(Queued { who: job.who, log: index, segment, want });
+                return self.reads.queue.push_front(Queued { who, log: index, segment, want, room });
             }
             Err(refusal) => return self.refuse_read(job.who, refusal),
         };
@@ -444,7 +448,7 @@ impl<I: Io> Shard<I> {
                         self.reply_from_tail(who, index, chunk, again);
                     }
                     (None, Some(segment)) => {
-                        self.start_cold(io, Queued { who: Some(who), log: index, segment, want });
+                        self.start_cold(io, who, index, segment, want);
                     }
                     (None, None) => self.reply_read(who, index, Chunk::default()),
                 }
