@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use millstream_engine::time::Nanos;
+
 /// Connections that one shard serves. One more is closed as it is accepted.
 pub const CONNECTIONS_PER_SHARD_MAX: usize = 10_000;
 
@@ -225,9 +227,13 @@ pub const AMQP_PUBLISHING_BYTES_MAX: usize = 8 << 20;
 pub const AMQP_PUBLISHING_BYTES_PER_SHARD_MAX: usize = 256 << 20;
 /// While so much is on its way, bodies are copied, so that they do not keep what is received into.
 pub const AMQP_PUBLISHING_BYTES_SHARED_MAX: usize = 16 << 20;
-/// Bytes that wait to be sent on a connection. Past this, reading is off.
+/// Bytes that wait to be sent on a connection. Past this, what comes is not looked at.
 pub const AMQP_SEND_BYTES_MAX: usize = 8 << 20;
-/// Bytes that may arrive on a connection while it waits for an operation. Past this, reading is off.
+/// How long a client that is not read from, and so cannot be heard, may take nothing of what it is sent; or for twice its
+/// heartbeat, if that is longer. A send that is under way, of up to [`SEND_BYTES`], counts as taken when all of it is.
+pub const AMQP_TAKEN_WAIT: Nanos = Nanos::from_millis(60_000);
+/// Bytes that may arrive on a connection while it waits for an operation, or for what was sent to be taken. Past this, reading is
+/// off.
 pub const AMQP_STALLED_BYTES_MAX: usize = 128 << 10;
 /// The same when the node stops, which is not to take long.
 pub const AMQP_STOP_WAIT_MS: u64 = 1_000;

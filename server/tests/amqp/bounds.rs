@@ -111,9 +111,9 @@ fn a_message_that_is_long_in_coming_keeps_nothing_of_what_it_is_received_into() 
     assert!(block.is_last());
 }
 
-/// A client that consumes from so many queues, and does not read any more when each of them gets two messages of a megabyte.
-fn hungry(node: &mut Node, queues: usize, no_ack: bool) -> Client {
-    let (client, publisher) = (Client::with_channel(node), Client::with_channel(node));
+/// Has a client consume from so many queues, and not read any more when each of them gets two messages of a megabyte.
+pub fn hungry(node: &mut Node, client: Client, queues: usize, no_ack: bool) -> Client {
+    let publisher = Client::with_channel(node);
     for queue in 0..queues {
         let name = format!("q{queue}");
         client.queue(node, &name, &TableWriter::default());
@@ -136,7 +136,8 @@ fn hungry(node: &mut Node, queues: usize, no_ack: bool) -> Client {
 #[test]
 fn what_many_consumers_of_a_client_that_does_not_read_were_to_be_given_goes_back() {
     let mut node = Node::new();
-    let client = hungry(&mut node, 60, false);
+    let client = Client::with_channel(&mut node);
+    let client = hungry(&mut node, client, 60, false);
     let sending = node.broker.amqp_kept().sending;
     assert!(sending > 8 << 20, "{sending}");
     assert!(sending <= AMQP_SEND_BYTES_GIVEN_BACK + (2 << 20), "{sending} bytes wait");
@@ -159,7 +160,8 @@ fn what_many_consumers_of_a_client_that_does_not_read_were_to_be_given_goes_back
 #[test]
 fn a_client_that_does_not_read_and_does_not_acknowledge_is_hung_up_on() {
     let mut node = Node::new();
-    let client = hungry(&mut node, (AMQP_SEND_BYTES_HUNG_UP >> 20) + 5, true);
+    let client = Client::with_channel(&mut node);
+    let client = hungry(&mut node, client, (AMQP_SEND_BYTES_HUNG_UP >> 20) + 5, true);
     assert!(node.socket(client.conn).closed);
     assert_eq!(node.broker.amqp_kept(), Kept::default());
 }

@@ -47,10 +47,21 @@ impl Client {
 
     /// The same, of a client with these properties.
     pub fn open_with(node: &mut Node, properties: &TableWriter) -> Client {
+        Client::open_as(node, properties, 0)
+    }
+
+    /// The same, with channel 1, of a client that says every so many seconds that it is there.
+    pub fn beating(node: &mut Node, heartbeat_s: u16) -> Client {
+        let client = Client::open_as(node, &capable(), heartbeat_s);
+        client.open_channel(node, 1);
+        client
+    }
+
+    fn open_as(node: &mut Node, properties: &TableWriter, heartbeat_s: u16) -> Client {
         let client = Client { conn: node.connect() };
         client.raw(node, &PROTOCOL_HEADER);
         client.login_as(node, properties, b"PLAIN", b"\0guest\0guest");
-        client.tune(node, 2047, 131_072, 0);
+        client.tune(node, 2047, 131_072, heartbeat_s);
         client.method(node, 0, ConnectionOpen { vhost: Short(b"/"), ..ConnectionOpen::default() });
         let shown = client.shown(node);
         assert!(shown.ends_with("0 ConnectionOpenOk { known_hosts: \"\" }"), "{shown}");
@@ -93,6 +104,13 @@ impl Client {
 
     pub fn tune(&self, node: &mut Node, channel_max: u16, frame_max: u32, heartbeat: u16) {
         self.method(node, 0, ConnectionTuneOk { channel_max, frame_max, heartbeat });
+    }
+
+    /// Says that it is there.
+    pub fn beat(&self, node: &mut Node) {
+        let mut heartbeat = Vec::new();
+        Writer::new(&mut heartbeat).frame(FRAME_HEARTBEAT, 0, |_| {});
+        self.raw(node, &heartbeat);
     }
 
     pub fn raw(&self, node: &mut Node, bytes: &[u8]) {

@@ -22,4 +22,5 @@ mod node;
 mod permissions;
 mod queues;
 mod replies;
+mod silence;
 mod transactions;

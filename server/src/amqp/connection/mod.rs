@@ -30,7 +30,7 @@ use super::topology::entries::Owner;
 use crate::limits::{
     AMQP_CLOSE_WAIT_MS, AMQP_CONSUMERS_REPORTED_MAX, AMQP_FRAME_BYTES_BEFORE_TUNE, AMQP_FRAME_BYTES_MAX,
     AMQP_HANDSHAKE_MS, AMQP_PUBLISHING_BYTES_MAX, AMQP_SEND_BYTES_MAX, AMQP_STALLED_BYTES_MAX,
-    AMQP_STOP_WAIT_MS, AMQP_UNCONFIRMED_MAX, AMQP_UNFINISHED_BYTES_MAX,
+    AMQP_STOP_WAIT_MS, AMQP_TAKEN_WAIT, AMQP_UNCONFIRMED_MAX, AMQP_UNFINISHED_BYTES_MAX,
 };
 use crate::net::SendStep;
 
@@ -190,13 +190,20 @@ impl Connection {
     }
 
     /// Says that we are here, if nothing was said for half of the time; hangs up if the peer was silent for twice of it.
+    ///
+    /// A peer that we do not read from cannot be heard: it may be silent as long as it takes what it is sent.
     fn beat(&mut self, now: Nanos, desk: &mut Desk<'_>) {
         if self.heartbeat == Nanos::ZERO {
             return;
         }
-        // A peer that we do not read from cannot be heard.
-        if self.is_reading && now.since(self.received_at).0 >= 2 * self.heartbeat.0 {
+        let unheard = now.since(self.received_at).0;
+        if self.is_reading && unheard >= 2 * self.heartbeat.0 {
             return self.hang_up(&"missed heartbeats from client", desk);
+        }
+        let untaken = if self.link.queue.is_idle() { 0 } else { now.since(self.sent_at).0 };
+        let patience = (2 * self.heartbeat.0).max(AMQP_TAKEN_WAIT.0);
+        if !self.is_reading && unheard.min(untaken) >= patience {
+            return self.hang_up(&"it neither takes what it is sent nor can be heard", desk);
         }
         if now.since(self.sent_at).0 >= self.heartbeat.0 / 2 && self.link.queue.is_idle() {
             self.link.heartbeat();
@@ -424,18 +431,22 @@ impl Connection {
         }
     }
 
-    /// Whether nothing more is taken in for now.
+    /// Whether what has come is not looked at for now.
     fn is_stalled(&self) -> bool {
         self.waiting.is_some() || self.stage == Stage::Leaving || self.is_tired || self.is_overrun()
     }
 
-    /// Whether the client is faster than its queues, or slower than what it has asked for.
-    fn is_overrun(&self) -> bool {
+    /// Whether the client is faster than its queues.
+    fn is_held_up(&self) -> bool {
         self.is_blocked
             || self.link.is_held()
             || self.link.publishing_bytes >= AMQP_PUBLISHING_BYTES_MAX
-            || self.link.waiting_bytes() >= AMQP_SEND_BYTES_MAX
             || self.link.kept.unconfirmed >= AMQP_UNCONFIRMED_MAX
+    }
+
+    /// Whether it is, or is slower than what it has asked for.
+    fn is_overrun(&self) -> bool {
+        self.is_held_up() || self.link.waiting_bytes() >= AMQP_SEND_BYTES_MAX
     }
 
     /// Brings the account of all connections up to date.
@@ -573,9 +584,10 @@ impl Connection {
             desk.out.close(self.link.id);
             return;
         }
-        // An operation does not take long: what comes meanwhile waits, unless it is much.
-        let is_reading =
-            !(self.is_overrun() || self.is_stalled() && self.frames.held_bytes() >= AMQP_STALLED_BYTES_MAX);
+        // An operation does not take long: what comes meanwhile waits, unless it is much. And of who is slow to take what it has
+        // asked for, we want to hear that it is there.
+        let is_full = self.is_stalled() && self.frames.held_bytes() >= AMQP_STALLED_BYTES_MAX;
+        let is_reading = !(self.is_held_up() || is_full);
         if is_reading != self.is_reading {
             self.is_reading = is_reading;
             // Its silence counts from when it can be heard again.
