@@ -166,11 +166,6 @@ impl Cold {
         block.ok_or(Refusal::Busy)
     }
 
-    /// Where in the segment it has come to.
-    pub fn position(&self) -> u32 {
-        self.position
-    }
-
     /// The segment that it reads.
     pub fn segment(&self) -> Offset {
         self.segment

@@ -384,7 +384,9 @@ impl<I: Io> Shard<I> {
         if let Ok(Some(Outcome::Chunk(chunk))) = &result {
             self.observer.metrics.cold_reads.add(1);
             self.observer.metrics.cold_read_bytes.add(bytes_of(&chunk.bytes));
-            self.note_cold(index, job.cold.segment(), job.cold.position());
+            if let Some(range) = chunk.range {
+                self.note_cold(index, range);
+            }
         }
         let outcome = match result {
             Ok(None) => {

@@ -13,10 +13,11 @@ use super::queues::GroupKey;
 use crate::io::Io;
 use crate::limits::{SEGMENT_WRITE_BYTES, SEGMENT_WRITES_IN_FLIGHT, TAIL_SHARE_AT_LEAST, TAIL_SHRINKS_EVERY};
 use crate::log::Log;
+use crate::log::plan::Range;
 use crate::log::segment::Segment;
 use crate::log::table::LogIndex;
 use crate::time::Nanos;
-use crate::types::{Lsn, Offset};
+use crate::types::Lsn;
 
 /// A submitted group in the tail, for its eviction in order.
 pub(super) struct TailGroup {
@@ -92,9 +93,9 @@ impl<I: Io> Shard<I> {
         upto.min(self.journal.durable_lsn())
     }
 
-    /// A log was read from a file, from here on: the tail notes it if it could have had that.
-    pub(super) fn note_cold(&mut self, index: LogIndex, segment: Offset, position: u32) {
-        if let Some(behind) = self.logs.get(index).and_then(|log| bytes_before_tail(log, segment, position)) {
+    /// This was read from a file: the tail notes it if it could have had that.
+    pub(super) fn note_cold(&mut self, index: LogIndex, range: Range) {
+        if let Some(behind) = self.logs.get(index).and_then(|log| bytes_before_tail(log, range)) {
             self.tail_budget.missed(self.tail_bytes.saturating_add(behind as usize));
         }
     }
@@ -160,10 +161,11 @@ impl<I: Io> Shard<I> {
     }
 }
 
-/// Bytes of a log between a place in one of its segments and the oldest batch in memory; `None` if none is in memory.
-fn bytes_before_tail(log: &Log, segment: Offset, position: u32) -> Option<u64> {
+/// Bytes of a log between the start of a stretch and the oldest batch in memory; `None` if none is in memory.
+fn bytes_before_tail(log: &Log, range: Range) -> Option<u64> {
     let front = log.tail.front()?;
     let before = log.segments.iter().rev().skip_while(|held| held.base >= front.segment);
-    let between: u64 = before.take_while(|held| held.base >= segment).map(|held| u64::from(held.size)).sum();
-    (between + u64::from(front.position)).checked_sub(position.into())
+    let between: u64 =
+        before.take_while(|held| held.base >= range.segment).map(|held| u64::from(held.size)).sum();
+    (between + u64::from(front.position)).checked_sub(range.position.into())
 }
