@@ -292,6 +292,7 @@ impl Broker {
                 dispatch::ask(out, &mut self.pending, origin, shard, request, None);
             }
             Call::Connections(wanted, answer) => drop(answer.send(self.amqp.reports(wanted))),
+            Call::Exchanges(answer) => drop(answer.send(self.amqp.exchanges())),
             Call::Close(conn, reason, answer) => {
                 let mut there = false;
                 self.with_amqp(out, |amqp, seat| there = amqp.force(conn, &reason, seat));

@@ -86,6 +86,12 @@ pub const MANAGEMENT_ASKED_MAX: usize = 500;
 pub const MANAGEMENT_ROWS_AT_ONCE: usize = 500;
 /// Objects on a page, as in RabbitMQ.
 pub const MANAGEMENT_PAGE_MAX: usize = 500;
+/// Objects whose numbers are looked at again and again, for their rates.
+pub const SAMPLED_MAX: usize = 20_000;
+/// Numbers that are kept of all of them, over time; but two looks at each are.
+pub const SAMPLED_NUMBERS_MAX: usize = 1_000_000;
+/// Looks at an object that are kept, one every five seconds.
+pub const SAMPLES_KEPT_MAX: usize = 121;
 /// Messages that one request may get out of a queue.
 pub const MANAGEMENT_MESSAGES_MAX: usize = 1_000;
 /// Bytes of these.

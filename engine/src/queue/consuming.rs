@@ -55,6 +55,11 @@ impl Queue {
         self.touch(now);
         let spot = self.first_unexpired(now, &mut Budget::unlimited(), out);
         let delivery = spot.map(|spot| self.give(spot, keeper, now));
+        match (&delivery, keeper) {
+            (None, _) => self.counts.got_empty += u64::from(self.index.amount(State::Ready).messages == 0),
+            (Some(_), Some(_)) => self.counts.got += 1,
+            (Some(_), None) => self.counts.got_no_ack += 1,
+        }
         if let (Some(spot), None) = (spot, keeper) {
             self.settle_in(spot.slot, spot.bit(), State::Ready, Cause::Delivered, out);
         }
@@ -94,6 +99,7 @@ impl Queue {
             }
             let delivery = self.give(spot, (!no_ack).then_some(keeper), now);
             self.keepers.serve(delivery.size);
+            *if no_ack { &mut self.counts.delivered_no_ack } else { &mut self.counts.delivered } += 1;
             out.push(Output::Deliver(token, delivery));
             if no_ack {
                 self.settle_in(spot.slot, spot.bit(), State::Ready, Cause::Delivered, out);
@@ -129,6 +135,7 @@ impl Queue {
             redelivered: chunk.delivered & spot.bit() != 0,
             persistent: chunk.persistent & spot.bit() != 0,
         };
+        self.counts.redelivered += u64::from(delivery.redelivered);
         let Some(keeper) = keeper else { return delivery };
         chunk.delivered |= spot.bit();
         chunk.keep(spot.place, Kept::new(keeper.0, now));

@@ -243,4 +243,27 @@ pub struct QueueStats {
     pub persistent: u64,
     /// Consumers.
     pub consumers: u32,
+    /// What has happened.
+    pub counts: QueueCounts,
+}
+
+/// What has happened to messages of a queue since it came to be here: with a start of the node they begin anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct QueueCounts {
+    /// Messages that were taken.
+    pub published: u64,
+    /// Deliveries to consumers who acknowledge.
+    pub delivered: u64,
+    /// Deliveries to those who do not.
+    pub delivered_no_ack: u64,
+    /// Messages got one by one, to be acknowledged.
+    pub got: u64,
+    /// Messages got one by one, not to be.
+    pub got_no_ack: u64,
+    /// How often there was none to be got.
+    pub got_empty: u64,
+    /// Deliveries, of all four sorts, of what may have been delivered before.
+    pub redelivered: u64,
+    /// Messages that were acknowledged.
+    pub acked: u64,
 }

@@ -46,7 +46,7 @@ mod tests;
 
 pub use events::{
     Admission, Cause, Consume, ConsumeError, Credit, Delivery, Incoming, Keeper, LeaveReason, Locator,
-    Output, PageId, QueueStats, Stored, Token, Verdict,
+    Output, PageId, QueueCounts, QueueStats, Stored, Token, Verdict,
 };
 pub use index::rank_of;
 pub use recovery::Recovered;

@@ -52,7 +52,10 @@ impl Queue {
 
     fn judge(&mut self, slot: Slot, bits: u64, verdict: Verdict, out: &mut Vec<Output>) {
         match verdict {
-            Verdict::Ack => self.settle_in(slot, bits, State::Kept, Cause::Acked, out),
+            Verdict::Ack => {
+                self.counts.acked += u64::from(bits.count_ones());
+                self.settle_in(slot, bits, State::Kept, Cause::Acked, out);
+            }
             Verdict::Requeue { failed } => {
                 for place in Places(bits) {
                     self.take_back(Spot { slot, place }, failed, out);

@@ -4,7 +4,7 @@ use super::chunk::{ChunkNo, Entry, NEVER, State};
 use super::index::{Arrival, Index};
 use super::keepers::Keepers;
 use super::work::Budget;
-use super::{Admission, Incoming, LeaveReason, Output, QueueStats, Token};
+use super::{Admission, Incoming, LeaveReason, Output, QueueCounts, QueueStats, Token};
 use crate::config::{Overflow, QueueSettings};
 use crate::time::WallMs;
 use crate::types::Seq;
@@ -22,6 +22,7 @@ pub struct Queue {
     pub(super) timeout_at: WallMs,
     /// Before this one there is no leaving message that was not told.
     pub(super) untold_from: ChunkNo,
+    pub(super) counts: QueueCounts,
 }
 
 impl Queue {
@@ -35,6 +36,7 @@ impl Queue {
             expired: false,
             timeout_at: NEVER,
             untold_from: ChunkNo(0),
+            counts: QueueCounts::default(),
         }
     }
 
@@ -56,6 +58,7 @@ impl Queue {
             leaving: self.index.amount(State::Leaving).messages,
             persistent: self.index.persistent(),
             consumers: self.keepers.consumers(),
+            counts: self.counts,
         }
     }
 
@@ -133,6 +136,7 @@ impl Queue {
             expires_at: self.expiry(message.expires_at, now).unwrap_or(NEVER),
         };
         let rank = self.rank(message.priority);
+        self.counts.published += 1;
         self.index.push(rank, state, arrival)
     }
 }

@@ -3,7 +3,7 @@
 use crate::buffer::Slice;
 use crate::error::Refusal;
 pub use crate::few::Few;
-pub use crate::queue::{Credit, LeaveReason, QueueStats, Verdict};
+pub use crate::queue::{Credit, LeaveReason, QueueCounts, QueueStats, Verdict};
 use crate::time::WallMs;
 use crate::types::{QueueId, Seq, ShardId};
 

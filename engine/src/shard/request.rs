@@ -234,7 +234,7 @@ pub enum Reply {
     /// How queues stand.
     QueueStats(Vec<(QueueId, QueueStats)>),
     /// The queue is closed; what is in it.
-    Closed(QueueStats),
+    Closed(Box<QueueStats>),
     /// Done.
     Done,
     /// Not done, and nothing of it stored.

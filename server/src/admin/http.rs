@@ -37,6 +37,7 @@ pub async fn serve(listener: std::net::TcpListener, state: Arc<State>) {
     };
     tokio::spawn(accept(listener, router(Arc::clone(&state))));
     tokio::spawn(look(Arc::clone(&state)));
+    tokio::spawn(sample(Arc::clone(&state)));
     // What was spawned ends with the runtime.
     state.end.notified().await;
 }
@@ -48,6 +49,20 @@ async fn look(state: Arc<State>) {
     loop {
         looks.tick().await;
         state.look();
+    }
+}
+
+/// Looks at what is asked about in the management, for its rates.
+async fn sample(state: Arc<State>) {
+    let mut looks = interval(management::SAMPLED_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        if let Some(api) = state.api.get().cloned()
+            && let Err(problem) = api.sample(&state).await
+        {
+            tracing::debug!(%problem, "rates could not be looked at");
+        }
     }
 }
 

@@ -6,6 +6,7 @@ pub mod census;
 pub mod channel;
 pub mod codec;
 pub mod connection;
+pub mod counts;
 pub mod dead_letter;
 pub mod error;
 pub mod flow;

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use millstream_engine::io::ConnId;
 use millstream_engine::time::WallMs;
 
+use super::counts::Counts;
+
 /// A connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConnectionReport {
@@ -61,6 +63,8 @@ pub struct ChannelReport {
     pub unconfirmed: usize,
     /// Messages of the transaction that has begun.
     pub uncommitted: usize,
+    /// What it has done.
+    pub counts: Counts,
     /// How many consumers it has.
     pub consumer_count: usize,
     /// Its consumers; of very many, the first.

@@ -24,7 +24,7 @@ use super::topology::Touched;
 use super::topology::entries::{FOUNDED, PERMISSION, USER, UserValue, VHOST, key, patterns};
 use crate::auth::hash_password;
 use crate::limits::{AMQP_REPORTS_AT_ONCE, AMQP_TICK_MS, AMQP_TIDYING_EDITS_MAX};
-use crate::management::call::{Connections, ConnectionsWanted};
+use crate::management::call::{Connections, ConnectionsWanted, Exchanges};
 
 /// The vhost and the user that there are at first, as in RabbitMQ.
 const FIRST_VHOST: &[u8] = b"/";
@@ -70,6 +70,14 @@ impl Amqp {
             }
         }
         found
+    }
+
+    /// What was published to exchanges.
+    pub fn exchanges(&self) -> Exchanges {
+        let all = self.state.exchanges.iter().flat_map(|(vhost, exchanges)| {
+            exchanges.iter().map(|(name, counts)| ((vhost.clone(), name.clone()), *counts))
+        });
+        all.collect()
     }
 
     /// Closes a connection and says why. Gives whether there is such a one.
@@ -123,6 +131,19 @@ impl Amqp {
         let metadata = Arc::clone(seat.out.metadata());
         let was_founded = self.state.topology.is_founded();
         let touched = self.state.topology.follow(&metadata);
+        let State { exchanges, topology, .. } = &mut self.state;
+        for (name, touched) in &touched {
+            let vhost = topology.vhost(name);
+            if let Touched::Exchange(exchange) = touched
+                && vhost.is_none_or(|vhost| vhost.exchange(exchange).is_none())
+                && let Some(counts) = exchanges.get_mut(name)
+            {
+                counts.remove(exchange);
+            }
+        }
+        if exchanges.len() > topology.vhosts().len() {
+            exchanges.retain(|name, _| topology.vhost(name).is_some());
+        }
         if self.state.topology.take_new_limits() {
             let State { census, topology, .. } = &mut self.state;
             census.limits_changed(topology);

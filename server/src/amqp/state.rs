@@ -14,6 +14,7 @@ use super::alarm::Alarms;
 use super::batches::{Asked, Batches, Published};
 use super::census::{Census, Count, Holder};
 use super::codec::Properties;
+use super::counts::Accounts;
 use super::error::{Failure, ReplyCode};
 use super::flow::Held;
 use super::keepers::Keepers;
@@ -63,6 +64,8 @@ pub struct State {
     pub batches: Batches,
     /// How many connections and channels there are of whom.
     pub census: Census,
+    /// By vhost: what was published to its exchanges.
+    pub exchanges: BTreeMap<Vec<u8>, Accounts>,
     /// Connections that something has happened to in this step.
     pub touched: BTreeSet<ConnId>,
     /// What is short.

@@ -1,6 +1,7 @@
 //! A request under `/api`: who asks, what for, whether they may, what comes of it.
 
 use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
@@ -17,6 +18,7 @@ use super::node::Node;
 use super::problem::Problem;
 use super::query::{Listing, Query, check_page};
 use super::routes::Resource;
+use super::samples::Samples;
 use super::session::Session;
 use super::{
     bindings, connections, definitions, exchanges, health, limits, messages, overview, parameters, policies,
@@ -53,6 +55,8 @@ pub struct Api {
     pub(super) node: Node,
     /// About the node.
     pub(super) about: About,
+    /// What has changed how fast.
+    samples: Mutex<Samples>,
     /// How many requests may be worked on.
     room: Semaphore,
     /// How many large bodies may be arriving.
@@ -65,6 +69,7 @@ impl Api {
         Api {
             node: Node::new(caller),
             about,
+            samples: Mutex::default(),
             room: Semaphore::new(MANAGEMENT_REQUESTS_MAX),
             large_bodies: Semaphore::new(MANAGEMENT_REQUESTS_MAX),
         }
@@ -73,6 +78,11 @@ impl Api {
     /// Looks at vhosts, queues and so on.
     pub(super) fn look<R>(&self, work: impl FnOnce(&Topology) -> R) -> R {
         self.node.look(work)
+    }
+
+    /// What has changed how fast.
+    pub(super) fn samples(&self) -> MutexGuard<'_, Samples> {
+        self.samples.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -127,6 +137,8 @@ pub struct Asked<'a> {
     pub query: &'a Query,
     /// The body; empty if there was none.
     pub body: &'a Map<String, Value>,
+    /// The wall clock.
+    pub now_ms: i64,
 }
 
 impl<'a> Asked<'a> {
@@ -254,7 +266,8 @@ async fn answer(api: &Api, state: &State, request: Request) -> Result<Response, 
     let body = read_body(api, body, &method, &resource, &parts.headers).await?;
     let _room = api.room.acquire().await.map_err(|_| Problem::unavailable("the node is stopping"))?;
     let body = parse_body(&body, &resource)?;
-    let asked = Asked { api, session: &session, query: &query, body: &body };
+    let now_ms = api.node.now().0;
+    let asked = Asked { api, session: &session, query: &query, body: &body, now_ms };
     let answer = dispatch(asked, &resource, &method, state).await?;
     Ok(match answer {
         Answer::Value(value) => Answer::Text(query.cut(&value)),
@@ -383,7 +396,7 @@ async fn dispatch(
         R::Exchanges(vhost) => exchanges::list(asked, vhost.as_deref()).await,
         R::Exchange(vhost, name) if puts => exchanges::put(asked, vhost, name).await,
         R::Exchange(vhost, name) if deletes => exchanges::delete(asked, vhost, name).await,
-        R::Exchange(vhost, name) => exchanges::get(asked, vhost, name),
+        R::Exchange(vhost, name) => exchanges::get(asked, vhost, name).await,
         R::Publish(vhost, exchange) => messages::publish(asked, vhost, exchange).await,
         R::ExchangeBindings { vhost, exchange, source } => {
             bindings::of_exchange(asked, vhost, exchange, *source).await

@@ -21,6 +21,8 @@ pub enum Call {
     Engine(Request, oneshot::Sender<Reply>),
     /// Some of the AMQP connections of this shard, in order.
     Connections(ConnectionsWanted, oneshot::Sender<Connections>),
+    /// What was published to exchanges on this shard.
+    Exchanges(oneshot::Sender<Exchanges>),
     /// Close a connection, and say why. Answered whether there is such a one.
     Close(ConnId, String, oneshot::Sender<bool>),
 }
@@ -44,6 +46,9 @@ pub struct ConnectionsWanted {
     /// Only this one.
     pub only: Option<ConnId>,
 }
+
+/// By vhost and name: messages that came to an exchange, and queues that they went to.
+pub type Exchanges = Vec<((Vec<u8>, Vec<u8>), (u64, u64))>;
 
 /// Some connections, and whether there are more behind the last one.
 #[derive(Debug, Default)]

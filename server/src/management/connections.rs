@@ -12,13 +12,13 @@ use super::session::Role;
 use crate::amqp::report::{ChannelReport, ConnectionReport, ConsumerReport};
 
 /// A connection's name: who connected, and to where.
-fn name(report: &ConnectionReport) -> String {
+pub fn name(report: &ConnectionReport) -> String {
     format!("{} -> {}", report.peer, report.local)
 }
 
-fn value(report: &ConnectionReport) -> Value {
+fn value(asked: Asked<'_>, report: &ConnectionReport) -> Value {
     let channels = report.channels.len();
-    json!({
+    let mut value = json!({
         "name": name(report),
         "node": NODE_NAME,
         "type": "network",
@@ -39,21 +39,24 @@ fn value(report: &ConnectionReport) -> Value {
         "frame_max": report.frame_bytes_max,
         "timeout": report.heartbeat_s,
         "connected_at": report.since.0,
-        "recv_oct": report.received_bytes,
-        "send_oct": report.sent_bytes,
-    })
+    });
+    if let Some(object) = value.as_object_mut() {
+        asked.connection_numbers(object, report);
+    }
+    value
 }
 
 fn connection_details(report: &ConnectionReport) -> Value {
     json!({"name": name(report), "peer_host": report.peer.ip().to_string(), "peer_port": report.peer.port()})
 }
 
-fn channel_name(report: &ConnectionReport, channel: &ChannelReport) -> String {
+/// A channel's name: its connection's, and its number.
+pub fn channel_name(report: &ConnectionReport, channel: &ChannelReport) -> String {
     format!("{} ({})", name(report), channel.number)
 }
 
-fn channel_value(report: &ConnectionReport, channel: &ChannelReport) -> Value {
-    json!({
+fn channel_value(asked: Asked<'_>, report: &ConnectionReport, channel: &ChannelReport) -> Value {
+    let mut value = json!({
         "name": channel_name(report, channel),
         "number": channel.number,
         "node": NODE_NAME,
@@ -71,7 +74,11 @@ fn channel_value(report: &ConnectionReport, channel: &ChannelReport) -> Value {
         "messages_unconfirmed": channel.unconfirmed,
         "messages_uncommitted": channel.uncommitted,
         "acks_uncommitted": 0,
-    })
+    });
+    if let Some(object) = value.as_object_mut() {
+        asked.channel_numbers(object, report, channel);
+    }
+    value
 }
 
 fn consumer_value(report: &ConnectionReport, channel: &ChannelReport, consumer: &ConsumerReport) -> Value {
@@ -144,13 +151,13 @@ async fn collect(
 }
 
 pub async fn list(asked: Asked<'_>, vhost: Option<&[u8]>, user: Option<&[u8]>) -> Result<Answer, Problem> {
-    let values = collect(asked, vhost, user, |report, values| values.push(value(report))).await?;
+    let values = collect(asked, vhost, user, |report, values| values.push(value(asked, report))).await?;
     list_values(asked.query, values).await
 }
 
 pub async fn channels(asked: Asked<'_>, vhost: Option<&[u8]>) -> Result<Answer, Problem> {
     let values = collect(asked, vhost, None, |report, values| {
-        values.extend(report.channels.iter().map(|channel| channel_value(report, channel)));
+        values.extend(report.channels.iter().map(|channel| channel_value(asked, report, channel)));
     })
     .await?;
     list_values(asked.query, values).await
@@ -192,12 +199,12 @@ async fn find(asked: Asked<'_>, wanted: &[u8]) -> Result<(ShardId, ConnectionRep
 
 pub async fn get(asked: Asked<'_>, name: &[u8]) -> Result<Answer, Problem> {
     let (_, report) = find(asked, name).await?;
-    Ok(Answer::Value(value(&report)))
+    Ok(Answer::Value(value(asked, &report)))
 }
 
 pub async fn channels_of(asked: Asked<'_>, name: &[u8]) -> Result<Answer, Problem> {
     let (_, report) = find(asked, name).await?;
-    let values = report.channels.iter().map(|channel| channel_value(&report, channel)).collect();
+    let values = report.channels.iter().map(|channel| channel_value(asked, &report, channel)).collect();
     list_values(asked.query, values).await
 }
 
@@ -206,7 +213,7 @@ pub async fn channel(asked: Asked<'_>, name: &[u8]) -> Result<Answer, Problem> {
     each(asked, |_, report| {
         let wanted = report.channels.iter().find(|channel| channel_name(&report, channel).as_bytes() == name);
         if let Some(channel) = wanted {
-            let mut value = channel_value(&report, channel);
+            let mut value = channel_value(asked, &report, channel);
             let own = channel.consumers.iter().map(|consumer| consumer_value(&report, channel, consumer));
             if let Some(object) = value.as_object_mut() {
                 object.insert("consumer_details".to_owned(), own.collect());

@@ -40,20 +40,33 @@ pub async fn list(asked: Asked<'_>, vhost: Option<&[u8]>) -> Result<Answer, Prob
         });
         names.collect()
     });
+    let counts = asked.api.exchanges().await?;
     let plain = Plain {
         api: asked.api,
-        value: |topology: &crate::amqp::topology::Topology, (vhost, name): &(Vec<u8>, Vec<u8>)| {
-            value(topology.vhost(vhost)?, name)
+        value: |topology: &crate::amqp::topology::Topology, key: &(Vec<u8>, Vec<u8>)| {
+            let mut value = value(topology.vhost(&key.0)?, &key.1)?;
+            asked.exchange_numbers(
+                value.as_object_mut()?,
+                (&key.0, &key.1),
+                counts.get(key).copied().unwrap_or_default(),
+            );
+            Some(value)
         },
     };
     super::api::list(asked.query, plain, names).await
 }
 
-pub fn get(asked: Asked<'_>, vhost: &[u8], name: &[u8]) -> Result<Answer, Problem> {
-    asked.look(|topology| {
+pub async fn get(asked: Asked<'_>, vhost: &[u8], name: &[u8]) -> Result<Answer, Problem> {
+    let mut value = asked.look(|topology| {
         let vhost = asked.session.view(topology, vhost)?;
-        value(vhost, name).map(Answer::Value).ok_or_else(Problem::no_object)
-    })
+        value(vhost, name).ok_or_else(Problem::no_object)
+    })?;
+    let counts = asked.api.exchanges().await?;
+    if let Some(object) = value.as_object_mut() {
+        let counts = counts.get(&(vhost.to_vec(), name.to_vec())).copied().unwrap_or_default();
+        asked.exchange_numbers(object, (vhost, name), counts);
+    }
+    Ok(Answer::Value(value))
 }
 
 pub async fn put(asked: Asked<'_>, vhost: &[u8], name: &[u8]) -> Result<Answer, Problem> {

@@ -19,9 +19,12 @@ mod problem;
 mod query;
 mod queues;
 mod routes;
+mod samples;
 mod session;
+mod stats;
 mod users;
 mod vhosts;
 
 pub use api::{About, Api, Peer, serve};
 pub use definitions::Definitions;
+pub use samples::EVERY as SAMPLED_EVERY;

@@ -13,7 +13,7 @@ use millstream_engine::types::{QueueId, ShardId};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::call::{Call, Connections, ConnectionsWanted, News};
+use super::call::{Call, Connections, ConnectionsWanted, Exchanges, News};
 use super::problem::Problem;
 use crate::amqp::operations::{Done, METADATA_SHARD, Operation, Running, Step};
 use crate::amqp::topology::Topology;
@@ -172,6 +172,11 @@ impl Node {
         wanted: ConnectionsWanted,
     ) -> Result<Connections, Problem> {
         self.call(shard, |answer| Call::Connections(wanted, answer)).await
+    }
+
+    /// What was published to exchanges on a shard, and to how many queues it went.
+    pub async fn exchanges(&self, shard: ShardId) -> Result<Exchanges, Problem> {
+        self.call(shard, Call::Exchanges).await
     }
 
     /// Closes an AMQP connection. Says whether there was one.

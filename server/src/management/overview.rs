@@ -7,8 +7,8 @@ use super::api::{Answer, Asked};
 use super::json::text;
 use super::problem::Problem;
 use super::session::Role;
+use super::stats::sum;
 use crate::admin::State;
-use crate::metrics::BrokerMetrics;
 
 /// What the node is called where RabbitMQ has the name of an Erlang node.
 pub const NODE_NAME: &str = "millstream@localhost";
@@ -35,11 +35,6 @@ fn listeners(asked: Asked<'_>) -> Value {
     asked.api.about.listeners.iter().map(listener).collect()
 }
 
-/// A number of the broker's metrics, over all shards.
-fn sum(state: &State, number: impl Fn(&BrokerMetrics) -> u64) -> u64 {
-    state.metrics().map_or(0, |metrics| metrics.shards().map(|(_, of)| of.broker.get(&number)).sum())
-}
-
 pub async fn overview(asked: Asked<'_>, state: &State) -> Result<Answer, Problem> {
     let vhosts = asked.vhosts(None)?;
     let totals = super::vhosts::totals(asked, &vhosts).await?;
@@ -60,8 +55,8 @@ pub async fn overview(asked: Asked<'_>, state: &State) -> Result<Answer, Problem
         "erlang_full_version": "none: this is not Erlang",
         "cluster_name": CLUSTER_NAME,
         "node": NODE_NAME,
-        "rates_mode": "none",
-        "sample_retention_policies": {"global": [], "basic": [], "detailed": []},
+        "rates_mode": "basic",
+        "sample_retention_policies": {"global": [600], "basic": [600], "detailed": [600]},
         "exchange_types": EXCHANGE_TYPES.map(|(name, description)| named(name, description)),
         "disable_stats": false,
         "enable_queue_totals": true,
@@ -82,8 +77,7 @@ pub async fn overview(asked: Asked<'_>, state: &State) -> Result<Answer, Problem
     {
         object.insert("listeners".to_owned(), listeners(asked));
         object.insert("contexts".to_owned(), contexts(asked));
-        object.insert("message_stats".to_owned(), message_stats(state));
-        object.insert("churn_rates".to_owned(), churn(state));
+        asked.node_numbers(object, state);
     }
     Ok(Answer::Value(value))
 }
@@ -97,32 +91,6 @@ fn contexts(asked: Asked<'_>) -> Value {
         })
     };
     http.map(context).collect()
-}
-
-fn message_stats(state: &State) -> Value {
-    json!({
-        "publish": sum(state, |broker| broker.amqp_published.get()),
-        "confirm": sum(state, |broker| broker.amqp_messages_confirmed.get()),
-        "return_unroutable": sum(state, |broker| broker.amqp_returned.get()),
-        "drop_unroutable": sum(state, |broker| broker.amqp_dropped.get()),
-        "deliver": sum(state, |broker| broker.amqp_delivered_to_ack.get()),
-        "deliver_no_ack": sum(state, |broker| broker.amqp_delivered_no_ack.get()),
-        "get": sum(state, |broker| broker.amqp_got_to_ack.get()),
-        "get_no_ack": sum(state, |broker| broker.amqp_got_no_ack.get()),
-        "get_empty": sum(state, |broker| broker.amqp_got_empty.get()),
-        "deliver_get": sum(state, |broker| broker.amqp_delivered.get()),
-        "redeliver": sum(state, |broker| broker.amqp_redelivered.get()),
-        "ack": sum(state, |broker| broker.amqp_acked.get()),
-    })
-}
-
-fn churn(state: &State) -> Value {
-    json!({
-        "connection_created": sum(state, |broker| broker.amqp_connections_opened.get()),
-        "connection_closed": sum(state, |broker| broker.amqp_connections_closed.get()),
-        "channel_created": sum(state, |broker| broker.amqp_channels_opened.get()),
-        "channel_closed": sum(state, |broker| broker.amqp_channels_closed.get()),
-    })
 }
 
 fn node_value(asked: Asked<'_>, state: &State) -> Value {
@@ -149,7 +117,7 @@ fn node_value(asked: Asked<'_>, state: &State) -> Value {
         "sockets_used": sum(state, |broker| broker.connections.get()),
         "proc_used": usage.threads,
         "run_queue": 0,
-        "rates_mode": "none",
+        "rates_mode": "basic",
         "partitions": [],
         "exchange_types": EXCHANGE_TYPES.map(|(name, description)| named(name, description)),
         "auth_mechanisms": [named("PLAIN", "SASL PLAIN authentication mechanism"), named("AMQPLAIN", "QPid AMQPLAIN mechanism")],

@@ -16,7 +16,7 @@ use crate::amqp::topology::users::Access;
 use crate::amqp::topology::{Queue, Vhost};
 
 /// What RabbitMQ tells of a queue, as far as it is so here.
-fn value(vhost: &Vhost, queue: &Queue, stats: Option<&QueueStats>) -> Value {
+fn value(asked: Asked<'_>, vhost: &Vhost, queue: &Queue, stats: Option<&QueueStats>) -> Value {
     let mut value = Map::new();
     let mut set = |name: &str, field: Value| drop(value.insert(name.to_owned(), field));
     let policies = vhost.queue_policies(queue);
@@ -43,9 +43,6 @@ fn value(vhost: &Vhost, queue: &Queue, stats: Option<&QueueStats>) -> Value {
     if let Some(stats) = stats {
         let bytes = stats.ready_bytes + stats.unacked_bytes;
         for (name, number) in [
-            ("messages", stats.ready + stats.unacked),
-            ("messages_ready", stats.ready),
-            ("messages_unacknowledged", stats.unacked),
             ("messages_persistent", stats.persistent),
             ("messages_dead_lettering", stats.leaving),
             ("message_bytes", bytes),
@@ -55,6 +52,7 @@ fn value(vhost: &Vhost, queue: &Queue, stats: Option<&QueueStats>) -> Value {
         ] {
             set(name, json!(number));
         }
+        asked.queue_numbers(&mut value, queue.id, stats);
     }
     Value::Object(value)
 }
@@ -80,7 +78,7 @@ impl Source for Queues<'_> {
             let value = |(vhost, name): &Self::Key| {
                 let vhost = topology.vhost(vhost)?;
                 let queue = vhost.queue(name)?;
-                Some(value(vhost, queue, stats.get(&queue.id)))
+                Some(value(*asked, vhost, queue, stats.get(&queue.id)))
             };
             keys.iter().filter_map(value).collect()
         }))

@@ -167,7 +167,7 @@ impl Engine {
                 }
                 Some(held) => {
                     held.closed = true;
-                    Reply::Closed(stats(held))
+                    Reply::Closed(Box::new(stats(held)))
                 }
             },
             Request::OpenQueue(id) => {

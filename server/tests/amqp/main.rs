@@ -23,4 +23,5 @@ mod permissions;
 mod queues;
 mod replies;
 mod silence;
+mod statistics;
 mod transactions;

@@ -318,6 +318,39 @@ fn limits_are_set_listed_exported_and_taken_back() {
 }
 
 #[test]
+fn what_happens_is_counted_and_has_rates_and_a_history() {
+    let dir = TempDir::new();
+    let (_broker, http) = node(&dir);
+    assert_eq!(http.put("queues/%2F/q", &json!({})), 201);
+    let queue = http.value("queues/%2F/q");
+    assert!(queue.get("message_stats").is_none(), "nothing has happened");
+    assert_eq!(queue["messages_details"], json!({"rate": 0.0}));
+    let message = json!({"routing_key": "q", "payload": "m", "payload_encoding": "string", "properties": {}});
+    for _ in 0..3 {
+        assert_eq!(http.post("exchanges/%2F/amq.default/publish", &message).body, json!({"routed": true}));
+    }
+    let wanted = json!({"count": 9, "ackmode": "ack_requeue_false", "encoding": "auto"});
+    assert_eq!(http.post("queues/%2F/q/get", &wanted).body.as_array().unwrap().len(), 3);
+    let path = "queues/%2F/q?msg_rates_age=60&msg_rates_incr=5&lengths_age=60&lengths_incr=5";
+    let stats = &http.value(path)["message_stats"];
+    assert_eq!((&stats["publish"], &stats["deliver_get"]), (&json!(3), &json!(3)), "{stats}");
+    let history = &stats["publish_details"];
+    assert_eq!(history["samples"].as_array().unwrap().len(), 13);
+    assert!(history["rate"].is_f64() && history["avg"].is_f64() && history["avg_rate"].is_f64(), "{history}");
+    // It is looked at again, without anybody asking.
+    becomes(
+        || {
+            let samples = &http.value(path)["message_stats"]["publish_details"]["samples"];
+            json!(samples[0]["sample"].as_u64() > samples[12]["sample"].as_u64())
+        },
+        &json!(true),
+    );
+    let overview = http.value("overview?msg_rates_age=10&msg_rates_incr=5");
+    assert_eq!(overview["rates_mode"], json!("basic"));
+    assert!(overview["churn_rates"]["connection_created_details"]["rate"].is_f64(), "{overview}");
+}
+
+#[test]
 fn requests_that_make_no_sense_get_a_clear_answer_and_hurt_nobody() {
     let dir = TempDir::new();
     let (_broker, http) = node(&dir);

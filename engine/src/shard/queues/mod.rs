@@ -591,7 +591,7 @@ impl Queues {
         }
         entry.closed = true;
         self.touch(index);
-        Ok(Reply::Closed(stats))
+        Ok(Reply::Closed(Box::new(stats)))
     }
 
     fn settle(&mut self, desk: &mut Desk<'_>, shard: ShardId, settlement: &Settlement) {

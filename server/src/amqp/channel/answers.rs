@@ -157,6 +157,7 @@ impl Channel {
                 Some(delivery) => self.got(keeper, &delivery, left, link, desk),
                 None => {
                     desk.metrics.amqp_got_empty.add(1);
+                    self.counts.got_empty += 1;
                     self.drop_keeper_if_over(keeper, desk);
                     link.method(channel, BasicGetEmpty { cluster_id: Short(b"") });
                 }

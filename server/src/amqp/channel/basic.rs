@@ -242,8 +242,10 @@ impl Channel {
         desk.metrics.amqp_redelivered.add(u64::from(delivery.redelivered));
         if keeper.no_ack { &desk.metrics.amqp_got_no_ack } else { &desk.metrics.amqp_got_to_ack }.add(1);
         keeper.given(0);
-        let is_told_count = keeper.is_told_count;
-        let tag = if keeper.no_ack {
+        let (is_told_count, no_ack) = (keeper.is_told_count, keeper.no_ack);
+        self.counts.redelivered += u64::from(delivery.redelivered);
+        *if no_ack { &mut self.counts.got_no_ack } else { &mut self.counts.got } += 1;
+        let tag = if no_ack {
             self.unacked.skip()
         } else {
             self.unacked.push(super::Entry { keeper: index, seq: delivery.seq, got: true })

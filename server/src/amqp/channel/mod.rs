@@ -26,6 +26,7 @@ use self::publish::{Content, Way};
 use self::transaction::Transaction;
 use self::unacked::{Entry, Unacked};
 use super::codec::{BasicAck, BasicCancel, BasicNack, Short};
+use super::counts::{Counts, Tally};
 use super::error::Failure;
 use super::keepers::Place;
 use super::kept::Kept;
@@ -86,6 +87,10 @@ pub struct Channel {
     hungry: Vec<u32>,
     /// What it counts for in its connection's account.
     counted: Kept,
+    /// What it has done.
+    counts: Counts,
+    /// What it has published, and to which exchange.
+    tally: Tally,
     /// What has failed while nobody could be told.
     failed_later: Option<(Failure, (u16, u16))>,
 }
@@ -111,6 +116,8 @@ impl Channel {
             held_bytes: 0,
             hungry: Vec::new(),
             counted: Kept::default(),
+            counts: Counts::default(),
+            tally: Tally::default(),
             failed_later: None,
         }
     }
@@ -142,6 +149,7 @@ impl Channel {
             unacked: self.unacked.len(),
             unconfirmed,
             uncommitted,
+            counts: self.counts,
             consumer_count: self.consumers.len(),
             consumers: consumers.take(room).collect(),
         }
@@ -271,6 +279,8 @@ impl Channel {
         desk.metrics.amqp_delivered.add(1);
         desk.metrics.amqp_redelivered.add(u64::from(delivery.redelivered));
         if no_ack { &desk.metrics.amqp_delivered_no_ack } else { &desk.metrics.amqp_delivered_to_ack }.add(1);
+        self.counts.redelivered += u64::from(delivery.redelivered);
+        *if no_ack { &mut self.counts.delivered_no_ack } else { &mut self.counts.delivered } += 1;
         self.write_delivery(index, delivery, link);
     }
 
@@ -315,6 +325,7 @@ impl Channel {
         if keeper.life != Life::Gone {
             desk.state.batches.settle(keeper.shard, keeper.queue, keeper.id, entry.seq, verdict);
         }
+        self.counts.acked += u64::from(verdict == Verdict::Ack);
         self.feed(index);
         self.drop_keeper_if_over(index, desk);
     }
@@ -341,6 +352,7 @@ impl Channel {
 
     /// Ends everything: what is kept goes back in order, consumers go.
     pub fn close(&mut self, link: &mut Link, desk: &mut Desk<'_>) {
+        self.tally.flush(&link.vhost, desk);
         self.content = None;
         self.awaiting = None;
         let mut entries = Vec::new();
@@ -437,7 +449,9 @@ impl Channel {
                     link.method(channel, BasicAck { delivery_tag: tag, multiple });
                 }
             }
-            desk.metrics.amqp_messages_confirmed.add((before - confirms.len()) as u64);
+            let confirmed = (before - confirms.len()) as u64;
+            desk.metrics.amqp_messages_confirmed.add(confirmed);
+            self.counts.confirmed += confirmed;
         }
         while self.has_room()
             && let Some((index, delivery)) = self.held.pop_front()
@@ -445,6 +459,7 @@ impl Channel {
             self.held_bytes -= delivery.header.len() + delivery.body.len();
             self.deliver(index, delivery, link, desk);
         }
+        self.tally.flush(&link.vhost, desk);
         self.loosen_content();
         self.count(link);
         if !self.hungry.is_empty() && !link.is_congested(desk) && !link.has_enough(desk) {

@@ -369,14 +369,20 @@ impl Channel {
         let (exchange, key) = (arrived.publish.exchange.0, arrived.publish.routing_key.0);
         let (more, has_bcc) = more_keys(properties)?;
         desk.metrics.amqp_published.add(1);
+        self.counts.published += 1;
         let (route, replied) = self.find_way(arrived, properties, &more, link, desk);
+        self.tally.add(&link.vhost, exchange, route.len(), desk);
         match (route.is_empty() && !replied, arrived.publish.mandatory) {
             (false, _) => desk.metrics.amqp_routed.add(1),
             (true, true) => {
                 desk.metrics.amqp_returned.add(1);
+                self.counts.returned += 1;
                 self.return_message(arrived, link);
             }
-            (true, false) => desk.metrics.amqp_dropped.add(1),
+            (true, false) => {
+                desk.metrics.amqp_dropped.add(1);
+                self.counts.dropped += 1;
+            }
         }
         desk.state.held.published(&route, link);
         let shards = route.shards.len();

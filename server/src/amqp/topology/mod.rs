@@ -79,7 +79,7 @@ impl Topology {
     }
 
     /// Every vhost.
-    pub fn vhosts(&self) -> impl Iterator<Item = &Vhost> {
+    pub fn vhosts(&self) -> impl ExactSizeIterator<Item = &Vhost> {
         self.vhosts.values()
     }
 
