@@ -390,6 +390,7 @@ impl App for Broker {
                     Some(Origin::Rooms) => self.look_at_rooms(out),
                     Some(Origin::Answers) => self.look_at_answers(out),
                     Some(Origin::Amqp(amqp::Origin::Tick)) => self.with_amqp(out, Amqp::tick),
+                    Some(Origin::Amqp(amqp::Origin::Renewal)) => self.with_amqp(out, Amqp::renew),
                     Some(Origin::Amqp(amqp::Origin::Timer(conn))) => {
                         self.with_amqp(out, |amqp, seat| amqp.timer(conn, seat));
                     }

@@ -249,6 +249,8 @@ pub const AMQP_SMALL_PIECES_MAX: usize = 1024;
 pub const AMQP_OPERATION_TRIES_MAX: u32 = 16;
 /// Consumers that are told of when it is told of one connection.
 pub const AMQP_CONSUMERS_REPORTED_MAX: usize = 10_000;
+/// Looks at a policy, for an exchange or a queue, in one turn after policies have changed.
+pub const AMQP_POLICY_LOOKS_PER_TURN: usize = 2_000;
 /// Edits that tidy up, or let other policies hold, in one change.
 pub const AMQP_TIDYING_EDITS_MAX: usize = 1_000;
 /// Connections, channels and consumers that are told of at once, and one connection more.

@@ -23,7 +23,7 @@ use super::state::{Desk, Ended, Origin, State, Told};
 use super::topology::Touched;
 use super::topology::entries::{FOUNDED, PERMISSION, USER, UserValue, VHOST, key, patterns};
 use crate::auth::hash_password;
-use crate::limits::{AMQP_REPORTS_AT_ONCE, AMQP_TICK_MS, AMQP_TIDYING_EDITS_MAX};
+use crate::limits::{AMQP_POLICY_LOOKS_PER_TURN, AMQP_REPORTS_AT_ONCE, AMQP_TICK_MS, AMQP_TIDYING_EDITS_MAX};
 use crate::management::call::{Connections, ConnectionsWanted, Exchanges};
 
 /// The vhost and the user that there are at first, as in RabbitMQ.
@@ -41,6 +41,8 @@ pub struct Amqp {
     /// What is being tidied up, and whether that is all of it.
     tidied: Option<((Vec<u8>, Touched), bool)>,
     is_ticking: bool,
+    /// Whether it is being looked up which policies hold.
+    is_renewing: bool,
 }
 
 impl Amqp {
@@ -153,9 +155,25 @@ impl Amqp {
             self.untidy.extend(touched);
             self.tidy(seat);
         }
+        if !self.is_renewing {
+            self.renew(seat);
+        }
         if !was_founded && self.state.topology.is_founded() {
             // Whoever came before there was a user has waited for that.
             self.with_desk(seat, None, |connections, desk| desk.state.touched.extend(connections.keys()));
+        }
+    }
+
+    /// Looks up which policies hold, for some exchanges and queues in each turn.
+    pub fn renew(&mut self, seat: &mut Seat<'_>) {
+        let touched = self.state.topology.renew(AMQP_POLICY_LOOKS_PER_TURN);
+        self.is_renewing = self.state.topology.is_stale();
+        if self.is_renewing {
+            self.with_desk(seat, None, |_, desk| desk.renew_later());
+        }
+        if seat.out.shard() == METADATA_SHARD {
+            self.untidy.extend(touched);
+            self.tidy(seat);
         }
     }
 
@@ -413,7 +431,7 @@ impl Amqp {
                 }
                 self.with_desk(seat, None, |_, _| {});
             }
-            Origin::Timer(_) | Origin::Tick => panic!("a timer was answered {reply:?}"),
+            Origin::Timer(_) | Origin::Tick | Origin::Renewal => panic!("a timer was answered {reply:?}"),
         }
     }
 

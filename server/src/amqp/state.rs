@@ -45,6 +45,8 @@ pub enum Origin {
     Timer(ConnId),
     /// The timer after which the shard looks at what is short, and tries again what has failed.
     Tick,
+    /// The timer after which it is looked up further which policies hold.
+    Renewal,
     /// Whoever looks at the disk.
     Disk,
 }
@@ -275,6 +277,12 @@ impl Desk<'_> {
     /// Sets the timer of the shard.
     pub fn set_tick(&mut self, at: Nanos) {
         dispatch::set_timer(self.out, self.pending, dispatch::Origin::Amqp(Origin::Tick), at);
+    }
+
+    /// Has it looked up further, in another turn, which policies hold.
+    pub fn renew_later(&mut self) {
+        let now = self.out.now();
+        dispatch::set_timer(self.out, self.pending, dispatch::Origin::Amqp(Origin::Renewal), now);
     }
 
     /// 128 random bits.

@@ -75,6 +75,7 @@ impl Node {
         // Two requests may ask at the same time, and what was asked first be answered last.
         if news.metadata.epoch > known.topology.epoch() || known.news.metadata.shards == 0 {
             known.topology.follow(&news.metadata);
+            known.topology.renew(usize::MAX);
             known.news = news;
         } else {
             known.news = News { metadata: Arc::clone(&known.news.metadata), ..news };

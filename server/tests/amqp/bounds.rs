@@ -5,10 +5,11 @@ use millstream::amqp::codec::{
     QueueDeclare, Short, Table, TableWriter, TxSelect, Value, Writer,
 };
 use millstream::amqp::kept::Kept;
+use millstream::amqp::topology::entries::{ApplyTo, POLICY, PolicyValue, key};
 use millstream::config::ServerConfig;
 use millstream::limits::{
-    AMQP_KEYS_PER_MESSAGE_MAX, AMQP_SEND_BYTES_GIVEN_BACK, AMQP_SEND_BYTES_HUNG_UP, AMQP_UNCONFIRMED_MAX,
-    AMQP_UNFINISHED_BYTES_MAX, AMQP_WORK_PER_STEP,
+    AMQP_KEYS_PER_MESSAGE_MAX, AMQP_POLICY_LOOKS_PER_TURN, AMQP_SEND_BYTES_GIVEN_BACK,
+    AMQP_SEND_BYTES_HUNG_UP, AMQP_UNCONFIRMED_MAX, AMQP_UNFINISHED_BYTES_MAX, AMQP_WORK_PER_STEP,
 };
 use millstream_engine::buffer::Slice;
 use millstream_engine::reactor::app::AppEvent;
@@ -16,6 +17,7 @@ use millstream_engine::time::Nanos;
 
 use crate::client::Client;
 use crate::node::Node;
+use crate::permissions::set;
 
 const TOO_MUCH: &str = "0 ConnectionClose { reply_code: 506, reply_text: \"RESOURCE_ERROR - messages that have arrived in part, \
                         and transactions, are too large in sum\", class: 0, method: 0 }";
@@ -253,4 +255,34 @@ fn a_client_whose_messages_take_long_to_route_leaves_others_their_turn() {
     node.advance(Nanos(1));
     assert_eq!(count(&node), messages);
     assert_eq!(client.shown(&mut node), "");
+}
+
+#[test]
+fn a_policy_for_very_many_queues_takes_many_turns() {
+    const QUEUES: usize = 3_000;
+    let mut node = Node::new();
+    let client = Client::with_channel(&mut node);
+    for number in 0..QUEUES {
+        client.queue(&mut node, &format!("q{number}"), &TableWriter::default());
+    }
+    let definition = TableWriter::default().with("max-length", Value::I64(3));
+    let value = PolicyValue {
+        pattern: b"^q".to_vec(),
+        apply_to: ApplyTo::Queues,
+        priority: 0,
+        definition: definition.table().raw().to_vec(),
+    };
+    node.engine.log.clear();
+    set(&mut node, key(POLICY, &[b"/", b"p"]), value.write());
+    let configured = |node: &Node| {
+        let edits = node.engine.log.iter().map(|request| request.matches("ConfigureQueue").count());
+        edits.collect::<Vec<_>>()
+    };
+    let at_once = configured(&node).iter().sum::<usize>();
+    assert!(at_once <= AMQP_POLICY_LOOKS_PER_TURN, "{at_once} in one turn");
+    assert!(at_once < QUEUES);
+    node.advance(Nanos::from_millis(1));
+    let all = configured(&node);
+    assert_eq!(all.iter().sum::<usize>(), QUEUES);
+    assert!(all.iter().all(|edits| *edits <= AMQP_POLICY_LOOKS_PER_TURN));
 }

@@ -48,7 +48,7 @@ pub fn tidying_edits(vhost: &Vhost, touched: &Touched) -> Vec<Edit> {
                 edits.push(Edit::RemoveEntry(key(EXCHANGE, &[&vhost.name, &binding.source])));
             }
         }
-        Touched::Policies => queues.extend(vhost.queues()),
+        Touched::Settings(names) => queues.extend(names.iter().filter_map(|name| vhost.queue(name))),
     }
     bindings.retain(|binding| vhost.is_loose(binding));
     edits.extend(binding_edits(vhost, bindings));

@@ -24,7 +24,10 @@ pub use self::vhost::{Effective, Exchange, Queue, Vhost};
 use super::codec::Malformed;
 use super::error::Failure;
 use crate::auth::Pattern;
-use crate::limits::{AMQP_BINDINGS_MAX, AMQP_BINDINGS_PER_EXCHANGE_MAX, AMQP_EXCHANGES_MAX, AMQP_VHOSTS_MAX};
+use crate::limits::{
+    AMQP_BINDINGS_MAX, AMQP_BINDINGS_PER_EXCHANGE_MAX, AMQP_EXCHANGES_MAX, AMQP_TIDYING_EDITS_MAX,
+    AMQP_VHOSTS_MAX,
+};
 
 /// What has changed in a vhost.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -35,8 +38,8 @@ pub enum Touched {
     Queue(Vec<u8>),
     /// A binding has come or gone.
     Binding(Binding),
-    /// Other policies hold.
-    Policies,
+    /// Other settings are to hold for these queues, for the policies have changed.
+    Settings(Vec<Vec<u8>>),
 }
 
 /// Whether there may be one thing more of which there are so many. As all shards look for themselves, there may be a few more in
@@ -163,9 +166,26 @@ impl Topology {
                 for key in keys {
                     self.look(key, metadata, &mut touched);
                 }
+                touched.extend(self.renew(usize::MAX));
             }
         }
         self.epoch = metadata.epoch;
+        touched
+    }
+
+    /// Whether policies have changed, and are not looked up for everything yet: [`Topology::renew`].
+    pub fn is_stale(&self) -> bool {
+        self.vhosts.values().any(Vhost::is_stale)
+    }
+
+    /// Goes on looking up which policies hold, as far as so many looks at one go.
+    pub fn renew(&mut self, mut looks: usize) -> BTreeSet<(Vec<u8>, Touched)> {
+        let mut touched = BTreeSet::new();
+        for vhost in self.vhosts.values_mut() {
+            for some in vhost.renew(&mut looks).chunks(AMQP_TIDYING_EDITS_MAX) {
+                touched.insert((vhost.name.clone(), Touched::Settings(some.to_vec())));
+            }
+        }
         touched
     }
 
@@ -285,7 +305,6 @@ impl Topology {
                     None => None,
                 };
                 let Some(vhost) = self.vhosts.get_mut(&vhost) else { return Ok(()) };
-                touched.insert((vhost.name.clone(), Touched::Policies));
                 vhost.set_policy(key.kind == OPERATOR_POLICY, name, policy);
             }
             PARAMETER => {

@@ -105,6 +105,17 @@ pub struct Vhost {
     operator_policies: BTreeMap<Vec<u8>, Policy>,
     /// How much there may be.
     pub limits: Limits,
+    /// What policies are still to be looked up for, after they have changed.
+    renewal: Option<Renewal>,
+}
+
+/// How far it is: from this name on.
+#[derive(Debug)]
+enum Renewal {
+    /// Exchanges, and then all queues.
+    Exchanges(Vec<u8>),
+    /// Queues.
+    Queues(Vec<u8>),
 }
 
 impl Vhost {
@@ -134,6 +145,7 @@ impl Vhost {
             policies: BTreeMap::new(),
             operator_policies: BTreeMap::new(),
             limits: Limits::default(),
+            renewal: None,
         }
     }
 
@@ -310,25 +322,49 @@ impl Vhost {
             }
             None => drop(policies.remove(&name)),
         }
-        let alternates: Vec<(Vec<u8>, Option<Vec<u8>>)> = self
-            .exchanges
-            .iter()
-            .map(|(name, exchange)| (name.clone(), self.alternate(name, &exchange.value)))
-            .collect();
-        for (name, alternate) in alternates {
-            if let Some(exchange) = self.exchanges.get_mut(&name) {
-                exchange.alternate = alternate;
+        self.renewal = Some(Renewal::Exchanges(Vec::new()));
+    }
+
+    /// Whether policies have changed, and are not looked up for everything yet.
+    pub(super) fn is_stale(&self) -> bool {
+        self.renewal.is_some()
+    }
+
+    /// Looks up which policies hold, for some exchanges and queues, one behind the other: so many policies are looked at. Gives the queues for
+    /// which other settings are to hold.
+    pub(super) fn renew(&mut self, looks: &mut usize) -> Vec<Vec<u8>> {
+        let mut changed = Vec::new();
+        let each = 1 + self.policies.len() + self.operator_policies.len();
+        while *looks > 0
+            && let Some(renewal) = self.renewal.take()
+        {
+            *looks = looks.saturating_sub(each);
+            match renewal {
+                Renewal::Exchanges(from) => match self.exchanges.range(from..).next() {
+                    Some((name, exchange)) => {
+                        let (name, alternate) = (name.clone(), self.alternate(name, &exchange.value));
+                        self.renewal = Some(Renewal::Exchanges(behind(&name)));
+                        if let Some(exchange) = self.exchanges.get_mut(&name) {
+                            exchange.alternate = alternate;
+                        }
+                    }
+                    None => self.renewal = Some(Renewal::Queues(Vec::new())),
+                },
+                Renewal::Queues(from) => {
+                    let Some((name, queue)) = self.queues.range(from..).next() else { break };
+                    let own = Wishes::read(queue.arguments(), "").unwrap_or_default();
+                    let (name, wishes) = (name.clone(), self.with_policies(name, own));
+                    self.renewal = Some(Renewal::Queues(behind(&name)));
+                    if let Some(queue) = self.queues.get_mut(&name) {
+                        queue.wishes = wishes;
+                        if queue.settings != queue.wishes.settings {
+                            changed.push(name);
+                        }
+                    }
+                }
             }
         }
-        let names: Vec<Vec<u8>> = self.queues.keys().cloned().collect();
-        for name in names {
-            let own =
-                self.queues.get(&name).map(|queue| Wishes::read(queue.arguments(), "").unwrap_or_default());
-            let wishes = self.with_policies(&name, own.unwrap_or_default());
-            if let Some(queue) = self.queues.get_mut(&name) {
-                queue.wishes = wishes;
-            }
-        }
+        changed
     }
 
     /// Of the policies that fit, the one that holds: the highest; of several, the first by name.
@@ -408,6 +444,11 @@ impl Vhost {
     }
 }
 
+/// The first name behind this one.
+fn behind(name: &[u8]) -> Vec<u8> {
+    [name, &[0]].concat()
+}
+
 /// Two policies as one: of two numbers the lower one holds, else what the one says that can only tighten.
 fn merged(policy: Table<'_>, operator: Table<'_>) -> Vec<u8> {
     let mut both = TableWriter::default();
@@ -481,5 +522,42 @@ mod tests {
         vhost.set_policy(false, b"high".to_vec(), None);
         assert_eq!(vhost.policies_of_queue(b"q1", false).policy, Some(&b"low"[..]));
         assert!(vhost.policies_of_queue(b"z", false).policy.is_none());
+    }
+
+    #[test]
+    fn policies_are_looked_up_for_so_many_things_at_a_time() {
+        let mut vhost = Vhost::new(b"/".to_vec());
+        for number in 0..40_u8 {
+            let queue = metadata::Queue {
+                id: QueueId([number; 16]),
+                name: vec![number],
+                durable: true,
+                slot: millstream_engine::types::Slot(0),
+                settings: QueueSettings::default(),
+            };
+            let value = QueueValue { durable: true, auto_delete: false, owner: None, arguments: Vec::new() };
+            vhost.set_queue(vec![number], &queue, ShardId(0), value, MetadataEpoch(1));
+        }
+        let limit = |most| TableWriter::default().with("max-length", Value::I64(most));
+        let all = |vhost: &mut Vhost| {
+            let (mut changed, mut steps) = (Vec::new(), 0);
+            while vhost.is_stale() {
+                let some = vhost.renew(&mut 20);
+                assert!(some.len() <= 10, "{} at once", some.len());
+                changed.extend(some);
+                steps += 1;
+            }
+            (changed.len(), steps)
+        };
+        set(&mut vhost, false, "p", ("", 1), &limit(5));
+        // Two looks for each of 40 queues and 6 exchanges, and at each end.
+        assert_eq!(all(&mut vhost), (40, 5));
+        // A change in the middle begins anew, and all of it holds in the end.
+        set(&mut vhost, false, "p", ("", 1), &limit(6));
+        vhost.renew(&mut 60);
+        set(&mut vhost, true, "o", ("", 1), &limit(3));
+        assert_eq!(all(&mut vhost).0, 40);
+        assert!(vhost.queues().all(|queue| queue.wishes.settings.max_messages == Some(3)));
+        assert!(!vhost.is_stale() && vhost.renew(&mut 20).is_empty());
     }
 }
