@@ -245,4 +245,85 @@ def users(http):
     yield http.say("DELETE", f"vhosts/{v}")
 
 
-ALL = [objects, policies, users]
+def dead_letters(http):
+    """What messages say of themselves that a policy has made dead letters."""
+    v = vhost(http, "cmp-dead")
+    put = lambda name, body: http.ask("PUT", f"policies/{v}/{name}", {"apply-to": "queues", **body})
+    publish = lambda key, payload, properties={}: http.ask("POST", f"exchanges/{v}/amq.default/publish", {"properties": properties, "routing_key": key, "payload": payload, "payload_encoding": "string"})
+    get = lambda queue, how="ack_requeue_false": http.say("POST", f"queues/{v}/{queue}/get", {"count": 9, "ackmode": how, "encoding": "auto"})
+
+    def untimed(said):
+        """Deaths without the moment."""
+        for line in said:
+            if "] " in line and line.startswith("[]"):
+                value = json.loads(line[3:])
+                # Without properties RabbitMQ has an empty list.
+                for death in (value.get("properties") or {}).get("headers", {}).get("x-death", []):
+                    death["time"] = "?"
+                line = "[] " + json.dumps(value, sort_keys=True)
+            yield line
+
+    http.ask("PUT", f"exchanges/{v}/dlx", {"type": "topic", "durable": True})
+    for queue, key in [("dead", "k.#"), ("dead.two", "#")]:
+        http.ask("PUT", f"queues/{v}/{queue}", {"durable": True})
+        http.ask("POST", f"bindings/{v}/e/dlx/q/{queue}", {"routing_key": key})
+    put("plain", {"pattern": "^plain", "definition": {"dead-letter-exchange": "dlx"}})
+    put("keyed", {"pattern": "^keyed", "definition": {"dead-letter-exchange": "dlx", "dead-letter-routing-key": "k.policy", "max-length": 1}})
+    put("ttl", {"pattern": "^ttl", "definition": {"dead-letter-exchange": "dlx", "dead-letter-routing-key": "k.ttl", "message-ttl": 50}})
+    put("refuses", {"pattern": "^refuses", "definition": {"dead-letter-exchange": "dlx", "overflow": "reject-publish", "max-length": 1}})
+    put("chain", {"pattern": "^dead.two$", "definition": {"dead-letter-exchange": "", "dead-letter-routing-key": "last"}})
+    for queue, arguments in [("plain", {}), ("keyed", {}), ("keyed.arg", {"x-dead-letter-routing-key": "k.argument"}), ("ttl", {}), ("refuses", {}), ("last", {})]:
+        http.ask("PUT", f"queues/{v}/{queue}", {"durable": True, "arguments": arguments})
+    time.sleep(0.5)
+    publish("plain", "rejected", {"headers": {"mine": 1}, "delivery_mode": 2, "expiration": "60000"})
+    yield list(untimed(get("plain", "reject_requeue_false")))
+    time.sleep(0.5)
+    for queue in ["keyed", "keyed.arg"]:
+        publish(queue, "goes")
+        publish(queue, "stays")
+    publish("ttl", "expires by itself", {"expiration": "20"})
+    publish("ttl", "expires")
+    yield http.say("POST", f"exchanges/{v}/amq.default/publish", {"properties": {}, "routing_key": "refuses", "payload": "first", "payload_encoding": "string"})
+    publish("refuses", "refused")
+    time.sleep(1)
+    yield list(untimed(get("dead")))
+    # A second death, of messages that have died before.
+    yield list(untimed(get("dead.two", "reject_requeue_false")))
+    time.sleep(0.5)
+    yield list(untimed(get("last")))
+    # Without its policy a queue drops what it rejects.
+    http.ask("DELETE", f"policies/{v}/plain")
+    time.sleep(0.5)
+    publish("plain", "dropped")
+    yield list(untimed(get("plain", "reject_requeue_false")))
+    time.sleep(0.5)
+    yield list(untimed(get("dead.two")))
+    yield http.say("DELETE", f"vhosts/{v}")
+
+
+def limits(http):
+    v = vhost(http, "cmp-limits")
+    http.ask("PUT", "users/cmp-limited", {"password": "cmp-limited", "tags": "management"})
+    for path, body in [
+        (f"vhost-limits/{v}/max-queues", {"value": 1}), (f"vhost-limits/{v}/max-connections", {"value": -1}),
+        (f"vhost-limits/{v}/max-channels", {"value": 1}), (f"vhost-limits/{v}/max-queues", {"value": "x"}), (f"vhost-limits/{v}/max-queues", {}),
+        ("vhost-limits/none/max-queues", {"value": 1}), ("user-limits/cmp-limited/max-channels", {"value": 2}),
+        ("user-limits/cmp-limited/max-queues", {"value": 2}), ("user-limits/cmp-limited/max-channels", {"value": "x"}),
+        ("user-limits/cmp-none/max-channels", {"value": 2}),
+    ]:
+        yield http.say("PUT", path, body)
+    yield http.say("GET", f"vhost-limits/{v}")
+    yield http.say("GET", "user-limits/cmp-limited")
+    yield http.say("GET", "user-limits/none")
+    yield http.say("GET", "users/cmp-limited")
+    http.ask("PUT", f"queues/{v}/a", {})
+    yield http.say("PUT", f"queues/{v}/b", {})
+    yield http.say("PUT", f"queues/{v}/a", {})
+    for path in [f"vhost-limits/{v}/max-queues", f"vhost-limits/{v}/max-queues", "user-limits/cmp-limited/max-channels"]:
+        yield http.say("DELETE", path)
+    yield http.say("GET", "user-limits/cmp-limited")
+    http.ask("DELETE", "users/cmp-limited")
+    yield http.say("DELETE", f"vhosts/{v}")
+
+
+ALL = [objects, policies, users, dead_letters, limits]
