@@ -225,7 +225,7 @@ impl Run<'_> {
             if step == trouble {
                 self.trouble();
             }
-            node.step();
+            self.step(node);
             if self.is_broken() {
                 return;
             }
@@ -239,7 +239,7 @@ impl Run<'_> {
                     if is_purging() || self.is_broken() {
                         break;
                     }
-                    node.step();
+                    self.step(node);
                 }
             }
             _ => {}
@@ -251,6 +251,18 @@ impl Run<'_> {
             {
                 self.violated(format!("too much is remembered: {held:?}"));
             }
+        }
+    }
+
+    fn step(&self, node: &mut Node) {
+        node.step();
+        let mut model = self.model.borrow_mut();
+        let is_poisoned = |shard| node.shard(ShardId(shard)).is_poisoned();
+        if self.story.theme == Theme::Poison
+            && model.poisoned_at.is_none()
+            && (0..node.shards()).any(is_poisoned)
+        {
+            model.poisoned_at = Some(self.world.now());
         }
     }
 
@@ -291,7 +303,7 @@ impl Run<'_> {
                 let held: Vec<String> = (0..node.shards()).map(held).collect();
                 return self.violated(format!("not answered: {waiting:?}; {held:?}"));
             }
-            node.step();
+            self.step(node);
         }
         self.model.borrow_mut().resting = false;
     }
@@ -319,7 +331,7 @@ impl Run<'_> {
     fn drain(&mut self, node: &mut Node) {
         let mut last = (0, self.world.now());
         while last.1 + QUIET > self.world.now() && !self.is_broken() {
-            node.step();
+            self.step(node);
             let deliveries = self.model.borrow().deliveries;
             if deliveries != last.0 {
                 last = (deliveries, self.world.now());

@@ -84,6 +84,8 @@ pub struct Model {
     pub draining: bool,
     /// Nothing more is asked.
     pub resting: bool,
+    /// When a shard was poisoned in this life: what it had been told shortly before may be lost, however long ago that was.
+    pub poisoned_at: Option<Nanos>,
     pub deliveries: u64,
     pub letters: u64,
     pub confirmed: u64,
@@ -105,6 +107,7 @@ impl Model {
             violations: Vec::new(),
             draining: false,
             resting: false,
+            poisoned_at: None,
             deliveries: 0,
             letters: 0,
             confirmed: 0,
@@ -168,8 +171,9 @@ impl Model {
 
     pub fn crashed(&mut self, now: Nanos) {
         self.last.clear();
+        let end = self.poisoned_at.take().unwrap_or(now);
         for known in self.copies.values_mut() {
-            known.ended |= known.acked_at.take().is_some_and(|at| at + SETTLED_FOR_GOOD < now);
+            known.ended |= known.acked_at.take().is_some_and(|at| at + SETTLED_FOR_GOOD < end);
             known.delivered_now = false;
         }
     }
