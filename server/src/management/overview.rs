@@ -105,6 +105,7 @@ fn node_value(asked: Asked<'_>, state: &State) -> Value {
         "name": NODE_NAME,
         "type": "disc",
         "running": true,
+        "being_drained": false,
         "os_pid": std::process::id().to_string(),
         "uptime": usage.uptime.0 / 1_000_000,
         "processors": asked.api.node.shards().count(),

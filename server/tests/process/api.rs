@@ -345,6 +345,8 @@ fn what_happens_is_counted_and_has_rates_and_a_history() {
         },
         &json!(true),
     );
+    // Version 2 of rabbitmqadmin does not do without it.
+    assert_eq!(http.value("nodes")[0]["being_drained"], json!(false));
     let overview = http.value("overview?msg_rates_age=10&msg_rates_incr=5");
     assert_eq!(overview["rates_mode"], json!("basic"));
     assert!(overview["churn_rates"]["connection_created_details"]["rate"].is_f64(), "{overview}");
