@@ -16,6 +16,7 @@ use super::paths;
 use super::plan::{Chunk, Range};
 use super::readers::Readers;
 use super::scanner::Scanner;
+use super::segment::Segment;
 use super::table::LogIndex;
 use super::verified::Verified;
 use crate::buffer::{Block, Pool, Slice};
@@ -105,10 +106,7 @@ impl Cold {
         let held = log
             .segment(segment)
             .ok_or(Refusal::OffsetOutOfRange { start: log.log_start, end: log.high_watermark })?;
-        let end = match log.tail.front() {
-            Some(front) if front.segment == segment => front.position,
-            _ => held.flushed,
-        };
+        let end = end_in_file(log, held);
         let relative = match want {
             Want::Batches { offset, .. } => Some(offset.0.saturating_sub(segment.0) as u32),
             Want::Load(_) => None,
@@ -164,6 +162,11 @@ impl Cold {
             self.close_index(io);
         }
         block.ok_or(Refusal::Busy)
+    }
+
+    /// Where the segment's file ended when it was begun.
+    pub fn end(&self) -> u32 {
+        self.end
     }
 
     /// The segment that it reads.
@@ -590,6 +593,14 @@ impl Cold {
 fn whole_blocks(position: u32, len: u32) -> (u32, u32) {
     let at = position - position % BLOCK_BYTES as u32;
     (at, (position + len - at).next_multiple_of(BLOCK_BYTES as u32))
+}
+
+/// Up to where a segment is read from its file: what follows is in the tail.
+pub fn end_in_file(log: &Log, held: &Segment) -> u32 {
+    match log.tail.front() {
+        Some(front) if front.segment == held.base => front.position,
+        _ => held.flushed,
+    }
 }
 
 /// A planned stretch's chunk. Fewer bytes than were planned means that the file was cut.

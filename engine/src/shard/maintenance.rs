@@ -195,18 +195,15 @@ impl<I: Io> Shard<I> {
             let directory = self.maintenance.journal_directory.clone();
             self.maintenance.grow = Some(Grow::start(io, token, &directory, self.journal.files(), zeros));
         }
-        let durable_lsn = self.journal.durable_lsn();
-        let pressed = self.is_tail_pressed()
-            && self.trim.may_start(io.now())
-            && self.logs.iter().any(|(_, log)| log.wants_drain(durable_lsn));
+        if !self.trim.may_start(io.now()) {
+            return;
+        }
         let crowded = free * 2 <= total && total >= self.maintenance.files_max || free <= reserve || short;
-        if crowded
-            && self.trim.may_start(io.now())
-            && let Some(upto) = half.or_else(|| pressed.then_some(durable_lsn))
-        {
+        let relief = self.is_tail_pressed().then(|| self.half_of_tail());
+        let relief = relief.filter(|upto| self.logs.iter().any(|(_, log)| log.wants_drain(*upto)));
+        if crowded && let Some(upto) = half.or(relief) {
             self.trim.start(io, &mut self.logs, &mut self.queues, upto);
-        } else if pressed {
-            let upto = self.half_of_tail();
+        } else if let Some(upto) = relief {
             self.trim.relieve(io, &mut self.logs, upto);
         }
     }

@@ -16,7 +16,7 @@ use crate::limits::{
     EXTENTS_PER_REQUEST_MAX, READ_AHEAD_CHUNKS_MAX, READ_AHEADS, READ_CHUNK_BYTES,
 };
 use crate::log::Log;
-use crate::log::cold::{Cold, Outcome, Want};
+use crate::log::cold::{Cold, Outcome, Want, end_in_file};
 use crate::log::plan::{self, Chunk, Range};
 use crate::log::readers::Readers;
 use crate::log::table::LogIndex;
@@ -419,7 +419,7 @@ impl<I: Io> Shard<I> {
                 }
             }
             (Outcome::Batch(batch), _) => self.reply_found(who, index, batch),
-            (Outcome::Passed, want) => self.passed(io, who, index, job.cold.segment(), want),
+            (Outcome::Passed, want) => self.passed(io, who, index, &job.cold, want),
         }
     }
 
@@ -431,8 +431,9 @@ impl<I: Io> Shard<I> {
     }
 
     /// A segment's file did not hold what was wanted: it is in the tail, in a later segment, or nowhere.
-    fn passed(&mut self, io: &mut I, who: Requester, index: LogIndex, segment: Offset, want: Want) {
+    fn passed(&mut self, io: &mut I, who: Requester, index: LogIndex, cold: &Cold, want: Want) {
         let Some(log) = self.logs.get(index) else { return self.refuse(who, Refusal::UnknownPartition) };
+        let segment = cold.segment();
         let next = log.segments.iter().map(|segment| segment.base).find(|base| *base > segment);
         match want {
             Want::Load(_) => self.refuse(who, Refusal::ReadFailed),
@@ -454,6 +455,12 @@ impl<I: Io> Shard<I> {
                     }
                     (None, None) => self.reply_read(who, index, Chunk::default()),
                 }
+            }
+            // The tail has let go of what it had when the read was begun, and with it perhaps of what is looked for.
+            Want::Time(timestamp)
+                if log.segment(segment).is_some_and(|held| end_in_file(log, held) > cold.end()) =>
+            {
+                self.find_time(io, who, index, timestamp, segment);
             }
             Want::Time(timestamp) => match next {
                 Some(next) => self.find_time(io, who, index, timestamp, next),

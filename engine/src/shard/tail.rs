@@ -82,14 +82,18 @@ impl<I: Io> Shard<I> {
             || waiting > 0 && usage.in_use + waiting > usage.limit
     }
 
-    /// The last record of what has to be in its segment for the tail to have half of what it may.
+    /// The last record of what has to be in its segment for the tail to have half of what it may, and half of what it has.
     pub(super) fn half_of_tail(&self) -> Lsn {
-        let mut over = self.tail_bytes.saturating_sub(self.tail_budget.bytes(self.logs.len()) / 2);
-        let enough = |group: &&TailGroup| {
-            over = over.saturating_sub(group.bytes);
-            over == 0
-        };
-        let upto = self.tail_groups.iter().find(enough).map_or(Lsn(u64::MAX), |group| group.lsn);
+        let most = self.tail_budget.bytes(self.logs.len()).min(self.tail_bytes);
+        let (mut left, mut upto) = (self.tail_bytes, Lsn::ZERO);
+        for group in &self.tail_groups {
+            if left <= most / 2 {
+                break;
+            }
+            left = left.saturating_sub(group.bytes);
+            // What is left of logs lies between the groups, and is in no need.
+            upto = upto.max(group.lsn);
+        }
         upto.min(self.journal.durable_lsn())
     }
 
