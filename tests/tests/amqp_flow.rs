@@ -26,8 +26,9 @@ const MESSAGES: u64 = 6_000;
 const BODY_BYTES: usize = 2_000;
 /// Messages that are sent at once.
 const BURST: u64 = 100;
-/// What may wait in memory on each shard: what is too much for a queue, and what a publisher has on its way when it is told.
-const WAITING_BYTES_MAX: usize = 5 << 20;
+/// What may wait in memory on each shard: what is too much for a queue, and what a publisher has on its way when it is told; both
+/// queues may be on the same one.
+const WAITING_BYTES_MAX: usize = 9 << 20;
 
 struct Publisher {
     client: Client,
