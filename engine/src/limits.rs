@@ -128,6 +128,14 @@ pub const SLOW_SEND: Nanos = Nanos::from_millis(100);
 pub const STUCK_SEND: Nanos = Nanos::from_millis(2_000);
 /// A slice that keeps at most this much memory is not worth a copy.
 pub const LOOSE_BYTES: usize = 2 * READ_CHUNK_BYTES;
+/// How long a peer is silent before the kernel asks its machine whether it is there, so that one that has vanished does not keep
+/// its connection for good where no protocol misses it,
+pub const PEER_PROBED: Nanos = Nanos::from_millis(300_000);
+/// how often it asks again,
+pub const PEER_PROBED_AGAIN: Nanos = Nanos::from_millis(60_000);
+/// and when it gives a connection up: after so long without an answer, or without the peer taking anything of what it is sent.
+/// As long as RabbitMQ waits for a consumer to acknowledge.
+pub const PEER_MISSED: Nanos = Nanos::from_millis(1_800_000);
 /// Connections that wait to be accepted.
 pub const LISTEN_BACKLOG: i32 = 4096;
 

@@ -10,7 +10,7 @@ use super::ring::{Completion, Owner, Ring};
 use super::slab::Slab;
 use crate::error::IoError;
 use crate::io::{Event, Socket, Token};
-use crate::limits::LISTEN_BACKLOG;
+use crate::limits::{LISTEN_BACKLOG, PEER_MISSED, PEER_PROBED, PEER_PROBED_AGAIN};
 use crate::time::Nanos;
 
 /// How long accepting pauses when there are no descriptors or no memory left: the connection stays in the backlog, and
@@ -40,8 +40,29 @@ fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), IoError> {
     if outcome != 0 {
         return Err(errors::of_std(&std::io::Error::last_os_error()));
     }
+    miss_peers(&socket).map_err(|error| errors::of_std(&error))?;
     let local = socket.local_addr().map_err(|error| errors::of_std(&error))?;
     Ok((socket, local))
+}
+
+/// Has the kernel end connections whose peers have vanished, or take nothing. Those that are accepted inherit it.
+fn miss_peers(socket: &TcpListener) -> std::io::Result<()> {
+    let s = |span: Nanos| (span.0 / 1_000_000_000) as libc::c_int;
+    let options: [(_, _, libc::c_int); 4] = [
+        (libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, s(PEER_PROBED)),
+        (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, s(PEER_PROBED_AGAIN)),
+        (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, s(PEER_MISSED) * 1000),
+    ];
+    for (level, name, value) in options {
+        let (at, len) = ((&raw const value).cast(), size_of_val(&value) as libc::socklen_t);
+        // SAFETY: `at` points to `len` bytes that outlive the call.
+        let outcome = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, at, len) };
+        if outcome != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 impl Listeners {
@@ -144,5 +165,32 @@ pub(super) fn close_accepted(completion: Completion) {
     if matches!(completion.owner, Owner::Accept(_)) && completion.result >= 0 {
         // SAFETY: the kernel has just made this descriptor for us.
         drop(unsafe { TcpStream::from_raw_fd(completion.result) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn option(socket: &TcpStream, level: libc::c_int, name: libc::c_int) -> libc::c_int {
+        let mut value: libc::c_int = -1;
+        let mut len = size_of_val(&value) as libc::socklen_t;
+        // SAFETY: both point to what outlives the call, and `len` is the length of `value`.
+        let outcome = unsafe {
+            libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len)
+        };
+        assert_eq!(outcome, 0);
+        value
+    }
+
+    #[test]
+    fn peers_of_accepted_connections_are_missed() {
+        let (listener, address) = bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("every port is free");
+        let _peer = TcpStream::connect(address).expect("it listens");
+        let (socket, _) = listener.accept().expect("one has connected");
+        assert_eq!(option(&socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+        assert_eq!(option(&socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE), 300);
+        assert_eq!(option(&socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL), 60);
+        assert_eq!(option(&socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT), 1_800_000);
     }
 }
