@@ -1,12 +1,20 @@
 //! Readers that do not read: what they keep of the shard's memory, and what they get in the end.
 
+use std::rc::Rc;
+
+use millstream_engine::buffer::Slice;
 use millstream_engine::config::{Config, TopicConfig};
+use millstream_engine::format::batch::BatchBuilder;
 use millstream_engine::io::fault::Faults;
 use millstream_engine::io::sim::World;
 use millstream_engine::limits::{JOURNAL_SLAB_BYTES, READ_CHUNK_BYTES};
+use millstream_engine::reactor::app::AppToken;
+use millstream_engine::shard::controller::CONTROLLER;
 use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
-use millstream_engine::types::{Offset, PartitionId};
+use millstream_engine::types::{Durability, Offset, PartitionId, ShardId};
+use millstream_tests::sim::canary::{Cage, Canary};
+use millstream_tests::sim::node::SimNode;
 use millstream_tests::solo::{Solo, config};
 
 const VALUE_BYTES: usize = 900_000;
@@ -94,4 +102,60 @@ fn a_read_that_waits_for_memory_gets_it_from_those_who_take_nothing_and_opens_no
     assert!(opened < 10, "{opened} times a file is opened while it waits");
     let Some(Reply::Read(reply)) = node.answer() else { panic!("it is read in the end") };
     assert!(!reply.chunk.bytes.is_empty());
+}
+
+/// Asks a shard one thing, in the name of another.
+fn ask(node: &mut SimNode, from: ShardId, to: ShardId, request: Request) -> Option<Reply> {
+    let wire = Rc::clone(&node.wires[usize::from(from.0)]);
+    wire.borrow_mut().requests.push_back((AppToken(1), to, request));
+    for _ in 0..100_000 {
+        if let Some((_, reply)) = wire.borrow_mut().replies.pop_front() {
+            return Some(reply);
+        }
+        node.step();
+    }
+    None
+}
+
+#[test]
+fn a_read_that_waits_for_memory_gets_it_from_those_who_take_nothing_on_another_shard() {
+    let world = World::new(7, Faults { window_bytes: 1_000, ..Faults::default() });
+    let config = Config { shards: 2, journal_bytes: 8 << 20, ..config() };
+    let mut node = SimNode::start(&world, &config, &Cage::new(Canary::None), 7).expect("the disk is empty");
+    let address = node.listen();
+    let create = Request::CreateTopic { name: "t".to_owned(), partitions: Some(1), settings: Vec::new() };
+    let Some(Reply::TopicCreated(topic)) = ask(&mut node, CONTROLLER, CONTROLLER, create) else {
+        panic!("there is no such topic")
+    };
+    let partition = PartitionId { topic, index: 0 };
+    let owner = node.metadata(CONTROLLER).shard_of(partition).expect("it is there");
+    let other = ShardId(1 - owner.0);
+    for offset in 0..180 {
+        let batch = BatchBuilder::new(1).push(None, Some(&value(offset)[..200_000])).build();
+        let append =
+            Request::Append { partition, batch: Slice::from(batch), durability: Durability::Durable };
+        assert!(matches!(ask(&mut node, other, owner, append), Some(Reply::Appended(_))));
+    }
+    let mut peers = Vec::new();
+    while node.wires[usize::from(other.0)].borrow().connections.is_empty() {
+        let peer = world.connect(address);
+        peer.pause_reading(true);
+        peers.push(peer);
+        let until = world.now() + Nanos::from_millis(100);
+        while world.now() < until {
+            node.step();
+        }
+    }
+    let first = || Request::Read { partition, offset: Offset(0), max_bytes: 1 };
+    let mut slices = Vec::new();
+    while node.shard(owner).memory()["read"] < 64 * READ_CHUNK_BYTES {
+        let Some(Reply::Read(read)) = ask(&mut node, other, owner, first()) else {
+            panic!("there is memory")
+        };
+        slices.extend(read.chunk.bytes);
+    }
+    let wire = Rc::clone(&node.wires[usize::from(other.0)]);
+    let conn = wire.borrow().connections[0];
+    wire.borrow_mut().sends.push_back((conn, slices));
+    assert!(matches!(ask(&mut node, owner, owner, first()), Some(Reply::Read(_))), "it waits for good");
 }

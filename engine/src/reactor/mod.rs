@@ -61,6 +61,8 @@ pub enum Ask {
     Tell(Box<dyn Any + Send>),
     /// Take this connection, which the listener of this number has accepted.
     Adopt(Socket, u16),
+    /// A read waits there for memory, which connections of this shard may keep.
+    Starved,
     /// Apply this metadata.
     Apply(Arc<Metadata>),
     /// Nothing is left of topics that were deleted up to this epoch.
@@ -161,6 +163,8 @@ pub struct Reactor<I: Io, A: App> {
     slow_sends: SlowSends,
     /// When a stuck connection may next be closed: what the last one kept takes a moment to come back.
     next_stuck: Nanos,
+    /// Since when reads wait for memory.
+    starved_since: Option<Nanos>,
     timers: Timers,
     shared: Arc<Shared>,
     offloads: u64,
@@ -208,6 +212,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             connections: BTreeMap::new(),
             slow_sends: SlowSends::default(),
             next_stuck: Nanos::ZERO,
+            starved_since: None,
             timers: Timers::default(),
             shared,
             offloads: 0,
@@ -313,9 +318,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             self.step(AppEvent::Timer(token));
         }
         self.loosen_slow_sends();
-        if self.shard.is_starved() && self.outbox.now >= self.next_stuck {
-            self.give_up_stuck();
-        }
+        self.seek_memory();
         let now = self.io.now();
         self.shard.observer().step_ended(Step::Events, now);
         self.post.tell_time(now);
@@ -391,16 +394,39 @@ impl<I: Io, A: App> Reactor<I, A> {
         }
     }
 
-    /// Reads wait for memory: has the host close the connection whose send is under way for longest.
-    fn give_up_stuck(&mut self) {
+    /// Has reads that wait for memory get some of what is kept by whoever takes nothing: here, or, if nobody does and they have
+    /// waited for as long, on other shards.
+    fn seek_memory(&mut self) {
+        if !self.shard.is_starved() {
+            self.starved_since = None;
+            return;
+        }
+        let since = *self.starved_since.get_or_insert(self.outbox.now);
+        if self.outbox.now < self.next_stuck || self.give_up_stuck() {
+            return;
+        }
+        if self.outbox.now.since(since) >= STUCK_SEND {
+            self.next_stuck = self.outbox.now + SLOW_SEND;
+            let own = self.shard.id();
+            for peer in (0..self.outbox.metadata.shards).map(ShardId).filter(|peer| *peer != own) {
+                // One that does not listen need not be told again.
+                if self.parked.get(&peer).is_none_or(VecDeque::is_empty) {
+                    self.send(peer, Ask::Starved, None);
+                }
+            }
+        }
+    }
+
+    /// Has the host close the connection whose send is under way for longest, if that is long. Gives whether there was one.
+    fn give_up_stuck(&mut self) -> bool {
         let sends = self.connections.iter();
         let stuck = sends.filter_map(|(conn, connection)| Some((connection.sending.since()?, *conn))).min();
-        if let Some((since, conn)) = stuck
-            && self.outbox.now.since(since) >= STUCK_SEND
-        {
-            self.next_stuck = self.outbox.now + SLOW_SEND;
-            self.step(AppEvent::Stuck(conn));
-        }
+        let Some((_, conn)) = stuck.filter(|(since, _)| self.outbox.now.since(*since) >= STUCK_SEND) else {
+            return false;
+        };
+        self.next_stuck = self.outbox.now + SLOW_SEND;
+        self.step(AppEvent::Stuck(conn));
+        true
     }
 
     /// Whether there was work so short a time ago that looking for more is cheaper than to be woken for it.
@@ -615,6 +641,12 @@ impl<I: Io, A: App> Reactor<I, A> {
             Ask::Tell(message) => {
                 self.post.reply(from, Answer::Noted);
                 self.step(AppEvent::Told { from, message });
+            }
+            Ask::Starved => {
+                self.post.reply(from, Answer::Noted);
+                if self.outbox.now >= self.next_stuck {
+                    self.give_up_stuck();
+                }
             }
             Ask::Adopt(socket, listener) => {
                 self.post.reply(from, Answer::Noted);

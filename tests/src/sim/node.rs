@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use millstream_engine::buffer::Pool;
+use millstream_engine::buffer::{Pool, Slice};
 use millstream_engine::config::Config;
 use millstream_engine::error::Fatal;
-use millstream_engine::io::Blocking;
 use millstream_engine::io::random::Random;
 use millstream_engine::io::sim::World;
+use millstream_engine::io::{Blocking, ConnId};
 use millstream_engine::log::Log;
 use millstream_engine::metrics::{Reader, ShardMetrics};
 use millstream_engine::reactor::app::{App, AppEvent, AppToken, Outbox};
@@ -44,11 +44,15 @@ pub struct Wire {
     pub replies: VecDeque<(AppToken, Reply)>,
     /// What else it was told of queues.
     pub events: VecDeque<AppEvent>,
+    /// Connections that were accepted.
+    pub connections: Vec<ConnId>,
+    /// What is to be sent on them.
+    pub sends: VecDeque<(ConnId, Vec<Slice>)>,
     /// Whether nothing is to be asked for a while.
     pub idle: bool,
 }
 
-/// A host that asks what it is told to, and passes the answers on.
+/// A host that asks what it is told to, and passes the answers on. Connections that take nothing are closed when that is asked.
 pub struct Host {
     wire: Rc<RefCell<Wire>>,
 }
@@ -58,6 +62,8 @@ impl App for Host {
         let mut wire = self.wire.borrow_mut();
         match event {
             AppEvent::Reply(token, reply) => wire.replies.push_back((token, reply)),
+            AppEvent::Accepted { conn, .. } => wire.connections.push(conn),
+            AppEvent::Stuck(conn) => out.close(conn),
             AppEvent::Started | AppEvent::Timer(_) => {
                 let look = if wire.idle { LOOK_IDLE } else { LOOK };
                 out.set_timer(AppToken(0), out.now() + look);
@@ -71,6 +77,9 @@ impl App for Host {
         }
         for (token, shard, request) in wire.requests.drain(..) {
             out.engine(token, shard, request, None);
+        }
+        for (conn, slices) in wire.sends.drain(..) {
+            out.send(conn, slices);
         }
     }
 }
