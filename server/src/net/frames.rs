@@ -87,10 +87,10 @@ impl Frames {
         self.room.is_some()
     }
 
-    /// Where what arrives next is best put: it has room for the rest of the next frame, and for no more.
+    /// Where what arrives next is best put: it has room for the rest of the next frame, and for no more. There is none while
+    /// something has arrived that was not looked at: that belongs in front.
     pub fn take_room(&mut self) -> Option<Block> {
-        let mut room = self.room.take()?;
-        assert!(self.arrived.is_empty(), "what has arrived of a frame is in its room");
+        let mut room = self.room.take_if(|_| self.arrived.is_empty())?;
         self.arrived.push_front(room.split_frozen());
         self.is_room_taken = true;
         Some(room)
@@ -315,6 +315,21 @@ mod tests {
             frames.clear();
             assert_eq!((frames.partial_bytes(), rooms.usage().in_use), (0, 0));
         }
+    }
+
+    #[test]
+    fn a_room_is_not_given_away_while_something_waits_to_be_put_into_it() {
+        let stream = large();
+        let mut frames = Frames::new(1 << 20, Pool::new(1 << 20));
+        frames.push(Slice::from(stream[..3000].to_vec()));
+        assert!(frames.next_frame().unwrap().is_none() && frames.has_room());
+        frames.push(Slice::from(stream[3000..5000].to_vec()));
+        assert!(frames.take_room().is_none());
+        assert!(frames.next_frame().unwrap().is_none());
+        assert_eq!(frames.take_room().unwrap().spare(), 4 + LARGE - 5000);
+        frames.push(Slice::from(stream[5000..].to_vec()));
+        assert_eq!(frames.next_frame().unwrap().unwrap()[..], stream[4..4 + LARGE]);
+        assert_eq!(frames.next_frame().unwrap().unwrap()[..], [7]);
     }
 
     #[test]
