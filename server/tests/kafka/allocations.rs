@@ -13,7 +13,7 @@ const WARM_UP: u64 = 20;
 
 /// Allocations per request. One more is a decision, not an accident.
 const PRODUCE_MAX: f64 = 7.0;
-const FETCH_MAX: f64 = 9.0;
+const FETCH_MAX: f64 = 8.0;
 
 fn node() -> (Node, ConnId) {
     let mut node = Node::new();

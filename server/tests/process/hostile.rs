@@ -169,8 +169,8 @@ fn who_begins_large_requests_and_does_not_end_them_costs_a_bounded_amount_of_mem
     let before = status_bytes(broker.pid(), "VmRSS:");
     let mut guests: Vec<TcpStream> = (0..200).map(|_| guest(broker.address)).collect();
     for guest in &mut guests {
-        // The beginning of a request of 1 MiB. The broker may have had enough of them.
-        let _ = guest.write_all(&[&(1_u32 << 20).to_be_bytes()[..], &vec![0; 60_000]].concat());
+        // Most of a request of 1 MiB: all of them together are more than what is allowed below. The broker may have had enough.
+        let _ = guest.write_all(&[&(1_u32 << 20).to_be_bytes()[..], &vec![0; 900_000]].concat());
     }
     for _ in 0..20 {
         other.send_batch(-1, "t", 0, &batch(b"meanwhile")).unwrap();
