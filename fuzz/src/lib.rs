@@ -9,9 +9,11 @@ pub mod amqp_frame;
 pub mod amqp_routing;
 pub mod canary;
 pub mod checkpoint;
+pub mod group;
 pub mod index;
 pub mod journal;
 pub mod journal_recovery;
+pub mod kafka_connection;
 pub mod kafka_frame;
 pub mod kafka_request;
 pub mod manifest;
@@ -48,6 +50,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "queue", run: queue::run },
     Target { name: "kafka_frame", run: kafka_frame::run },
     Target { name: "kafka_request", run: kafka_request::run },
+    Target { name: "kafka_connection", run: kafka_connection::run },
+    Target { name: "group", run: group::run },
     Target { name: "amqp_frame", run: amqp_frame::run },
     Target { name: "amqp_routing", run: amqp_routing::run },
 ];
