@@ -249,6 +249,7 @@ impl World {
             Input::Sync(_, sync) => Some(sync.assignments.clone()),
             _ => None,
         };
+        let late = matches!(input, Input::Stored(..));
         let mut out = Vec::new();
         self.group.on(input, &self.bounds, self.now(), &mut out);
         for output in out {
@@ -265,16 +266,16 @@ impl World {
                 }
                 Output::Answer(asker, answer) => {
                     let open = self.open.remove(&asker.token.0).expect("it was asked, and not answered");
-                    self.answered(open, answer);
+                    self.answered(open, answer, late);
                 }
             }
         }
     }
 
-    /// An answer fits its question, and what was told before.
-    fn answered(&mut self, open: Open, answer: Answer) {
+    /// An answer fits its question, and what was told before. What is told `late`, as it had to be durable first, may be over.
+    fn answered(&mut self, open: Open, answer: Answer, late: bool) {
         match (open, answer) {
-            (Open::Join(join), Ok(Outcome::Joined(joined))) => self.joined(&join, joined),
+            (Open::Join(join), Ok(Outcome::Joined(joined))) => self.joined(&join, joined, late),
             (Open::Join(join), Err(GroupError::MemberIdRequired(id))) => {
                 assert!(join.member_id.is_empty() && join.takes_id_first && join.instance_id.is_none());
                 self.knows(id);
@@ -300,9 +301,9 @@ impl World {
         }
     }
 
-    fn joined(&mut self, join: &Join, joined: Joined) {
-        assert!(joined.generation >= self.generation, "a generation goes back");
-        self.generation = joined.generation;
+    fn joined(&mut self, join: &Join, joined: Joined, late: bool) {
+        assert!(late || joined.generation >= self.generation, "a generation goes back");
+        self.generation = self.generation.max(joined.generation);
         assert!(join.member_id.is_empty() || join.member_id == joined.member_id, "another id");
         let way = joined.protocol.clone();
         assert!(
