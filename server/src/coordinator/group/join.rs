@@ -70,8 +70,9 @@ impl Group {
             return Err(GroupError::Full);
         }
         let bytes = brought(&join.protocols);
-        let others = self.bytes - self.members.get(&join.member_id).map_or(0, Member::bytes);
-        if bytes > bounds.member_bytes_max || others + bytes > bounds.group_bytes_max {
+        // What it was given stays until the next generation begins.
+        let replaced = self.members.get(&join.member_id).map_or(0, |member| brought(&member.protocols));
+        if bytes > bounds.member_bytes_max || self.bytes - replaced + bytes > bounds.group_bytes_max {
             return Err(GroupError::TooLarge);
         }
         Ok(())

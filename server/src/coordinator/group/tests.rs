@@ -599,6 +599,23 @@ fn what_a_member_asks_for_and_brings_has_bounds() {
 }
 
 #[test]
+fn what_a_member_was_given_counts_when_it_brings_more() {
+    let mut rig = Rig::stable();
+    rig.join(&newcomer("c"));
+    rig.join(&again("a-1"));
+    rig.join(&again("b-3"));
+    rig.answers.clear();
+    let part = "x".repeat(250);
+    rig.sync("a-1", 3, &[("b-3", &part)]);
+    assert!(rig.group.bytes() > 250, "it is durable");
+    let more = Join { protocols: vec![("range".into(), [0; 90].into())], ..again("b-3") };
+    let token = rig.join(&more);
+    assert_eq!(rig.error(token), GroupError::TooLarge);
+    rig.join(&again("b-3"));
+    assert!(rig.group.bytes() <= 300, "{}", rig.group.bytes());
+}
+
+#[test]
 fn a_group_comes_back_as_it_was_stored() {
     let mut rig = Rig::stable();
     let state = rig.stored.clone().unwrap();
