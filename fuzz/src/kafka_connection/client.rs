@@ -210,6 +210,12 @@ impl Client {
         }
     }
 
+    /// Whether nothing is on its way between it and the broker.
+    pub fn is_at_rest(&self) -> bool {
+        let all_received = self.unreceived() == 0 || !self.reads || self.closing;
+        self.sending.is_none() && !self.catches_up && all_received
+    }
+
     /// Whether everything that it asked for has come.
     pub fn is_content(&self) -> bool {
         self.expected.is_empty() && self.batches.is_empty() && self.taken.is_empty()

@@ -335,7 +335,7 @@ impl World {
                 self.answer(0, 3);
             } else if self.engine.watches() > 0 {
                 self.pass(Nanos::from_millis(1_000));
-            } else if self.clients.values().all(|client| client.sending.is_none() && !client.catches_up) {
+            } else if self.clients.values().all(Client::is_at_rest) {
                 break;
             }
         }
