@@ -84,7 +84,7 @@ pub const BENCHMARKS: &[Benchmark] = &[
         name: "tail",
         what: "tail read into a socket / bare send from memory, MB/s",
         bar: Bar::AtLeast(0.8),
-        how: "one loopback connection gets a partition of 64 MiB over and over, all of it in the tail",
+        how: "one loopback connection gets a partition of 24 MiB over and over, all of it in the tail",
         run: read::tail,
     },
     Benchmark {

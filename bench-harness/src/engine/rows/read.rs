@@ -20,6 +20,8 @@ fn filling() -> Batch {
     Batch::of(60, 64 << 10)
 }
 
+/// What a tail holds that no reader has made larger.
+const TAIL_BYTES: u64 = 24 << 20;
 /// The history that is read: far more than the journal, and so than the tail.
 const HISTORY_BYTES: u64 = 1 << 30;
 /// The journal of nodes with a history.
@@ -73,7 +75,7 @@ fn into_socket(
 pub(super) fn tail(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Row>, Problem> {
     let host = bench.host(Spec { listen: Some(ANY_PORT), ..Spec::default() })?;
     host.create("t", 1, TopicConfig::default())?;
-    fill(&host, "t", 64 << 20)?;
+    fill(&host, "t", TAIL_BYTES)?;
     into_socket(bench, benchmark, &host, "t", net::from_memory()?)
 }
 
