@@ -21,12 +21,11 @@ use crate::measure::{Case, Outcome, Problem};
 
 /// The node's journal. The engine makes room when half of it is used.
 pub const JOURNAL_BYTES: u64 = 2 << 30;
-/// What a turn should append. It could be three times as much, but the engine's pool keeps a quarter of its memory when a
-/// topic is deleted; what a turn needs beyond that would come from the system, page by page, as in no node that has run
-/// for a while.
-pub const TURN_BYTES: u64 = JOURNAL_BYTES / 8;
+/// What a turn should append. With a step of emptying before it, it stays within what the tail begins with, an eighth of the
+/// journal: beyond that the engine moves logs to their segments, and the journal is not alone.
+pub const TURN_BYTES: u64 = JOURNAL_BYTES / 16;
 /// One step of emptying.
-const STEP_BYTES: u64 = JOURNAL_BYTES / 16;
+const STEP_BYTES: u64 = JOURNAL_BYTES / 32;
 /// Steps until it counts as stuck: many more than it takes to fill half of the journal.
 const STEPS_MAX: u32 = 64;
 /// What the appends of a step leave to be done takes less than this.
