@@ -2,7 +2,7 @@
 
 use millstream_engine::config::{Config, TopicConfig};
 use millstream_engine::io::fault::Faults;
-use millstream_engine::io::sim::World;
+use millstream_engine::io::sim::{Crash, World};
 use millstream_engine::limits::TAIL_SHARE_AT_LEAST;
 use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
@@ -91,4 +91,18 @@ fn a_reader_of_history_does_not_make_it_larger() {
     late.append(1_000);
     assert!(late.follow(20, 900) > 0);
     assert_eq!(late.tail().1, LEAST);
+}
+
+#[test]
+fn what_is_recovered_is_more_than_the_tail_may_have_and_goes_to_segments() {
+    let world = World::new(4, Faults::default());
+    let mut late = Late::start(&world);
+    late.append(60);
+    let partition = late.partition;
+    drop(late);
+    world.crash(Crash::Kill);
+    let config = Config { journal_bytes: JOURNAL_BYTES / 2, ..config() };
+    let node = Solo::start(&world, config).expect("nothing is damaged");
+    let (tail, limit) = Late { node, partition, appended: 60 }.tail();
+    assert!(tail <= limit, "{tail} of {limit}");
 }

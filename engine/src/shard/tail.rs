@@ -94,7 +94,9 @@ impl<I: Io> Shard<I> {
             // What is left of logs lies between the groups, and is in no need.
             upto = upto.max(group.lsn);
         }
-        upto.min(self.journal.durable_lsn())
+        let durable = self.journal.durable_lsn();
+        // What was recovered goes by no record either, and all of it is in the way.
+        if upto == Lsn::ZERO { durable } else { upto.min(durable) }
     }
 
     /// This was read from a file: the tail notes it if it could have had that.
