@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use millstream_engine::config::QueueSettings;
 use millstream_engine::io::fault::{Faults, Injection, OpKind, Outcome};
 use millstream_engine::io::sim::{Crash, Survivors, World};
-use millstream_engine::shard::change::{Edit, MetadataChange};
+use millstream_engine::shard::change::{Edit, MetadataChange, NewQueue};
 use millstream_engine::shard::message::{
     Consume, ConsumerId, DeadLetter, Message, Move, Publish, Settlement, Verdict,
 };
@@ -259,23 +259,26 @@ fn names_go_with_the_queue_that_they_are_of() {
     assert_eq!(names(&node, THERE), 0);
 }
 
+/// So many queues, and the shard of each.
+fn targets(node: &mut Several, count: usize) -> Vec<(ShardId, QueueId)> {
+    let edits = (0..count).map(|number| {
+        let (name, settings) = (format!("target{number}").into(), QueueSettings::default());
+        Edit::CreateQueue(NewQueue { name, durable: true, settings })
+    });
+    let change = MetadataChange { guards: Vec::new(), edits: edits.collect() };
+    let Reply::Changed(made) = node.ask(HERE, Request::ChangeMetadata(change)) else { panic!("made") };
+    made.iter().map(|queue| (node.shard_of(*queue), *queue)).collect()
+}
+
 #[test]
 fn a_dead_letter_goes_to_more_queues_than_one_record_names() {
     const QUEUES: usize = 1_100;
     let world = World::new(62, Faults::default());
     let mut node = start(&world, 2);
     let source = node.create_on(HERE, "source", &dead_letters());
-    let settings = QueueSettings::default();
-    let edits = (0..2 * QUEUES).map(|number| {
-        let name = format!("target{number}").into();
-        let settings = settings.clone();
-        Edit::CreateQueue(millstream_engine::shard::change::NewQueue { name, durable: true, settings })
-    });
-    let change = MetadataChange { guards: Vec::new(), edits: edits.collect() };
-    let Reply::Changed(targets) = node.ask(HERE, Request::ChangeMetadata(change)) else { panic!("made") };
+    let to = targets(&mut node, 2 * QUEUES);
     node.publish(source, numbered(0..1, true));
     reject_all(&mut node, source, 1);
-    let to: Vec<_> = targets.iter().map(|queue| (node.shard_of(*queue), *queue)).collect();
     assert!(to.iter().filter(|(shard, _)| *shard == THERE).count() > 1_024);
     answer(&mut node, HERE, Nanos::from_millis(1_000), |_| to.clone());
     assert_eq!(node.stats(source).leaving, 0);
@@ -332,19 +335,8 @@ fn a_dead_letter_for_more_queues_than_one_record_names_comes_to_each_once_though
         let world = World::new(90 + cut, Faults::default());
         let mut node = start(&world, 2);
         let source = node.create_on(HERE, "source", &dead_letters());
-        let settings = QueueSettings::default();
-        let edits = (0..2 * QUEUES).map(|number| {
-            let name = format!("target{number}").into();
-            let settings = settings.clone();
-            Edit::CreateQueue(millstream_engine::shard::change::NewQueue { name, durable: true, settings })
-        });
-        let change = MetadataChange { guards: Vec::new(), edits: edits.collect() };
-        let Reply::Changed(made) = node.ask(HERE, Request::ChangeMetadata(change)) else { panic!("made") };
-        let to: Vec<_> = made
-            .iter()
-            .map(|queue| (node.shard_of(*queue), *queue))
-            .filter(|(shard, _)| *shard == THERE)
-            .collect();
+        let mut to = targets(&mut node, 2 * QUEUES);
+        to.retain(|(shard, _)| *shard == THERE);
         assert!(to.len() > 1_024);
         node.publish(source, numbered(0..1, true));
         reject_all(&mut node, source, 1);
