@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use millstream_engine::buffer::Slice;
-use millstream_engine::config::{Config, TopicConfig};
+use millstream_engine::config::{Config, QueueSettings, TopicConfig};
 use millstream_engine::format::batch::BatchBuilder;
 use millstream_engine::io::fault::Faults;
 use millstream_engine::io::sim::World;
@@ -13,6 +13,7 @@ use millstream_engine::shard::controller::CONTROLLER;
 use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::{Durability, Offset, PartitionId, ShardId};
+use millstream_tests::queues;
 use millstream_tests::sim::canary::{Cage, Canary};
 use millstream_tests::sim::node::SimNode;
 use millstream_tests::solo::{Solo, config};
@@ -102,6 +103,35 @@ fn a_read_that_waits_for_memory_gets_it_from_those_who_take_nothing_and_opens_no
     assert!(opened < 10, "{opened} times a file is opened while it waits");
     let Some(Reply::Read(reply)) = node.answer() else { panic!("it is read in the end") };
     assert!(!reply.chunk.bytes.is_empty());
+}
+
+#[test]
+fn a_queue_whose_messages_wait_for_memory_to_be_read_back_into_gets_it_from_those_who_take_nothing() {
+    let world = World::new(8, Faults { window_bytes: 1_000, ..Faults::default() });
+    let mut node = Solo::start(&world, config()).expect("the disk is empty");
+    let settings = || TopicConfig { segment_bytes: 2 << 20, ..TopicConfig::default() };
+    let partition = PartitionId { topic: node.create("read", 1, settings()), index: 0 };
+    let queue = queues::create(&mut node, "q", true, QueueSettings::default());
+    for offset in 0..60 {
+        queues::publish(&mut node, &[queue], vec![queues::message(&value(offset)[..200_000], true)]);
+        node.append(partition, &value(offset)[..200_000]);
+    }
+    node.pass(Nanos::from_millis(1_000));
+    let (conn, peer) = node.connect();
+    peer.pause_reading(true);
+    let mut slices = Vec::new();
+    while node.shard().memory()["read"] < 64 * READ_CHUNK_BYTES {
+        let request = Request::Read { partition, offset: Offset(0), max_bytes: 1 };
+        let Reply::Read(reply) = node.ask(request) else { panic!("there is memory") };
+        slices.extend(reply.chunk.bytes);
+    }
+    node.send(conn, slices);
+    queues::consume(&mut node, queue, 1, queues::PLENTY);
+    node.pass(Nanos::from_millis(1_000));
+    assert!(node.shard().is_starved(), "nobody is told that memory is short");
+    let before = queues::delivered(&mut node).len();
+    node.pass(Nanos::from_millis(5_000));
+    assert!(before + queues::delivered(&mut node).len() == 60, "what is read back is delivered in the end");
 }
 
 /// Asks a shard one thing, in the name of another.

@@ -484,7 +484,7 @@ impl<I: Io> Shard<I> {
         let ended = self.trim.advance(io, journal, logs, &mut self.queues, unsubmitted);
         self.on_trim_ended(io, ended);
         self.maintain(io);
-        if self.is_starved() {
+        if self.reads.is_starved() {
             self.read_queued(io);
         }
         self.submit(io);

@@ -1,7 +1,16 @@
 //! The way out: what is in the tail at once, the rest by cold reads, a bounded number at a time.
 //!
-//! A read for which there is no memory waits until some comes back: it is readers that take nothing who keep it, and whoever
-//! owns the connections sees to it that they do not for long, as soon as [`Shard::is_starved`].
+//! A read for which there is no memory waits until some comes back. **It does come back**, for what was lent is one of these:
+//!
+//! - It is being read into, or was read ahead of somebody: that ends by itself.
+//! - It is being sent: that ends when the peer has taken it, or, as soon as [`Shard::is_starved`], with whoever has taken nothing for
+//!   [`crate::limits::STUCK_SEND`].
+//! - It waits to be sent, behind something else, or with a host that waits for more to go with it. Its range stays when it is
+//!   dropped: hosts let go of it when they are told to ([`crate::reactor::app::AppEvent::LetGo`]), and ask for it once more
+//!   ([`Request::Load`]) when it can be sent at once. So nobody keeps memory while waiting for more, and each read that gets some moves its
+//!   answer on.
+//! - Queues keep it for what else is wanted of a group: that has a bound of its own, well below what there is. Deliveries keep it until
+//!   they are sent; one that has to wait for its client's acknowledgements is copied.
 
 use std::collections::VecDeque;
 
@@ -86,6 +95,11 @@ impl Reads {
     /// Whether somebody waits for a file to be read.
     pub fn is_busy(&self) -> bool {
         !self.queue.is_empty() || self.under_way() > 0
+    }
+
+    /// Whether the first of those that wait does so for memory.
+    pub fn is_starved(&self) -> bool {
+        self.starved
     }
 
     fn under_way(&self) -> usize {
@@ -295,7 +309,7 @@ impl<I: Io> Shard<I> {
 
     fn start_cold(&mut self, io: &mut I, who: Requester, log: LogIndex, segment: Offset, want: Want) {
         let queued = Queued { who: Some(who), log, segment, want, room: 0 };
-        if self.reads.under_way() >= self.cold_reads_max(io) || self.is_starved() {
+        if self.reads.under_way() >= self.cold_reads_max(io) || self.reads.starved {
             if self.reads.queue.len() >= COLD_READS_WAITING_MAX {
                 return self.refuse_read(queued.who, Refusal::Busy);
             }
@@ -364,9 +378,9 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Whether reads wait for memory.
+    /// Whether reads wait for memory, of logs or of queues.
     pub fn is_starved(&self) -> bool {
-        self.reads.starved
+        self.reads.is_starved() || self.queues.is_starved()
     }
 
     /// Has a read of the tail be made again when there is memory.

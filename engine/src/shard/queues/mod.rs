@@ -274,6 +274,11 @@ impl Queues {
         self.due
     }
 
+    /// Whether what is to be read next waits for memory.
+    pub fn is_starved(&self) -> bool {
+        self.reading.is_starved() || self.paging.is_starved()
+    }
+
     /// How much there is of everything that is to be bounded, for tests.
     pub fn held(&self) -> BTreeMap<&'static str, usize> {
         BTreeMap::from([

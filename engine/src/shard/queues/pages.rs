@@ -69,6 +69,8 @@ pub struct Paging {
     resting: VecDeque<(Nanos, Index)>,
     /// Nothing goes out before: the file has failed.
     not_before: Nanos,
+    /// The next page to come back waits for memory.
+    starved: bool,
 }
 
 impl Paging {
@@ -90,6 +92,7 @@ impl Paging {
             long: BTreeSet::new(),
             resting: VecDeque::new(),
             not_before: Nanos::ZERO,
+            starved: false,
         }
     }
 
@@ -116,6 +119,11 @@ impl Paging {
     /// Whether there is nothing to do.
     pub fn is_at_rest(&self) -> bool {
         self.wanted.is_empty() && (!self.is_over() || self.long.is_empty())
+    }
+
+    /// Whether the next page to come back waits for memory.
+    pub fn is_starved(&self) -> bool {
+        self.starved
     }
 
     /// When there is something to do although nothing happens.
@@ -283,6 +291,7 @@ impl Queues {
 
     /// Reads pages that are wanted, and writes pages while the indexes take more than they may.
     pub fn page<I: Io>(&mut self, io: &mut I) {
+        self.paging.starved = false;
         if self.paging.is_at_rest() && self.paging.due().is_none() {
             return;
         }
@@ -304,7 +313,10 @@ impl Queues {
         {
             let Page { slot, len, .. } = self.paging.pages[&(index, page)];
             let len = len.next_multiple_of(BLOCK_BYTES);
-            let Some(block) = self.paging.read.block(len) else { return };
+            let Some(block) = self.paging.read.block(len) else {
+                self.paging.starved = true;
+                return;
+            };
             self.paging.wanted.pop_front();
             let token = self.paging.token(Operation::Read(index, page));
             io.read(token, file, slot * PAGE_SLOT_BYTES as u64, block, len);

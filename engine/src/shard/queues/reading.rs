@@ -34,6 +34,8 @@ pub struct Reading {
     sites: BTreeMap<GroupKey, Site>,
     in_flight: BTreeMap<u64, GroupKey>,
     failed: BTreeMap<GroupKey, Failed>,
+    /// The next to be read waits for memory.
+    starved: bool,
     last: u64,
     now: Nanos,
 }
@@ -48,6 +50,7 @@ impl Reading {
             sites: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             failed: BTreeMap::new(),
+            starved: false,
             last: 0,
             now: Nanos::ZERO,
         }
@@ -92,14 +95,23 @@ impl Reading {
         self.wanted.is_empty()
     }
 
+    /// Whether what is to be read next waits for memory.
+    pub fn is_starved(&self) -> bool {
+        self.starved
+    }
+
     /// Goes on: as many reads as may be in flight.
     pub fn advance<I: Io>(&mut self, io: &mut I) {
         self.now = io.now();
+        self.starved = false;
         while self.in_flight.len() < QUEUE_READS_IN_FLIGHT
             && let Some(&key) = self.wanted.front()
         {
             let site = self.sites[&key];
-            let Some(block) = self.pool.block(site.len) else { return };
+            let Some(block) = self.pool.block(site.len) else {
+                self.starved = true;
+                return;
+            };
             self.wanted.pop_front();
             self.last += 1;
             self.in_flight.insert(self.last, key);
