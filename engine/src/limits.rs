@@ -126,6 +126,8 @@ pub const SLOW_SEND: Nanos = Nanos::from_millis(100);
 /// A send that has been under way for this long is stuck: while reads wait for memory, whoever is stuck for longest loses its
 /// connection, which gives back what its answers take.
 pub const STUCK_SEND: Nanos = Nanos::from_millis(2_000);
+/// How often hosts are asked to let go of what waits to be sent, while reads wait for memory.
+pub const LET_GO_EVERY: Nanos = Nanos::from_millis(100);
 /// A slice that keeps at most this much memory is not worth a copy.
 pub const LOOSE_BYTES: usize = 2 * READ_CHUNK_BYTES;
 /// How long a peer is silent before the kernel asks its machine whether it is there, so that one that has vanished does not keep

@@ -372,6 +372,8 @@ impl App for Broker {
                 let reason = "it does not take its answers, and others need the memory that they are in";
                 connection.hang_up(&reason, shared);
             }),
+            // What waits of AMQP's deliveries cannot be read again by name, and is loosened where it may wait for long.
+            AppEvent::LetGo => self.connections.values_mut().for_each(Connection::let_go),
             AppEvent::Closed(conn, reason) => {
                 tracing::debug!(?conn, ?reason, "connection over");
                 if self.amqp.serves(conn) {

@@ -56,6 +56,9 @@ pub enum AppEvent {
     Slow(ConnId),
     /// What was sent last has not been taken for long, and others have no memory left to be answered from: close it.
     Stuck(ConnId),
+    /// Reads wait for memory, of this shard or of another: what has been read and is not being sent is to keep none. It is
+    /// planned, and can be loaded when its turn has come. Told again and again while that is so.
+    LetGo,
     /// The connection is over; nothing about it follows.
     Closed(ConnId, CloseReason),
     /// A timer has run out.

@@ -24,7 +24,7 @@ use timers::Timers;
 use crate::error::IoError;
 use crate::io::random::Random;
 use crate::io::{ConnId, Event, Io, Socket, Token, Wait};
-use crate::limits::{MAIL_PER_ROUND, MAIL_ROUNDS_PER_TURN, SLOW_SEND, STUCK_SEND};
+use crate::limits::{LET_GO_EVERY, MAIL_PER_ROUND, MAIL_ROUNDS_PER_TURN, SLOW_SEND, STUCK_SEND};
 use crate::metrics::{Reader, ShardMetrics, Step};
 use crate::shard::controller::{CONTROLLER, Change, Controller, Next};
 use crate::shard::mailbox::{Mail, Post};
@@ -62,7 +62,10 @@ pub enum Ask {
     /// Take this connection, which the listener of this number has accepted.
     Adopt(Socket, u16),
     /// A read waits there for memory, which connections of this shard may keep.
-    Starved,
+    Starved {
+        /// It has waited for so long that whoever takes nothing had better go.
+        for_long: bool,
+    },
     /// Apply this metadata.
     Apply(Arc<Metadata>),
     /// Nothing is left of topics that were deleted up to this epoch.
@@ -161,6 +164,8 @@ pub struct Reactor<I: Io, A: App> {
     parked: BTreeMap<ShardId, VecDeque<(Ask, Option<ConnId>)>>,
     connections: BTreeMap<ConnId, Connection>,
     slow_sends: SlowSends,
+    /// When the host may next be asked to let go of memory.
+    next_let_go: Nanos,
     /// When a stuck connection may next be closed: what the last one kept takes a moment to come back.
     next_stuck: Nanos,
     /// Since when reads wait for memory.
@@ -211,6 +216,7 @@ impl<I: Io, A: App> Reactor<I, A> {
             parked: BTreeMap::new(),
             connections: BTreeMap::new(),
             slow_sends: SlowSends::default(),
+            next_let_go: Nanos::ZERO,
             next_stuck: Nanos::ZERO,
             starved_since: None,
             timers: Timers::default(),
@@ -394,27 +400,46 @@ impl<I: Io, A: App> Reactor<I, A> {
         }
     }
 
-    /// Has reads that wait for memory get some of what is kept by whoever takes nothing: here, or, if nobody does and they have
-    /// waited for as long, on other shards.
+    /// Has reads that wait for memory get some. That of what waits to be sent comes back when hosts are asked for it, here and on
+    /// other shards: else answers could wait for each other's memory for good, with nothing on its way that ever ends. That
+    /// of sends comes back with their end, and whoever takes nothing is closed: here, or, if nobody is and the reads have waited
+    /// for as long, on other shards.
     fn seek_memory(&mut self) {
         if !self.shard.is_starved() {
             self.starved_since = None;
             return;
         }
         let since = *self.starved_since.get_or_insert(self.outbox.now);
+        if self.let_go() {
+            self.tell_starved(false);
+        }
         if self.outbox.now < self.next_stuck || self.give_up_stuck() {
             return;
         }
         if self.outbox.now.since(since) >= STUCK_SEND {
             self.next_stuck = self.outbox.now + SLOW_SEND;
-            let own = self.shard.id();
-            for peer in (0..self.outbox.metadata.shards).map(ShardId).filter(|peer| *peer != own) {
-                // One that does not listen need not be told again.
-                if self.parked.get(&peer).is_none_or(VecDeque::is_empty) {
-                    self.send(peer, Ask::Starved, None);
-                }
+            self.tell_starved(true);
+        }
+    }
+
+    fn tell_starved(&mut self, for_long: bool) {
+        let own = self.shard.id();
+        for peer in (0..self.outbox.metadata.shards).map(ShardId).filter(|peer| *peer != own) {
+            // One that does not listen need not be told again.
+            if self.parked.get(&peer).is_none_or(VecDeque::is_empty) {
+                self.send(peer, Ask::Starved { for_long }, None);
             }
         }
+    }
+
+    /// Has the host let go of what waits to be sent. Gives whether it was time for that.
+    fn let_go(&mut self) -> bool {
+        let due = self.outbox.now >= self.next_let_go;
+        if due {
+            self.next_let_go = self.outbox.now + LET_GO_EVERY;
+            self.step(AppEvent::LetGo);
+        }
+        due
     }
 
     /// Has the host close the connection whose send is under way for longest, if that is long. Gives whether there was one.
@@ -642,9 +667,10 @@ impl<I: Io, A: App> Reactor<I, A> {
                 self.post.reply(from, Answer::Noted);
                 self.step(AppEvent::Told { from, message });
             }
-            Ask::Starved => {
+            Ask::Starved { for_long } => {
                 self.post.reply(from, Answer::Noted);
-                if self.outbox.now >= self.next_stuck {
+                self.let_go();
+                if for_long && self.outbox.now >= self.next_stuck {
                     self.give_up_stuck();
                 }
             }

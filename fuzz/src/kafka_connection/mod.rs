@@ -52,6 +52,8 @@ enum Operation {
     Slow(usize),
     /// A send takes so long that others need the memory.
     Stuck(usize),
+    /// Others need the memory of what waits to be sent.
+    LetGo,
     /// The engine answers.
     Answer(usize, usize),
     /// Something has come that somebody waits for.
@@ -79,6 +81,7 @@ fn operation(bytes: &mut impl Iterator<Item = u8>) -> Option<Operation> {
             2 => Operation::Write(client, Request::Unknown),
             3 => Operation::Stuck(client),
             4 => Operation::Leave(client),
+            5 => Operation::LetGo,
             _ => Operation::DropRoom(client),
         },
         7 | 8 => {
@@ -190,6 +193,7 @@ impl World {
                     self.step(AppEvent::Stuck(conn));
                 }
             }
+            Operation::LetGo => self.step(AppEvent::LetGo),
             Operation::Answer(place, how) => self.answer(place % self.engine.asked.len().max(1), how),
             Operation::Wake => {
                 if let Some((token, reply)) = self.engine.wake() {

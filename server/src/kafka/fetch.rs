@@ -322,6 +322,14 @@ impl Fetch {
         (self.found, self.held, self.next) = (0, 0, 0);
     }
 
+    /// Keeps the plans of what was read, and no memory.
+    pub fn let_go(&mut self) {
+        for part in self.topics.partitions_mut() {
+            self.held -= part.held();
+            part.chunk.bytes = Vec::new();
+        }
+    }
+
     fn on_watch(&mut self, reply: &Reply, context: &mut Context<'_>) -> Option<Done> {
         match reply {
             Reply::Woken(id) => {

@@ -181,6 +181,13 @@ impl Work {
         }
     }
 
+    /// Lets go of what it has read so far: it is planned, and can be loaded when it is to be sent.
+    pub fn let_go(&mut self) {
+        if let Work::Fetch(work) = self {
+            work.let_go();
+        }
+    }
+
     /// Until when it waits for news, if that is all it waits for.
     pub fn deadline(&self) -> Option<Nanos> {
         match self {

@@ -53,6 +53,16 @@ enum State {
     Answered(Response),
 }
 
+impl InFlight {
+    /// Plans the batches of its answer again, if it has one. Gives what that kept.
+    fn let_go(&mut self) -> Held {
+        match &mut self.state {
+            State::Working(_) => Held::default(),
+            State::Answered(response) => response.let_go(),
+        }
+    }
+}
+
 /// Whether the connection goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Life {
@@ -63,7 +73,7 @@ enum Life {
     Closed,
 }
 
-/// A connection's state. The inputs are `received`, `sent`, `slow`, `answered`, `offloaded`, `loaded`, `timer`, `close_if_idle`,
+/// A connection's state. The inputs are `received`, `sent`, `slow`, `let_go`, `answered`, `offloaded`, `loaded`, `timer`, `close_if_idle`,
 /// `let_in`, `stop`, and last `closed`.
 #[derive(Debug)]
 pub struct Connection {
@@ -178,11 +188,18 @@ impl Connection {
     pub fn slow(&mut self) {
         self.queue.slow();
         for request in &mut self.requests {
-            if let State::Answered(response) = &mut request.state {
-                self.answered -= response.held();
-                response.let_go();
-                self.answered += response.held();
+            self.answered -= request.let_go();
+        }
+    }
+
+    /// Others need memory: what has been read and is not being sent keeps none of it, and is loaded when its turn has come.
+    pub fn let_go(&mut self) {
+        self.queue.let_go();
+        for request in &mut self.requests {
+            if let State::Working(work) = &mut request.state {
+                work.let_go();
             }
+            self.answered -= request.let_go();
         }
     }
 
@@ -316,7 +333,7 @@ impl Connection {
             None => self.arm(number, shared),
             Some(Done::Answer(mut response, errors)) => {
                 if self.queue.is_slow() {
-                    response.let_go();
+                    let _ = response.let_go();
                 }
                 self.answered += response.held();
                 let request = self.request(number).expect("it has just been worked on");

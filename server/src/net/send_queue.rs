@@ -93,9 +93,11 @@ impl Response {
         held(&self.pieces)
     }
 
-    /// Has it keep no memory but its own bytes: batches are planned again.
-    pub fn let_go(&mut self) {
+    /// Has it keep no memory but its own bytes: batches are planned again. Gives what they kept.
+    pub fn let_go(&mut self) -> Held {
+        let stored = self.held().stored;
         self.pieces.iter_mut().for_each(Piece::let_go);
+        Held { own: 0, stored }
     }
 }
 
@@ -230,6 +232,11 @@ impl SendQueue {
     /// What is being sent takes long: until it is over, nothing that waits keeps more memory than its own bytes.
     pub fn slow(&mut self) {
         self.slow = true;
+        self.let_go();
+    }
+
+    /// Has what waits keep no memory but its own bytes: batches are planned again.
+    pub fn let_go(&mut self) {
         self.pieces.iter_mut().for_each(Piece::let_go);
         self.held.stored = 0;
     }

@@ -194,3 +194,49 @@ fn whoever_takes_nothing_keeps_no_batches_and_gets_all_of_them_when_it_does() {
     }
     assert!(node.response(slow).is_none() && !node.socket(slow).read_off);
 }
+
+#[test]
+fn when_memory_is_short_an_answer_that_waits_for_another_keeps_none_and_is_sent_whole_in_its_turn() {
+    let mut node = node();
+    let (other, conn) = (node.connect(), node.connect());
+    let value = "x".repeat(200_000);
+    for index in [0, 1, 0] {
+        ask(&mut node, other, 7, &produce(-1, "t", &[(index, Some(batch(0, &[&value])))]));
+    }
+    let request = frame(11, 1, &fetch("t", 0, 1, &[(0, 0), (1, 0), (0, 1)]));
+    node.receive(other, &request);
+    let expected = node.response(other).unwrap();
+    // News of partition 3 may be long in coming.
+    node.receive(conn, &frame(11, 1, &fetch("t", i32::MAX, 1, &[(3, 0)])));
+    node.receive(conn, &request.repeat(3));
+    assert!(node.broker.held_bytes().sum::<usize>() > 9 * value.len());
+    node.step(AppEvent::LetGo);
+    assert!(node.broker.held_bytes().sum::<usize>() < 10_000);
+    assert!(node.response(conn).is_none());
+    ask(&mut node, other, 7, &produce(-1, "t", &[(3, Some(batch(0, &["news"])))]));
+    assert!(node.response(conn).is_some_and(|news| news.len() < 1_000));
+    for _ in 0..3 {
+        assert!(node.response(conn).unwrap() == expected);
+    }
+}
+
+#[test]
+fn when_memory_is_short_a_fetch_that_is_not_read_to_its_end_keeps_none() {
+    let mut node = node();
+    let conn = node.connect();
+    for index in [0, 1] {
+        ask(&mut node, conn, 7, &produce(-1, "t", &[(index, Some(batch(0, &["some value"])))]));
+    }
+    let request = frame(11, 1, &fetch("t", 0, 1, &[(0, 0), (1, 0)]));
+    node.receive(conn, &request);
+    let expected = node.response(conn).unwrap();
+    node.hold = true;
+    node.receive(conn, &request);
+    node.release(0);
+    node.step(AppEvent::LetGo);
+    node.release(0);
+    let loads = node.held.iter().filter(|(_, _, request)| matches!(request, Request::Load(_))).count();
+    assert_eq!((loads, node.held.len()), (1, 1), "what was let go is loaded, and nothing else");
+    node.release_all();
+    assert!(node.response(conn).unwrap() == expected);
+}

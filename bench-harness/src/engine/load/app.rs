@@ -190,6 +190,7 @@ impl App for LoadApp {
             | AppEvent::CaughtUp(_)
             | AppEvent::Slow(_)
             | AppEvent::Stuck(_)
+            | AppEvent::LetGo
             | AppEvent::Offloaded(..)
             | AppEvent::Told { .. }
             | AppEvent::Called(_)
