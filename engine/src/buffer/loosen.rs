@@ -15,6 +15,14 @@ impl Slice {
             *self = Slice::from(self.to_vec());
         }
     }
+
+    /// The same, unless they keep less than twice their own length: for what may be kept for as long as somebody likes. Of
+    /// messages that are read back, each keeps a group, and a hundred of these may be all there is.
+    pub fn tighten(&mut self) {
+        if self.pinned() > 2 * self.len() {
+            *self = Slice::from(self.to_vec());
+        }
+    }
 }
 
 /// Bytes of room that [`loosen`] needs for these slices; 0 if they are all loose.

@@ -7,6 +7,7 @@ use millstream::amqp::codec::{
 };
 
 use millstream_engine::buffer::Pool;
+use millstream_engine::limits::{JOURNAL_SLAB_BYTES, LOOSE_BYTES};
 use millstream_engine::reactor::app::AppEvent;
 use millstream_engine::time::Nanos;
 
@@ -352,23 +353,25 @@ fn nothing_more_is_asked_for_while_a_client_does_not_read() {
 
 /// Memory that deliveries keep in the journal's slabs.
 fn slab_bytes(node: &Node) -> usize {
-    node.engine.slabs.as_ref().unwrap().usage().in_use
+    node.engine.slabs.as_ref().unwrap().0.usage().in_use
 }
 
 #[test]
 fn a_delivery_that_waits_for_acknowledgements_keeps_no_slab() {
-    let mut node = Node::new();
-    let client = with_queue(&mut node, &["a", "b", "c"]);
-    client.queue(&mut node, "r", &TableWriter::default());
-    client.publish(&mut node, 1, "", "r", "x");
-    node.engine.slabs = Some(Pool::new(64 << 20));
-    client.ask(&mut node, 1, BasicQos { prefetch_count: 3, global: true, ..BasicQos::default() });
-    assert_eq!(bodies(&client.ask(&mut node, 1, consume("t"))), ["a", "b", "c"]);
-    // What comes for another consumer waits until some of these are settled.
-    let other = BasicConsume { queue: Short(b"r"), ..consume("u") };
-    assert_eq!(bodies(&client.ask(&mut node, 1, other)), [""; 0]);
-    assert_eq!(slab_bytes(&node), 0);
-    assert_eq!(bodies(&client.ask(&mut node, 1, ack(1))), ["x"]);
+    for bytes in [JOURNAL_SLAB_BYTES, LOOSE_BYTES] {
+        let mut node = Node::new();
+        let client = with_queue(&mut node, &["a", "b", "c"]);
+        client.queue(&mut node, "r", &TableWriter::default());
+        client.publish(&mut node, 1, "", "r", "x");
+        node.engine.slabs = Some((Pool::new(64 << 20), bytes));
+        client.ask(&mut node, 1, BasicQos { prefetch_count: 3, global: true, ..BasicQos::default() });
+        assert_eq!(bodies(&client.ask(&mut node, 1, consume("t"))), ["a", "b", "c"]);
+        // What comes for another consumer waits until some of these are settled.
+        let other = BasicConsume { queue: Short(b"r"), ..consume("u") };
+        assert_eq!(bodies(&client.ask(&mut node, 1, other)), [""; 0]);
+        assert_eq!(slab_bytes(&node), 0);
+        assert_eq!(bodies(&client.ask(&mut node, 1, ack(1))), ["x"]);
+    }
 }
 
 #[test]
@@ -376,7 +379,7 @@ fn deliveries_behind_a_slow_send_keep_no_slab() {
     let mut node = Node::new();
     let client = with_queue(&mut node, &[]);
     client.ask(&mut node, 1, BasicConsume { no_ack: true, ..consume("t") });
-    node.engine.slabs = Some(Pool::new(64 << 20));
+    node.engine.slabs = Some((Pool::new(64 << 20), JOURNAL_SLAB_BYTES));
     node.hold_sends = true;
     let body = "b".repeat(100_000);
     client.publish(&mut node, 1, "", "q", &body);

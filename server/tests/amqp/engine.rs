@@ -7,7 +7,6 @@ use millstream_engine::buffer::{Pool, Slice};
 use millstream_engine::error::Refusal;
 use millstream_engine::io::Space;
 
-use millstream_engine::limits::JOURNAL_SLAB_BYTES;
 use millstream_engine::queue::{self, Admission, Incoming, Locator, Output, Queue, Token};
 use millstream_engine::reactor::app::AppEvent;
 use millstream_engine::shard::change::{Edit, MetadataChange};
@@ -46,8 +45,8 @@ pub struct Engine {
     /// What the disk is said to have.
     pub space: Space,
 
-    /// Where the bodies of deliveries lie, if in slabs as the journal's are.
-    pub slabs: Option<Pool>,
+    /// Where the bodies of deliveries lie, if in slabs of so many bytes: as the journal's are, or what is read back.
+    pub slabs: Option<(Pool, usize)>,
     /// Everything that was asked, by name.
     pub log: Vec<String>,
 }
@@ -422,11 +421,11 @@ fn told(
     consumer: ConsumerId,
     held: &Held,
     delivery: queue::Delivery,
-    slabs: Option<&Pool>,
+    slabs: Option<&(Pool, usize)>,
 ) -> Delivery {
     let message = &held.messages[&delivery.locator.0];
     let mut body = whole(&message.body);
-    if let Some(mut slab) = slabs.and_then(|slabs| slabs.block(JOURNAL_SLAB_BYTES)) {
+    if let Some(mut slab) = slabs.and_then(|(slabs, bytes)| slabs.block(*bytes)) {
         slab.push(&body);
         body = slab.freeze().slice(0..body.len());
     }

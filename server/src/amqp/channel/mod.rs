@@ -262,10 +262,10 @@ impl Channel {
             return;
         }
         if !no_ack && self.is_full() {
-            // It may wait as long as the client likes, and is to keep no slab meanwhile.
+            // It may wait as long as the client likes, and is to keep nothing that others wait for.
             let mut delivery = delivery;
-            delivery.header.loosen();
-            delivery.body.loosen();
+            delivery.header.tighten();
+            delivery.body.tighten();
             self.held_bytes += bytes;
             self.held.push_back((index, delivery));
             return;
