@@ -190,6 +190,13 @@ pub enum Fatal {
         /// What is wrong there.
         what: String,
     },
+    /// Parts of a data directory that was served before are not there.
+    Missing {
+        /// Which, relative to the data directory.
+        what: Vec<String>,
+        /// What tells that it was.
+        beside: String,
+    },
     /// The data directory was written by a newer version, or by one with a feature that this one lacks.
     Newer(String),
     /// Another process serves this data directory.
@@ -207,6 +214,11 @@ impl fmt::Display for Fatal {
             Fatal::Corrupt { file, position, what } => write!(
                 f,
                 "{file} is damaged at byte {position}: {what}. `millstream log verify` shows more, `millstream log salvage` saves what is sound"
+            ),
+            Fatal::Missing { what, beside } => write!(
+                f,
+                "missing from the data directory, although there is {beside}: {}. What was stored there would be lost, so nothing is started and nothing was changed. Put it back, or all of the directory from a copy; `millstream log verify` and `millstream log salvage` look at what is left. To start with nothing, give an empty directory",
+                what.join(", ")
             ),
             Fatal::Newer(what) => write!(f, "this data directory needs a newer version: {what}"),
             Fatal::Locked(who) => write!(f, "another process serves this data directory: {who}"),

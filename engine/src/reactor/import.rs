@@ -32,7 +32,7 @@ use crate::shard::Shard;
 use crate::shard::controller::add_topic;
 use crate::shard::draft::new_topic_offline;
 use crate::shard::metadata::Metadata;
-use crate::shard::recovery::{SHARDS, checkpoint_path, directory, read_checkpoint};
+use crate::shard::recovery::{checkpoint_path, make_directories, read_checkpoint};
 use crate::types::{PartitionId, ShardId, TopicId};
 
 /// What a topic gets that is made by an import: its records may be old, and must not vanish at once.
@@ -73,12 +73,9 @@ pub fn import<I: Io, J: Io>(
 ) -> Result<Vec<Imported>, Fatal> {
     let mut disk = Blocking::new(io, pool.clone());
     let Boot { manifest, metadata } = boot(&mut disk, config)?;
-    for path in [SHARDS, paths::LOGS] {
-        disk.make_dir(path)?;
-    }
-    let shards = (0..manifest.shards).map(ShardId);
-    for shard in shards {
-        disk.make_dir(&directory(manifest.generation, shard))?;
+    disk.make_dir(paths::LOGS)?;
+    for shard in (0..manifest.shards).map(ShardId) {
+        make_directories(&mut disk, manifest.generation, shard)?;
     }
     let found = Boot { manifest, metadata };
     let imported = take(io, config, pool, &found, topic, sources);

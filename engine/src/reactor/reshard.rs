@@ -17,7 +17,7 @@ use crate::format::manifest::Manifest;
 use crate::io::{Blocking, Io};
 use crate::log::recovery::remove_deleted;
 use crate::shard::metadata::Metadata;
-use crate::shard::recovery::{SHARDS, checkpoint_path, directory};
+use crate::shard::recovery::{SHARDS, checkpoint_path, directory, make_directories};
 use crate::shard::{Heirs, Shard};
 use crate::types::{Lsn, PartitionId, ShardId};
 
@@ -76,6 +76,7 @@ fn move_shards<I: Io>(io: &mut I, found: Boot, config: &Arc<Config>, pool: &Pool
             partitions: partitions.collect(),
             queues: queues.next().unwrap_or_default(),
         };
+        make_directories(&mut disk, manifest.generation, id)?;
         disk.replace(&checkpoint_path(manifest.generation, id), &checkpoint.encode())?;
     }
     write_manifest(&mut disk, &manifest)?;

@@ -74,6 +74,12 @@ pub struct Controller {
     state: State,
 }
 
+/// The file of metadata that each directory has which was ever loaded, if it is not there.
+pub fn missing<I: Io>(disk: &mut Blocking<'_, I>) -> Result<Option<&'static str>, Fatal> {
+    let is_there = disk.list(METADATA)?.iter().any(|entry| SNAPSHOT == format!("{METADATA}/{}", entry.name));
+    Ok((!is_there).then_some(SNAPSHOT))
+}
+
 /// The metadata as the directory holds it, with what the node gives to it at this start. The log is folded into the
 /// snapshot here, before anything is derived from it: what a killed process had written to it may not be flushed, and
 /// directories are about to be removed on its word.

@@ -27,10 +27,29 @@ use crate::types::{Lsn, ShardId};
 
 /// The directory that holds every shard's directory.
 pub const SHARDS: &str = "shards";
+/// The directory of a shard's journal, within the shard's.
+pub const JOURNAL: &str = "journal";
 
 /// A shard's directory. The generation is raised with every change of the number of shards.
 pub fn directory(generation: u64, shard: ShardId) -> String {
     format!("{SHARDS}/{generation}-{}", shard.0)
+}
+
+/// The directory of a shard's journal.
+pub fn journal_directory(generation: u64, shard: ShardId) -> String {
+    format!("{}/{JOURNAL}", directory(generation, shard))
+}
+
+/// Makes a shard's directories, as far as they are not there: in a directory that is new before it has a manifest, and for a
+/// new generation before the manifest names it. So where a manifest names them, they have been there.
+pub fn make_directories<I: Io>(
+    disk: &mut Blocking<'_, I>,
+    generation: u64,
+    shard: ShardId,
+) -> Result<(), Fatal> {
+    disk.make_dir(SHARDS)?;
+    disk.make_dir(&directory(generation, shard))?;
+    disk.make_dir(&journal_directory(generation, shard))
 }
 
 /// A shard's checkpoint.
@@ -71,8 +90,7 @@ impl<I: Io> Shard<I> {
         let mut disk = Blocking::new(io, pools.tail.clone());
 
         let home = directory(generation, id);
-        disk.make_dir(SHARDS)?;
-        disk.make_dir(&home)?;
+        make_directories(&mut disk, generation, id)?;
         disk.make_dir(paths::LOGS)?;
         let checkpoint = read_checkpoint(&mut disk, generation, id)?;
 
@@ -97,7 +115,7 @@ impl<I: Io> Shard<I> {
             (checkpoint.lsn, checkpoint.queues),
             Queues::new(&home, &pools, journal_bytes, config.queue_index_bytes),
         )?;
-        let journal_directory = format!("{home}/journal");
+        let journal_directory = journal_directory(generation, id);
         let recovered = recover(
             &mut disk,
             &Ring { directory: &journal_directory, key: manifest.journal_key, file_bytes },
