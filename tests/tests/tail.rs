@@ -1,12 +1,14 @@
 //! The tail in memory is as large as its readers need: small while nobody comes late, larger when they do, and small again.
 
-use millstream_engine::config::{Config, TopicConfig};
+use millstream_engine::config::{Config, QueueSettings, TopicConfig};
 use millstream_engine::io::fault::Faults;
 use millstream_engine::io::sim::{Crash, World};
 use millstream_engine::limits::TAIL_SHARE_AT_LEAST;
+use millstream_engine::shard::message::Credit;
 use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
-use millstream_engine::types::{Offset, PartitionId};
+use millstream_engine::types::{Offset, PartitionId, QueueId};
+use millstream_tests::queues;
 use millstream_tests::solo::{Solo, config};
 
 const VALUE_BYTES: usize = 60_000;
@@ -105,4 +107,54 @@ fn what_is_recovered_is_more_than_the_tail_may_have_and_goes_to_segments() {
     let node = Solo::start(&world, config).expect("nothing is damaged");
     let (tail, limit) = Late { node, partition, appended: 60 }.tail();
     assert!(tail <= limit, "{tail} of {limit}");
+}
+
+/// A queue with so many messages that are not settled.
+fn with_backlog(node: &mut Solo, messages: usize) -> QueueId {
+    let queue = queues::create(node, "q", true, QueueSettings::default());
+    let body = vec![7; MESSAGE_BYTES];
+    for _ in 0..messages / 20 {
+        let some = (0..20).map(|_| queues::message(&body, true)).collect();
+        queues::publish(node, &[queue], some);
+    }
+    queue
+}
+
+/// What may be in memory, after a consumer has taken so many messages and some turns have passed.
+fn limit_after(node: &mut Solo, queue: QueueId, messages: u32) -> u64 {
+    queues::consume(node, queue, 1, Credit { messages, bytes: u32::MAX / 2 });
+    node.pass(LOOK);
+    assert_eq!(queues::delivered(node).len(), messages as usize);
+    let metrics = node.metrics();
+    metrics.get(|shard| shard.tail_limit.get())
+}
+
+const MESSAGE_BYTES: usize = 8_000;
+
+#[test]
+fn messages_that_are_read_back_from_the_journal_make_it_larger() {
+    let config = Config { journal_bytes: JOURNAL_BYTES, ..config() };
+    let mut node = Solo::start(&World::new(5, Faults::default()), config).expect("the disk is empty");
+    // Twice as much as the least that is in memory.
+    let queue = with_backlog(&mut node, 2 * LEAST as usize / MESSAGE_BYTES);
+    node.pass(LOOK);
+    assert_eq!(node.metrics().get(|shard| shard.tail_limit.get()), LEAST);
+    assert!(limit_after(&mut node, queue, 20) > LEAST);
+}
+
+#[test]
+fn messages_that_are_read_back_from_elsewhere_do_not() {
+    let world = World::new(6, Faults::default());
+    let config = Config { journal_bytes: JOURNAL_BYTES, ..config() };
+    let mut node = Solo::start(&world, config.clone()).expect("the disk is empty");
+    // More than the journal may have, so that the first are in files of their own.
+    let queue = with_backlog(&mut node, 3 * JOURNAL_BYTES as usize / 2 / MESSAGE_BYTES);
+    node.pass(LOOK);
+    node.stop().expect("nothing is in the way");
+    let mut node = Solo::start(&world, config).expect("nothing is damaged");
+    // Their numbers there say nothing of how far back they are.
+    for _ in 0..10 {
+        queues::publish(&mut node, &[queue], vec![queues::message(&[7; 1_000], true)]);
+    }
+    assert_eq!(limit_after(&mut node, queue, 20), LEAST);
 }

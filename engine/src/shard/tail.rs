@@ -106,7 +106,7 @@ impl<I: Io> Shard<I> {
         }
     }
 
-    /// Messages were read back from record `lsn` on: the same. Records are taken to be of one size.
+    /// Messages were read back from record `lsn` of the journal on: the same. Records are taken to be of one size.
     pub(super) fn note_read_back(&mut self, lsn: Lsn) {
         let newest = self.journal.last_lsn().0;
         if let Some(oldest) = self.tail_groups.iter().map(|group| group.lsn).find(|lsn| *lsn > Lsn::ZERO) {

@@ -129,7 +129,7 @@ impl Queues {
         self.reading.advance(io);
     }
 
-    /// A group was read, or could not be. Gives its first record if it is in memory again.
+    /// A group was read, or could not be. Gives its first record if it is in memory again and the journal's.
     pub fn on_read(&mut self, token: Token, done: Result<DiskDone, IoError>) -> Option<Lsn> {
         let reading = &mut self.reading;
         let key = reading.in_flight.remove(&token.id()).expect("a read was under way");
@@ -142,7 +142,8 @@ impl Queues {
                     Ok(header) if header.first_lsn == site.first_lsn && header.length == site.len => {
                         reading.failed.remove(&key);
                         self.groups.read_back(key, bytes);
-                        return Some(site.first_lsn);
+                        // Files of survivors have numbers of their own.
+                        return (site.store == 0).then_some(site.first_lsn);
                     }
                     _ => "it fails its checksum".to_owned(),
                 }
