@@ -1,11 +1,11 @@
 //! Publishers that are asked to wait for consumers: the engine's word for it.
 
 use millstream_engine::config::QueueSettings;
-use millstream_engine::io::fault::Faults;
+use millstream_engine::io::fault::{Faults, Injection, OpKind, Outcome};
 use millstream_engine::io::sim::World;
 use millstream_engine::limits::{FLOW_BYTES_MAX, FLOW_LOOK, FLOW_SPARED};
 use millstream_engine::reactor::app::AppEvent;
-use millstream_engine::shard::message::{ConsumerId, Credit, Flow, Message};
+use millstream_engine::shard::message::{ConsumerId, Credit, Flow, Message, Publish};
 use millstream_engine::shard::request::{Reply, Request};
 use millstream_engine::time::Nanos;
 use millstream_engine::types::QueueId;
@@ -104,4 +104,21 @@ fn nobody_waits_for_a_queue_that_gives_nothing_any_more() {
         node.pass(SOON);
         assert_eq!(told(&mut node), [false], "{seed}");
     }
+}
+
+#[test]
+fn a_shard_that_stores_nothing_any_more_keeps_nobody_waiting() {
+    let world = World::new(6, Faults::default());
+    let mut node = Solo::start(&world, config()).expect("the directory is new");
+    let queue = create(&mut node, "q", true, QueueSettings::default());
+    consume(&mut node, queue, 1, NONE);
+    fill(&mut node, queue);
+    assert_eq!(told(&mut node), [true]);
+    let path = "journal".to_owned();
+    world.inject(Injection { op: OpKind::Append, path, skip: 0, outcome: Outcome::FlushFails });
+    let publish = Publish { queues: vec![queue].into(), message: message(b"x", true) };
+    drop(node.ask(Request::Publish(vec![publish])));
+    assert!(node.shard().is_poisoned());
+    node.pass(SOON);
+    assert_eq!(told(&mut node), [false]);
 }

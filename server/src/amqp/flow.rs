@@ -49,3 +49,30 @@ impl Held {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use millstream_engine::types::ShardId;
+
+    use super::*;
+    use crate::amqp::topology::entries::Owner;
+
+    const QUEUE: QueueId = QueueId([7; 16]);
+
+    fn link(id: u64) -> Link {
+        Link::new(ConnId(id), Owner { shard: 0, conn: id }, 4096)
+    }
+
+    #[test]
+    fn a_connection_that_has_gone_is_not_remembered() {
+        let mut held = Held::default();
+        let route = Route::of(&BTreeSet::from([(ShardId(0), QUEUE)]));
+        let (mut stays, mut goes) = (link(1), link(2));
+        held.heed(Flow { queue: QUEUE, is_held: true });
+        held.published(&route, &mut stays);
+        held.published(&route, &mut goes);
+        held.forget(&mut goes);
+        assert!(goes.held_by.is_empty() && stays.held_by.contains(&QUEUE));
+        assert_eq!(held.heed(Flow { queue: QUEUE, is_held: false }), BTreeSet::from([stays.id]));
+    }
+}
