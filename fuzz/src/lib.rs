@@ -5,6 +5,7 @@
 //! of the three is forgotten.
 
 pub mod alloc;
+pub mod amqp_connection;
 pub mod amqp_frame;
 pub mod amqp_routing;
 pub mod canary;
@@ -54,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "group", run: group::run },
     Target { name: "amqp_frame", run: amqp_frame::run },
     Target { name: "amqp_routing", run: amqp_routing::run },
+    Target { name: "amqp_connection", run: amqp_connection::run },
 ];
 
 /// Overwrites bytes at a position, as far as there are any: how a body repairs a checksum or a length that chance would
