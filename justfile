@@ -58,6 +58,11 @@ hardship *args:
     cargo build --release
     tests/clients/hardship --broker target/release/millstream {{ args }}
 
+# Power losses on a real file system, as many as is said, under clients of both protocols; needs root.
+powerloss count="20":
+    cargo build --release
+    tests/clients/powerloss --broker target/release/millstream {{ count }}
+
 # A mixed load on a release build for as many hours, with an eye on memory, descriptors and latencies.
 soak hours="2":
     cargo build --release
