@@ -2,10 +2,13 @@
 //! one full batch of each partition, up to the size of a request. Records without a key fill one partition's batch, then
 //! the next one's, as the sticky partitioner does.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::rc::Rc;
 
 use millstream_engine::format::batch::BatchBuilder;
 
+use super::moment::Moment;
 use super::wire;
 use super::workload::Workload;
 use crate::load::keys::{Distribution, Keys, partition_of};
@@ -51,12 +54,27 @@ pub struct Batch {
 pub struct Request {
     /// The whole frame.
     pub frame: Vec<u8>,
+    /// Where in it the batches are.
+    batches: Vec<Range<usize>>,
+    /// How each of them is made anew; none of what is sent once.
+    moments: Vec<Rc<Moment>>,
     /// When each of its records was due; empty for one that was prepared.
     pub due: Vec<u64>,
     /// How many records it has.
     pub records: u64,
     /// Bytes of payload.
     pub bytes: u64,
+}
+
+impl Request {
+    /// Has its batches be made now. A broker does more for records whose timestamps go on than for those that it has seen:
+    /// Kafka writes, and flushes, an index of them.
+    pub fn stamp(&mut self) {
+        let now_ms = super::wall_ms().cast_unsigned();
+        for (batch, moment) in self.batches.iter().zip(&self.moments) {
+            moment.set(&mut self.frame[batch.clone()], now_ms);
+        }
+    }
 }
 
 impl Batches {
@@ -154,10 +172,12 @@ impl Batches {
         }
         let batches = taken.iter().map(|batch| (batch.partition, &batch.bytes[..]));
         let frame = wire::produce(&self.workload.topic, self.workload.acks.code(), batches);
+        let places = places(&frame, taken.iter().map(|batch| batch.bytes.len()));
         let due: Vec<u64> = taken.into_iter().flat_map(|batch| batch.due).collect();
         let records = due.len() as u64;
         self.records -= records;
-        Some(Request { frame, due, records, bytes: records * self.workload.record_size as u64 })
+        let bytes = records * self.workload.record_size as u64;
+        Some(Request { frame, batches: places, moments: Vec::new(), due, records, bytes })
     }
 
     /// Requests of full batches, to be sent over and over: enough for every partition to get some.
@@ -165,6 +185,7 @@ impl Batches {
         let per_request = (self.workload.max_request_size / self.workload.batch_size).max(1);
         let at_least = PREPARED_MIN.max(2 * self.workload.partitions as usize / per_request.max(1));
         let mut requests = Vec::new();
+        let mut moments: BTreeMap<usize, Rc<Moment>> = BTreeMap::new();
         let mut bytes = 0;
         while requests.len() < at_least || bytes < PREPARED_BYTES && requests.len() < PREPARED_MIN * 8 {
             // As many full batches as a request can take are there before one is formed.
@@ -173,6 +194,8 @@ impl Batches {
             }
             let Some(mut request) = self.request(false) else { break };
             request.due = Vec::new();
+            let of_size = |size| Rc::clone(moments.entry(size).or_insert_with(|| Rc::new(Moment::of(size))));
+            request.moments = request.batches.iter().map(Range::len).map(of_size).collect();
             bytes += request.frame.len();
             requests.push(request);
         }
@@ -180,6 +203,23 @@ impl Batches {
     }
 }
 
+/// Where batches of these sizes are in the frame that ends with them, each behind its partition and its length.
+fn places(frame: &[u8], sizes: impl DoubleEndedIterator<Item = usize>) -> Vec<Range<usize>> {
+    let mut end = frame.len();
+    let mut places: Vec<_> = sizes
+        .rev()
+        .map(|size| {
+            let place = end - size..end;
+            end = place.start - BEFORE_BATCH_BYTES;
+            place
+        })
+        .collect();
+    places.reverse();
+    places
+}
+
+/// A partition, and the length of its batch.
+const BEFORE_BATCH_BYTES: usize = 4 + 4;
 /// What a record takes beside key and value, at most.
 const RECORD_OVERHEAD_BYTES: usize = 21;
 
@@ -250,6 +290,27 @@ mod tests {
     fn keyless_requests_fill_up_to_the_size_of_a_request() {
         let requests = Batches::new(&workload(), 0).prepared();
         assert!(requests.iter().all(|request| parsed(&request.frame).len() == 4));
+    }
+
+    #[test]
+    fn what_was_prepared_is_made_anew_when_it_is_sent_and_is_sound() {
+        for mut request in Batches::new(&workload(), 0).prepared() {
+            let before = parsed(&request.frame);
+            // As if they had been prepared long ago.
+            for (place, moment) in request.batches.iter().zip(&request.moments) {
+                moment.set(&mut request.frame[place.clone()], 5);
+            }
+            request.stamp();
+            let after = parsed(&request.frame);
+            assert_eq!(after.len(), before.len());
+            for ((partition, batch), (partition_before, batch_before)) in after.iter().zip(&before) {
+                let (header, header_before) =
+                    (check_produced(batch).unwrap(), check_produced(batch_before).unwrap());
+                assert!(header.base_timestamp >= header_before.base_timestamp);
+                assert_eq!(header.max_timestamp, header.base_timestamp);
+                assert_eq!((partition, header.records), (partition_before, header_before.records));
+            }
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod batches;
 pub mod consumer;
 mod link;
+mod moment;
 mod producer;
 mod topic;
 pub mod wire;

@@ -66,12 +66,16 @@ impl Ready {
     async fn unpaced(mut self, window: Window) -> Result<Count, Problem> {
         let Producer { workload, records_max, .. } = self.producer;
         let mut count = Count::default();
-        let mut sent: VecDeque<(u64, &Request)> = VecDeque::new();
-        let mut requests = self.prepared.iter().cycle();
+        // When each request under way was sent, its records and their bytes.
+        let mut sent: VecDeque<(u64, u64, u64)> = VecDeque::new();
+        let mut requests = (0..self.prepared.len()).cycle();
         let mut records = 0;
         loop {
             while sent.len() < workload.max_in_flight && records < records_max && !window.over() {
-                let Some(request) = requests.next() else { break };
+                let Some(request) = requests.next().and_then(|next| self.prepared.get_mut(next)) else {
+                    break;
+                };
+                request.stamp();
                 let now = now_ns();
                 self.outbox.send(&request.frame).await?;
                 records += request.records;
@@ -79,12 +83,12 @@ impl Ready {
                     count.sent(&window, request.records, workload.record_size as u64);
                     glommio::yield_if_needed().await;
                 } else {
-                    sent.push_back((now, request));
+                    sent.push_back((now, request.records, request.bytes));
                 }
             }
-            let Some((since, request)) = sent.pop_front() else { return Ok(count) };
+            let Some((since, acknowledged, bytes)) = sent.pop_front() else { return Ok(count) };
             wire::produced(&mut self.answers.next().await?)?;
-            count.acknowledged(&window, since, request.records, request.bytes);
+            count.acknowledged(&window, since, acknowledged, bytes);
             glommio::yield_if_needed().await;
         }
     }
