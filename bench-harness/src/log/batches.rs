@@ -147,13 +147,16 @@ impl Batches {
     }
 
     /// The next request: full batches of different partitions, up to the size of a request. If `all`, batches that are
-    /// not full go too.
+    /// not full go too, where no full one goes before them: a broker that is behind gets full batches.
     pub fn request(&mut self, all: bool) -> Option<Request> {
         if all {
             for partition in 0..self.workload.partitions {
-                self.close(partition);
+                if self.full.iter().all(|full| full.partition != partition) {
+                    self.close(partition);
+                }
             }
-            if self.workload.key_distribution == Distribution::None {
+            let sticky_closed = self.filling[self.sticky as usize].is_none();
+            if sticky_closed && self.workload.key_distribution == Distribution::None {
                 self.sticky = (self.sticky + 1) % self.workload.partitions;
             }
         }
@@ -290,6 +293,21 @@ mod tests {
     fn keyless_requests_fill_up_to_the_size_of_a_request() {
         let requests = Batches::new(&workload(), 0).prepared();
         assert!(requests.iter().all(|request| parsed(&request.frame).len() == 4));
+    }
+
+    #[test]
+    fn a_broker_that_is_behind_gets_full_batches() {
+        let mut batches = Batches::new(&Workload { partitions: 1, ..workload() }, 0);
+        (1..=20).for_each(|due| batches.push(due));
+        let mut sizes = Vec::new();
+        // Whoever asks has lingered each time.
+        while let Some(request) = batches.request(true) {
+            sizes.push(request.records);
+            if sizes.len() == 1 {
+                (21..=25).for_each(|due| batches.push(due));
+            }
+        }
+        assert_eq!(sizes, [8, 8, 8, 1]);
     }
 
     #[test]
