@@ -18,6 +18,7 @@ mod regress;
 mod report;
 mod results;
 mod runtime;
+mod scratch;
 mod streams;
 
 use std::path::PathBuf;
@@ -54,7 +55,7 @@ enum Command {
     Log(log::Log),
     /// Loads any broker that speaks AMQP 0-9-1: throughput, latency, and what the broker uses
     Queue(queue::Queue),
-    /// Apache Kafka, Millstream and the client's limit under the same loads, in one report
+    /// Millstream, its peers and the client's limit under the same loads, in one report
     Compare(compare::Compare),
     /// Two commits of Millstream under the same loads, in turns: is one of them faster?
     Regress(regress::Regress),
@@ -76,21 +77,12 @@ impl Cli {
             Command::Limits(limits) => self.keep(&limits.run()?),
             Command::Engine(engine) => engine.run()?.map_or(Ok(()), |run| self.keep(&run)),
             Command::Kafka(kafka) => kafka.run()?.map_or(Ok(()), |run| self.keep(&run)),
-            Command::Log(log) => {
-                raw::note_interrupts();
-                self.keep(&log.run()?)
-            }
-            Command::Queue(queue) => {
-                raw::note_interrupts();
-                self.keep(&queue.run()?)
-            }
+            Command::Log(log) => self.keep(&log.run()?),
+            Command::Queue(queue) => self.keep(&queue.run()?),
             Command::Compare(compare) => compare.run()?.map_or(Ok(()), |run| run.append_to(&self.results)),
             Command::Regress(regress) => self.keep(&regress.run()?),
             Command::Null(null) => null.run(),
-            Command::Runtime(runtimes) => {
-                raw::note_interrupts();
-                self.keep(&runtimes.run()?)
-            }
+            Command::Runtime(runtimes) => self.keep(&runtimes.run()?),
             Command::Echo(echo) => echo.run(),
             Command::Hold(hold) => hold.run(),
             Command::Broker(broker) => broker.run(),
@@ -98,6 +90,9 @@ impl Cli {
     }
 
     fn keep(&self, run: &Run) -> Result<(), Problem> {
+        if raw::interrupted() {
+            return Err("interrupted: nothing of it is kept".into());
+        }
         if self.json {
             println!("{}", serde_json::to_string(run)?);
         } else {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::raw;
+
 /// What went wrong, in a sentence for the one who runs the harness.
 pub type Problem = Box<dyn std::error::Error + Send + Sync>;
 
@@ -92,12 +94,17 @@ impl Measured {
     }
 }
 
-/// Runs every case for `span`, `turns` times, in turns. A case that fails is given up and says why; the others go on.
+/// Runs every case for `span`, `turns` times, in turns. A case that fails is given up and says why; the others go on. After
+/// Ctrl-C no turn begins.
 pub fn interleave(cases: &mut [Box<dyn Case + '_>], turns: usize, span: Duration) -> Vec<Measured> {
     let mut measured: Vec<Measured> =
         cases.iter().map(|case| Measured { name: case.name(), turns: Vec::new(), failure: None }).collect();
     for turn in 1..=turns {
         for (case, measured) in cases.iter_mut().zip(&mut measured).filter(|(_, m)| m.failure.is_none()) {
+            if raw::interrupted() {
+                measured.failure = Some("interrupted".to_owned());
+                continue;
+            }
             eprintln!("  turn {turn} of {turns}: {}", measured.name);
             match case.run(span) {
                 Ok(outcome) => measured.turns.push(outcome),

@@ -21,8 +21,8 @@ use crate::load::turn;
 use crate::machine::{self, Machine, Others};
 use crate::measure::Problem;
 use crate::peers::{Kind, Setup};
-use crate::raw;
 use crate::results::{Bar, Row, Run};
+use crate::{raw, scratch};
 use journal::{Entry, Journal};
 use outcome::Outcome;
 use plan::Line;
@@ -98,8 +98,7 @@ impl Compare {
             return Ok(None);
         }
         raw::note_interrupts();
-        std::fs::create_dir_all(&self.dir)?;
-        clean_up(&self.dir)?;
+        scratch::prepare(&self.dir)?;
         let scratch = self.dir.join(format!("compare-{}", std::process::id()));
         std::fs::create_dir_all(&scratch)?;
         let compared = self.compare(&matrix, &scratch);
@@ -350,18 +349,6 @@ fn rows(matrix: &Matrix, journal: &Journal) -> Vec<Row> {
     rows
 }
 
-/// Removes what a comparison has left behind that was killed without a word.
-pub fn clean_up(dir: &std::path::Path) -> Result<(), Problem> {
-    for entry in std::fs::read_dir(dir)?.flatten() {
-        let name = entry.file_name();
-        let process = name.to_str().and_then(|name| name.strip_prefix("compare-")?.parse::<u32>().ok());
-        if process.is_some_and(|process| !std::path::Path::new(&format!("/proc/{process}")).exists()) {
-            std::fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 fn check_space(dir: &std::path::Path) -> Result<(), Problem> {
     let free = raw::free_bytes(&std::fs::File::open(dir)?)?;
     if free < TURN_BYTES {
@@ -446,22 +433,5 @@ mod tests {
         }
         assert!(!matrix.misses(&journal, Kind::Null));
         std::fs::remove_file(path).unwrap();
-    }
-
-    #[test]
-    fn what_a_killed_comparison_left_behind_is_removed_and_nothing_else() {
-        let dir = std::env::temp_dir().join(format!("millbench-{}-clean", std::process::id()));
-        let own = format!("compare-{}", std::process::id());
-        for name in ["compare-999999999", "compare-x", &own, "other"] {
-            std::fs::create_dir_all(dir.join(name)).unwrap();
-        }
-        clean_up(&dir).unwrap();
-        let mut left: Vec<_> = std::fs::read_dir(&dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        left.sort();
-        assert_eq!(left, [own.as_str(), "compare-x", "other"]);
-        std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -19,9 +19,9 @@ use millstream_engine::config::Config;
 use crate::limits;
 use crate::machine::Others;
 use crate::measure::Problem;
-use crate::raw::Memory;
+use crate::raw::{self, Memory};
 use crate::results::Run;
-use crate::{machine, report};
+use crate::{machine, report, scratch};
 use rows::BENCHMARKS;
 
 pub use rows::{Bench, Benchmark, fill};
@@ -62,7 +62,8 @@ impl Engine {
             print!("{}", report::list(chosen()));
             return Ok(None);
         }
-        std::fs::create_dir_all(&self.dir)?;
+        raw::note_interrupts();
+        scratch::prepare(&self.dir)?;
         let mut notes = Vec::new();
         let history_bytes = self.history_gib << 30;
         // The largest log beside the history: `sustained` goes ten times around the journal in each turn.

@@ -18,7 +18,7 @@ use crate::engine::Bench;
 use crate::machine::Others;
 use crate::measure::Problem;
 use crate::results::Run;
-use crate::{limits, raw, report};
+use crate::{limits, raw, report, scratch};
 use rows::BENCHMARKS;
 
 /// What `millbench kafka` is told.
@@ -51,7 +51,8 @@ impl Kafka {
             print!("{}", report::list(chosen()));
             return Ok(None);
         }
-        std::fs::create_dir_all(&self.dir)?;
+        raw::note_interrupts();
+        scratch::prepare(&self.dir)?;
         let mut notes = Vec::new();
         let direct = limits::probe(&self.dir, limits::SPACE_BYTES, &mut notes)?;
         raw::raise_descriptors()?;

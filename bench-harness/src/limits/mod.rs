@@ -17,6 +17,7 @@ use crate::machine::Others;
 use crate::measure::{self, Case, Problem};
 use crate::raw::{self, Op};
 use crate::results::{Run, rows};
+use crate::scratch;
 use crc::Crc;
 use disk::{Append, ColdRead, FileState, Sequential, Submission};
 use wake::{Wake, Way};
@@ -44,8 +45,9 @@ pub struct Limits {
 impl Limits {
     /// Measures, and gives the run to print and to keep.
     pub fn run(&self) -> Result<Run, Problem> {
+        raw::note_interrupts();
         let dir = &self.dir;
-        std::fs::create_dir_all(dir)?;
+        scratch::prepare(dir)?;
         let mut notes = Vec::new();
         let direct = probe(dir, SPACE_BYTES, &mut notes)?;
         eprintln!("preparing files in {}", dir.display());

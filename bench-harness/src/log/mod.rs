@@ -145,6 +145,7 @@ pub struct Target<'a> {
 impl Log {
     /// Measures, and gives the run to print and to keep.
     pub fn run(&self) -> Result<Run, Problem> {
+        raw::note_interrupts();
         let workload = self.workload.clone().checked()?;
         let address = resolve(&self.bootstrap_server)?;
         let (cpus, mut span) = (self.how.cpus()?, self.how.span()?);

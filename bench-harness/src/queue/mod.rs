@@ -23,6 +23,7 @@ use crate::load::{Count, Span, Window};
 use crate::log::{How, resolve};
 use crate::machine::Others;
 use crate::measure::Problem;
+use crate::raw;
 use crate::results::Run;
 use consumer::Consumer;
 use link::Admin;
@@ -91,6 +92,7 @@ fn argument(text: &str) -> Result<(String, String), String> {
 impl Queue {
     /// Measures, and gives the run to print and to keep.
     pub fn run(&self) -> Result<Run, Problem> {
+        raw::note_interrupts();
         let workload = self.workload.clone().checked()?;
         let broker = Broker::of(&self.uri)?;
         let (cpus, span) = (self.how.cpus()?, self.how.span()?);

@@ -8,14 +8,14 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::compare::plan::{self, Line};
-use crate::compare::{clean_up, give};
+use crate::compare::give;
 use crate::load::Span;
 use crate::load::turn::{self, END_TO_END, PRODUCE, RECEIVED, SENT, SERVER_CPU, Turn};
 use crate::machine::Others;
 use crate::measure::{Problem, Spread};
 use crate::peers::{Kind, Peer, Setup};
-use crate::raw;
 use crate::results::{Bar, Row, Run};
+use crate::{raw, scratch};
 
 /// What `millbench regress` is told.
 #[derive(Args)]
@@ -84,8 +84,7 @@ impl Regress {
         };
         let (base, head) = (self.build(base)?, self.build(head)?);
         raw::note_interrupts();
-        std::fs::create_dir_all(&self.dir)?;
-        clean_up(&self.dir)?;
+        scratch::prepare(&self.dir)?;
         let scratch = self.dir.join(format!("compare-{}", std::process::id()));
         std::fs::create_dir_all(&scratch)?;
         let measured = self.measure(&lines, span, [&base, &head], &scratch);

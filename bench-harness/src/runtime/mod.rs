@@ -24,8 +24,8 @@ use crate::load::turn::{self, Turn};
 use crate::machine::Others;
 use crate::measure::{self, Case, Problem};
 use crate::peers::child::Child;
-use crate::raw;
 use crate::results::{Row, Run, rows};
+use crate::{raw, scratch};
 use append::{GlommioAppend, PlainAppend};
 use client::Client;
 use echo::Runtime;
@@ -53,7 +53,8 @@ const APPEND_BYTES: usize = 4096;
 impl Runtimes {
     /// Measures, and gives the run to print and to keep.
     pub fn run(&self) -> Result<Run, Problem> {
-        std::fs::create_dir_all(&self.dir)?;
+        raw::note_interrupts();
+        scratch::prepare(&self.dir)?;
         let mut notes = vec!["servers on the first processor, the client on the last".to_owned()];
         let direct = limits::probe(&self.dir, limits::SPACE_BYTES, &mut notes)?;
         let span = Duration::try_from_secs_f64(self.seconds)?;
@@ -68,7 +69,7 @@ impl Runtimes {
         let span = Span { warm_up: span / 4, measure: Some(span) };
         let mut servers = Vec::new();
         for runtime in Runtime::ALL {
-            let dir = self.dir.join(format!("echo-{}-{}", runtime.name(), std::process::id()));
+            let dir = self.dir.join(format!("echo-{}-{}", std::process::id(), runtime.name()));
             std::fs::create_dir_all(&dir)?;
             let mut command = Command::new(std::env::current_exe()?);
             command.args(["echo", "--on", runtime.name(), "--dir"]).arg(dir.join("data"));

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::host::Host;
 use super::node::Spec;
 use crate::measure::{self, Case, Measured, Problem};
+use crate::raw;
 use crate::results::{Bar, Row};
 
 /// One benchmark.
@@ -181,8 +182,11 @@ impl Bench {
         measured.try_into().map_err(|_| "as many cases are measured as were given".into())
     }
 
-    /// Runs a benchmark. If it fails, its row says why.
+    /// Runs a benchmark. If it fails, its row says why. After Ctrl-C there is nothing to run.
     pub fn run(&self, benchmark: &Benchmark) -> Vec<Row> {
+        if raw::interrupted() {
+            return Vec::new();
+        }
         eprintln!("{}: {}", benchmark.name, benchmark.what);
         (benchmark.run)(self, benchmark)
             .unwrap_or_else(|problem| vec![Row::failed(benchmark.what, benchmark.bar, problem.to_string())])
