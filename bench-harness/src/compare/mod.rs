@@ -99,6 +99,8 @@ impl Compare {
         }
         raw::note_interrupts();
         scratch::prepare(&self.dir)?;
+        // Before anything is got, started or written.
+        check_space(&self.dir)?;
         let scratch = self.dir.join(format!("compare-{}", std::process::id()));
         std::fs::create_dir_all(&scratch)?;
         let compared = self.compare(&matrix, &scratch);
@@ -176,8 +178,11 @@ impl Compare {
             notes.push("measured in several sittings".to_owned());
         }
         let rows = rows(matrix, &journal);
-        let run = Run::ended(&self.dir, &others, "acks=all where a row does not say otherwise", notes, rows);
+        let mut run =
+            Run::ended(&self.dir, &others, "acks=all where a row does not say otherwise", notes, rows);
         self.write(matrix, &journal, run.notes.clone())?;
+        // The report has a table of them.
+        run.notes.extend(matrix.outcome(&journal).told());
         Ok(run)
     }
 
@@ -207,7 +212,8 @@ impl Compare {
                 continue;
             }
             bar.set_message(format!("{}, {}", line.name, kind.title()));
-            check_space(&self.dir)?;
+            check_space(&self.dir)
+                .map_err(|problem| format!("{problem}; the same command goes on from here"))?;
             let taken = stage.turn(line, kind);
             if raw::interrupted() {
                 bar.abandon();
@@ -349,7 +355,8 @@ fn rows(matrix: &Matrix, journal: &Journal) -> Vec<Row> {
     rows
 }
 
-fn check_space(dir: &std::path::Path) -> Result<(), Problem> {
+/// An error if there is not enough room for a turn.
+pub fn check_space(dir: &std::path::Path) -> Result<(), Problem> {
     let free = raw::free_bytes(&std::fs::File::open(dir)?)?;
     if free < TURN_BYTES {
         return Err(format!(

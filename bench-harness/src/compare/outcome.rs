@@ -1,5 +1,7 @@
 //! Everything that a comparison came to.
 
+use std::collections::BTreeMap;
+
 use super::journal::{Entry, PeerFacts};
 use super::plan::Line;
 use crate::load::turn::{self, END_TO_END, PRODUCE, RECEIVED, SENT, Turn};
@@ -40,6 +42,19 @@ impl<'a> Outcome<'a> {
         })
     }
 
+    /// A peer's name with the version that was measured.
+    pub fn named(&self, peer: Kind) -> String {
+        let (title, version) = (peer.title(), self.facts(peer).map(|facts| format!(" {}", facts.version)));
+        let (name, how) = title.split_at(title.find(',').unwrap_or(title.len()));
+        format!("{name}{}{how}", version.unwrap_or_default())
+    }
+
+    /// Each peer that was started, with its version and its settings.
+    pub fn told(&self) -> impl Iterator<Item = String> {
+        let told = move |&peer| Some(format!("{}: {}", self.named(peer), self.facts(peer)?.settings));
+        self.peers.iter().filter_map(told)
+    }
+
     /// What a bare round trip and a bare durable write take together, in microseconds: the median over the sittings.
     pub fn limits_us(&self) -> Option<f64> {
         let limits = self.entries.iter().filter_map(|entry| match entry {
@@ -53,10 +68,15 @@ impl<'a> Outcome<'a> {
     pub fn cell(&self, of: &str, by: Kind) -> Cell {
         let mut cell = Cell { turns: Vec::new(), failure: None };
         let mut not_started = None;
+        // Turns of each peer: whoever has fewer than others was given up.
+        let mut turns: BTreeMap<Kind, usize> = BTreeMap::new();
         for entry in self.entries {
             match entry {
-                Entry::Turn { line, peer, turn } if line == of && *peer == by => {
-                    cell.turns.push(turn.clone());
+                Entry::Turn { line, peer, turn } if line == of => {
+                    *turns.entry(*peer).or_default() += 1;
+                    if *peer == by {
+                        cell.turns.push(turn.clone());
+                    }
                 }
                 Entry::Failed { line: Some(line), peer, why } if line == of && *peer == by => {
                     cell.failure = Some(why.clone());
@@ -64,6 +84,9 @@ impl<'a> Outcome<'a> {
                 Entry::Failed { line: None, peer, why } if *peer == by => not_started = Some(why.clone()),
                 _ => {}
             }
+        }
+        if cell.failure.is_none() && turns.values().any(|others| *others > cell.turns.len()) {
+            cell.failure.clone_from(&not_started);
         }
         if cell.turns.is_empty() && cell.failure.is_none() {
             cell.failure = not_started.or_else(|| Some("not measured".to_owned()));
@@ -151,6 +174,32 @@ mod tests {
         assert_eq!(outcome.cell("b", Kind::Kafka).failure, None);
         assert_eq!(outcome.cell("a", Kind::Millstream).failure.as_deref(), Some("no disk"));
         assert_eq!(outcome.cell("a", Kind::Null).failure.as_deref(), Some("not measured"));
+    }
+
+    #[test]
+    fn a_peer_that_could_not_be_started_again_has_fewer_turns_and_says_why() {
+        let gone = Entry::Failed { line: None, peer: Kind::Null, why: "its port is taken".to_owned() };
+        let failure =
+            |entries: &[Entry]| Outcome::of(Vec::new(), Vec::new(), entries).cell("a", Kind::Null).failure;
+        let (own, other) = (entry("a", Kind::Null, 1.0), entry("a", Kind::Kafka, 2.0));
+        let entries = [own, other.clone(), gone, other];
+        assert_eq!(failure(&entries).as_deref(), Some("its port is taken"));
+        assert_eq!(failure(&entries[..3]), None, "it has had as many turns as the others");
+    }
+
+    #[test]
+    fn a_peer_is_named_with_the_version_that_was_measured() {
+        let facts = PeerFacts {
+            peer: Kind::RabbitMq,
+            version: "3.10.8".to_owned(),
+            settings: "defaults".to_owned(),
+            idle_rss_mib: None,
+        };
+        let entries = [Entry::Peer(facts)];
+        let outcome = Outcome::of(Vec::new(), vec![Kind::Kafka, Kind::RabbitMq], &entries);
+        assert_eq!(outcome.named(Kind::RabbitMq), "RabbitMQ 3.10.8, classic queues");
+        assert_eq!(outcome.named(Kind::Kafka), "Kafka", "nobody knows which");
+        assert_eq!(outcome.told().collect::<Vec<_>>(), ["RabbitMQ 3.10.8, classic queues: defaults"]);
     }
 
     #[test]

@@ -55,6 +55,10 @@ pub fn report(head: &Head<'_>, outcome: &Outcome<'_>) -> Result<Vec<Piece>, Prob
     if !bars.is_empty() {
         pieces.push(Piece::Heading(2, "The bars that Millstream is held to".to_owned()));
         pieces.push(judged(&bars));
+        let references =
+            [Kind::Kafka, Kind::RabbitMq].into_iter().filter(|peer| outcome.peers.contains(peer));
+        let references: Vec<String> = references.map(|peer| outcome.named(peer)).collect();
+        pieces.push(Piece::Text(format!("Beside {}.", references.join(" and "))));
     }
     for (group, heading) in [
         (Group::Throughput, "Throughput"),
@@ -182,7 +186,8 @@ fn spread(spread: Option<Spread>, figure: impl Fn(f64) -> String) -> String {
 fn table(line: &Line, outcome: &Outcome<'_>) -> Piece {
     let reference = line.load.reference();
     let other = outcome.cell(&line.name, reference).rate().map(|rate| rate.median);
-    let over_other = format!("over {}", reference.title().split(',').next().unwrap_or_default());
+    let other_named = outcome.named(reference);
+    let over_other = format!("over {}", other_named.split(',').next().unwrap_or_default());
     let two = |value: f64| format!("{value:.2}");
     let mut head = vec![String::new()];
     let mut rows: Vec<Vec<String>> = Vec::new();
@@ -233,10 +238,22 @@ fn table(line: &Line, outcome: &Outcome<'_>) -> Piece {
 /// What must be said of a cell.
 fn remark(cell: &Cell, paced: bool) -> String {
     match &cell.failure {
-        Some(failure) => placeless(&failure.split_whitespace().collect::<Vec<_>>().join(" ")),
+        Some(failure) => shortened(&placeless(&failure.split_whitespace().collect::<Vec<_>>().join(" "))),
         None if cell.is_unstable(paced) => "unstable".to_owned(),
         None => String::new(),
     }
+}
+
+/// A reason, without the middle of what a server may have printed at great length.
+fn shortened(why: &str) -> String {
+    const START: usize = 200;
+    const END: usize = 200;
+    let chars: Vec<char> = why.chars().collect();
+    if chars.len() <= START + END {
+        return why.to_owned();
+    }
+    let text = |chars: &[char]| chars.iter().collect::<String>();
+    format!("{} [...] {}", text(&chars[..START]), text(&chars[chars.len() - END..]))
 }
 
 fn plots(group: Group, lines: &[&Line], outcome: &Outcome<'_>) -> Result<Vec<Piece>, Problem> {
@@ -319,7 +336,7 @@ fn against(
 
 #[cfg(test)]
 mod tests {
-    use super::super::journal::Entry;
+    use super::super::journal::{Entry, PeerFacts};
     use super::super::plan::lines;
     use super::*;
     use crate::doc::{html, markdown};
@@ -350,6 +367,12 @@ mod tests {
             peer: Kind::KafkaFlush,
             why: "/opt/java is\n not installed".to_owned(),
         });
+        entries.push(Entry::Peer(PeerFacts {
+            peer: Kind::Kafka,
+            version: "4.9.9".to_owned(),
+            settings: "defaults".to_owned(),
+            idle_rss_mib: None,
+        }));
         let peers = vec![Kind::Millstream, Kind::Kafka, Kind::KafkaFlush];
         let outcome = Outcome::of(all.iter().collect(), peers, &entries);
         let machine = Machine::of(std::path::Path::new("."));
@@ -376,10 +399,22 @@ mod tests {
         assert!(
             text.contains("MISSED") && text.contains("not measured") && text.contains("Note: something.")
         );
+        assert!(
+            text.contains("| over Kafka 4.9.9 |") && text.contains("Beside Kafka 4.9.9."),
+            "a ratio says over what"
+        );
         let rate_of =
             |row: &str| text.lines().find(|line| line.starts_with(row)).unwrap().split(" | ").nth(3);
         assert_eq!(rate_of("| Millstream, logs | -"), Some("900 / 900"), "both halves stand in the table");
         assert_eq!(rate_of("| Millstream, queues | -"), Some("900 / 900"));
         assert!(html("t", &pieces).matches("<svg").count() >= 7);
+    }
+
+    #[test]
+    fn what_a_server_printed_before_it_died_does_not_fill_the_report() {
+        let why = format!("it ended: {} out of memory", "log line ".repeat(300));
+        let short = shortened(&why);
+        assert!(short.len() < 500 && short.starts_with("it ended: ") && short.ends_with(" out of memory"));
+        assert_eq!(shortened("no disk"), "no disk");
     }
 }

@@ -106,17 +106,13 @@ pub fn version() -> &'static str {
 
 /// The folder of jars; got from Maven once, and again when the pinned version changes.
 fn install(cache: &Path) -> Result<PathBuf, Problem> {
-    for (program, argument) in [("java", "-version"), ("mvn", "-v")] {
-        let there = Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success());
-        if !there {
-            return Err(format!("{program} is not installed").into());
-        }
-    }
+    installed("java", "-version")?;
     let folder = cache.join("kafka");
     let (lib, complete, pom) = (folder.join("lib"), folder.join("complete"), folder.join("pom.xml"));
     if std::fs::read_to_string(&complete).is_ok_and(|made_of| made_of == POM) {
         return Ok(lib.canonicalize()?);
     }
+    installed("mvn", "-v")?;
     eprintln!("getting Apache Kafka {} from Maven", version());
     if folder.exists() {
         std::fs::remove_dir_all(&folder)?;
@@ -135,6 +131,15 @@ fn install(cache: &Path) -> Result<PathBuf, Problem> {
     }
     std::fs::write(complete, POM)?;
     Ok(lib)
+}
+
+/// Whether a program is there; it is asked for its version.
+fn installed(program: &str, version: &str) -> Result<(), Problem> {
+    let asked = Command::new(program).arg(version).output();
+    if asked.is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    Err(format!("{program} is not installed").into())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::compare::plan::{self, Line};
-use crate::compare::give;
+use crate::compare::{check_space, give};
 use crate::load::Span;
 use crate::load::turn::{self, END_TO_END, PRODUCE, RECEIVED, SENT, SERVER_CPU, Turn};
 use crate::machine::Others;
@@ -85,6 +85,7 @@ impl Regress {
         let (base, head) = (self.build(base)?, self.build(head)?);
         raw::note_interrupts();
         scratch::prepare(&self.dir)?;
+        check_space(&self.dir)?;
         let scratch = self.dir.join(format!("compare-{}", std::process::id()));
         std::fs::create_dir_all(&scratch)?;
         let measured = self.measure(&lines, span, [&base, &head], &scratch);
