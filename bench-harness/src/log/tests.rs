@@ -1,4 +1,4 @@
-//! What the generator says and understands, against a codec that is not ours; and whole turns against the null endpoint.
+//! What the generator says and understands, against a codec that is not ours.
 
 use bytes::{Buf, Bytes, BytesMut};
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};

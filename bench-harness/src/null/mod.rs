@@ -11,9 +11,11 @@ mod app;
 mod kafka;
 mod stall;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
@@ -52,19 +54,20 @@ impl Null {
     pub fn run(&self) -> Result<(), Problem> {
         raw::note_interrupts();
         let shards = self.shards.unwrap_or(raw::cpus().len() as u16);
-        let store = Arc::new(Store::new(shards));
-        let spec = Spec { config: Config { shards, ..Config::default() }, listen: Some(self.listen) };
         let stall = (self.pause_ms > 0).then(|| Stall::new(self.pause_ms, self.pause_every_ms));
         std::fs::create_dir_all(&self.dir)?;
-        let node = Node::start(
-            spec,
-            &self.dir,
-            Box::new(move |_| Box::new(NullApp::new(Arc::clone(&store), stall.clone())) as Box<_>),
-        );
-        let served = node.and_then(serve);
+        let served = start(self.listen, shards, stall, &self.dir).and_then(serve);
         std::fs::remove_dir_all(&self.dir)?;
         served
     }
+}
+
+/// Starts the endpoint; `dir` is for what the reactor needs.
+fn start(listen: SocketAddr, shards: u16, stall: Option<Stall>, dir: &Path) -> Result<Node, Problem> {
+    let store = Arc::new(Store::new(shards));
+    let spec = Spec { config: Config { shards, ..Config::default() }, listen: Some(listen) };
+    let app = move |_| Box::new(NullApp::new(Arc::clone(&store), stall.clone())) as Box<_>;
+    Node::start(spec, dir, Box::new(app))
 }
 
 fn serve(node: Node) -> Result<(), Problem> {
