@@ -18,8 +18,6 @@ use crate::load::{Count, Window, now_ns, payload, stamp};
 use crate::measure::Problem;
 use crate::raw;
 
-/// Messages that are sent in one go at most.
-const BURST: usize = 64;
 /// How long a paced producer goes on with what was due within the window, when the broker is behind.
 const GRACE_NS: u64 = 10_000_000_000;
 
@@ -94,14 +92,14 @@ impl Ready {
     async fn unpaced(mut self, window: Window, unconfirmed: usize) -> Result<Count, Problem> {
         let mut count = Count::default();
         let mut confirms = Confirms::default();
-        let mut burst = Vec::new();
+        let (mut burst, burst_max) = (Vec::new(), usize::from(self.workload.burst));
         loop {
             let over = window.over();
             if over && confirms.len() == 0 {
                 return Ok(count);
             }
             burst.clear();
-            let room = if over { 0 } else { unconfirmed.saturating_sub(confirms.len()).min(BURST) };
+            let room = if over { 0 } else { unconfirmed.saturating_sub(confirms.len()).min(burst_max) };
             for _ in 0..room {
                 let now = now_ns();
                 self.template.put(now, &mut burst);
@@ -125,13 +123,13 @@ impl Ready {
     /// As fast as the connection takes it; what was sent counts.
     async fn unconfirmed(mut self, window: Window) -> Result<Count, Problem> {
         let mut count = Count::default();
-        let mut burst = Vec::new();
+        let (mut burst, messages) = (Vec::new(), u64::from(self.workload.burst));
         while !window.over() {
             burst.clear();
             let now = now_ns();
-            (0..BURST).for_each(|_| self.template.put(now, &mut burst));
+            (0..messages).for_each(|_| self.template.put(now, &mut burst));
             self.link.outbox.send(&burst).await?;
-            count.sent(&window, BURST as u64, self.workload.size as u64);
+            count.sent(&window, messages, self.workload.size as u64);
             glommio::yield_if_needed().await;
         }
         Ok(count)
@@ -230,7 +228,7 @@ async fn send_all(
 ) -> Result<(), Problem> {
     const SOON_NS: u64 = 100_000_000;
     let until = shared.window.until_ns;
-    let mut burst = Vec::new();
+    let (mut burst, burst_max) = (Vec::new(), usize::from(workload.burst));
     loop {
         let now = now_ns();
         if raw::interrupted() || shared.failed.get() {
@@ -239,7 +237,7 @@ async fn send_all(
         burst.clear();
         let room = workload
             .window()
-            .map_or(BURST, |window| window.saturating_sub(shared.confirms.borrow().len()).min(BURST));
+            .map_or(burst_max, |window| window.saturating_sub(shared.confirms.borrow().len()).min(burst_max));
         let mut sent = 0;
         while sent < room
             && let Some(due) = schedule.take(now.min(until))

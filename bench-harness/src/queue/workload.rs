@@ -26,6 +26,10 @@ pub struct Workload {
     /// Messages that a producer may have unconfirmed; -1 asks for no confirms
     #[arg(long, short = 'c', default_value_t = -1, allow_negative_numbers = true)]
     pub confirm: i64,
+    /// Messages that a producer sends in one go at most, as libraries do that collect what is written; those that write each
+    /// message by itself, as `PerfTest` does, have 1
+    #[arg(long, default_value_t = BURST, value_parser = clap::value_parser!(u16).range(1..))]
+    pub burst: u16,
     /// Messages that a consumer may have unacknowledged; 0 is without limit
     #[arg(long, short = 'q', default_value_t = 0)]
     pub qos: u16,
@@ -46,6 +50,9 @@ pub struct Workload {
     pub quorum_queue: bool,
 }
 
+/// Messages that are sent in one go at most, unless it is said otherwise.
+const BURST: u16 = 64;
+
 impl Default for Workload {
     /// What the command line gives when nothing is asked for.
     fn default() -> Workload {
@@ -56,6 +63,7 @@ impl Default for Workload {
             size: 12,
             rate: -1.0,
             confirm: -1,
+            burst: BURST,
             qos: 0,
             multi_ack_every: 1,
             autoack: false,
