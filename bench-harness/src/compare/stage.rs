@@ -112,6 +112,13 @@ impl Stage {
     }
 }
 
+impl Drop for Stage {
+    /// They take seconds to end, and do so at the same time.
+    fn drop(&mut self) {
+        self.peers.values_mut().for_each(Peer::ask_to_end);
+    }
+}
+
 /// Gives a load to a peer that stands still, and has it stand still again.
 pub fn give(
     peer: &mut Peer,

@@ -25,6 +25,8 @@ pub struct Child {
     process: process::Child,
     dir: PathBuf,
     output: PathBuf,
+    /// It and what it had started, if it was asked to end.
+    asked: Option<Processes>,
 }
 
 impl Child {
@@ -39,7 +41,7 @@ impl Child {
             .stderr(file)
             .spawn()
             .map_err(|error| format!("{program}: {error}"))?;
-        Ok(Child { process, dir: dir.to_owned(), output })
+        Ok(Child { process, dir: dir.to_owned(), output, asked: None })
     }
 
     /// Its id.
@@ -94,6 +96,17 @@ impl Child {
         self.tell(Signal::Resume);
     }
 
+    /// Asks it to end, without waiting for that.
+    pub fn ask_to_end(&mut self) -> Processes {
+        if let Some(all) = &self.asked {
+            return all.clone();
+        }
+        let all = Processes::of(self.id());
+        self.resume();
+        let _ = raw::signal(self.id(), Signal::End);
+        self.asked.insert(all).clone()
+    }
+
     fn tell(&self, signal: Signal) {
         for &process in Processes::of(self.id()).ids() {
             // One that has just ended needs no telling.
@@ -104,9 +117,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        let all = Processes::of(self.id());
-        self.resume();
-        let _ = raw::signal(self.id(), Signal::End);
+        let all = self.ask_to_end();
         let asked = Instant::now();
         while asked.elapsed() < END && matches!(self.process.try_wait(), Ok(None)) {
             sleep(raw::LOOK);

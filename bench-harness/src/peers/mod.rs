@@ -202,6 +202,11 @@ impl Peer {
         self.child.resume();
     }
 
+    /// Asks it to end, without waiting for that.
+    pub fn ask_to_end(&mut self) {
+        self.child.ask_to_end();
+    }
+
     /// Why it is over, if it is.
     pub fn ended(&mut self) -> Option<String> {
         self.child.ended()
