@@ -11,7 +11,9 @@ use millstream::amqp::codec::{
     FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD, Long, Method, PROTOCOL_HEADER, QueueBind, QueueDeclare,
     QueueDelete, QueuePurge, QueueUnbind, Short, Table, TxCommit, TxRollback, TxSelect, Writer,
 };
+use millstream::limits::AMQP_HANDSHAKE_MS;
 use millstream_engine::io::sim::{SimPeer, World};
+use millstream_engine::time::Nanos;
 
 use super::channel::{Channel, Expected, Mode, State};
 use super::content::{Address, Begun};
@@ -24,6 +26,8 @@ pub const CHANNELS: u16 = 2;
 pub const SLOTS: usize = 2;
 /// The largest frame that is agreed upon.
 pub const FRAME_BYTES_MAX: usize = 4096;
+/// A client who introduces himself in this time is in time.
+const GREETED_IN: Nanos = Nanos::from_millis(AMQP_HANDSHAKE_MS / 2);
 /// What nothing is called.
 const NONE: &str = "none";
 /// A tag that no delivery has.
@@ -82,6 +86,13 @@ pub struct Client {
     pub(super) life: Life,
     /// Bytes that have not gone out.
     pub(super) unsent: VecDeque<u8>,
+    /// Of those, what it introduces itself with; and whether some of that went out late.
+    greeting: usize,
+    was_late: bool,
+    /// It has not read for some time.
+    pub(super) was_deaf: bool,
+    connected: Nanos,
+    world: World,
     pub(super) inbox: Vec<u8>,
     pub(super) written: usize,
     /// What has to come about the connection as a whole.
@@ -110,6 +121,11 @@ impl Client {
             peer: world.connect(address),
             life: Life::Open,
             unsent: PROTOCOL_HEADER.into(),
+            greeting: 0,
+            was_late: false,
+            was_deaf: false,
+            connected: world.now(),
+            world: world.clone(),
             inbox: Vec::new(),
             written: 0,
             expected: [(10, 10), (10, 30), (10, 41)].into(),
@@ -130,7 +146,14 @@ impl Client {
         let tune_ok = ConnectionTuneOk { channel_max: 10, frame_max: FRAME_BYTES_MAX as u32, heartbeat: 0 };
         client.write_method(0, &tune_ok.into());
         client.write_method(0, &ConnectionOpen { vhost: Short(b"/"), ..ConnectionOpen::default() }.into());
+        client.greeting = client.unsent.len();
         client
+    }
+
+    /// It does not read any more, or does again.
+    pub fn read(&mut self, reads: bool) {
+        self.was_deaf |= !reads;
+        self.peer.pause_reading(!reads);
     }
 
     /// Whether its connection has ended.
@@ -157,6 +180,13 @@ impl Client {
         if !bytes.is_empty() {
             self.peer.send(&bytes);
         }
+        self.was_late |= self.greeting > 0 && self.world.now().since(self.connected) > GREETED_IN;
+        self.greeting = self.greeting.saturating_sub(bytes.len());
+    }
+
+    /// Whether it may have been taken for somebody who does not introduce himself.
+    pub(super) fn is_late(&self) -> bool {
+        self.was_late || self.greeting > 0
     }
 
     fn write(&mut self, bytes: &[u8]) {

@@ -1,5 +1,7 @@
 //! Messages on their way, frame by frame: those that a client begins, and those that come to it.
 
+use std::fmt;
+
 use millstream::amqp::codec::{
     BasicPublish, FRAME_BODY, FRAME_EXTRA_BYTES, FRAME_HEADER, Properties, Short, Writer,
 };
@@ -19,7 +21,6 @@ pub struct Address {
 }
 
 /// A message that a client has begun.
-#[derive(Debug)]
 pub struct Begun {
     /// Its number.
     pub id: u64,
@@ -27,6 +28,12 @@ pub struct Begun {
     pub address: Address,
     /// Frames that are still to be said, the first first.
     frames: Vec<Vec<u8>>,
+}
+
+impl fmt::Debug for Begun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "message {} to {:?}, {} frames left", self.id, self.address, self.frames.len())
+    }
 }
 
 impl Begun {

@@ -183,7 +183,7 @@ impl Stage {
             }
             Operation::Read(place, reads) => {
                 if let Some(client) = &mut self.clients[place] {
-                    client.peer.pause_reading(!reads);
+                    client.read(reads);
                 }
             }
             Operation::Leave(place, orderly) => {
