@@ -26,26 +26,28 @@ pub struct Consumer {
     pub workload: Workload,
     /// The broker.
     pub broker: Broker,
-    /// The queue.
-    pub queue: String,
+    /// The queues.
+    pub queues: Vec<String>,
 }
 
 /// One that is connected.
 pub struct Ready {
     workload: Workload,
-    queue: String,
     link: Link,
 }
 
 impl Consumer {
-    /// Connects.
+    /// Connects and asks for what will come: nothing is published yet.
     pub async fn prepare(self) -> Result<Ready, Problem> {
         let mut link = Link::connect(&self.broker).await?;
         if self.workload.qos > 0 {
             let qos = self.workload.qos;
             link.ask(|writer| writer.qos(qos)).await?;
         }
-        Ok(Ready { workload: self.workload, queue: self.queue, link })
+        for queue in &self.queues {
+            link.ask(|writer| writer.consume(queue, self.workload.autoack)).await?;
+        }
+        Ok(Ready { workload: self.workload, link })
     }
 }
 
@@ -61,8 +63,7 @@ struct Message {
 impl Ready {
     /// Consumes until the window is over; if producers keep to a schedule, until nothing comes any more.
     pub async fn run(mut self, window: Window) -> Result<Count, Problem> {
-        let (queue, auto_ack) = (self.queue.clone(), self.workload.autoack);
-        self.link.ask(|writer| writer.consume(&queue, auto_ack)).await?;
+        let auto_ack = self.workload.autoack;
         let paced = self.workload.is_paced();
         let mut count = Count::default();
         let mut message = Message::default();

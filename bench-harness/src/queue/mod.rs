@@ -155,6 +155,11 @@ pub fn serves(broker: &Broker) -> Result<(), Problem> {
     Admin::connect(broker)?.close()
 }
 
+/// The queues of the client of that number among so many: one, counted around, or as many as there are for each.
+fn share(queues: &[String], number: usize, clients: usize) -> Vec<String> {
+    queues.iter().skip(number % queues.len()).step_by(clients).cloned().collect()
+}
+
 /// Loads a broker once, with queues of its own.
 pub fn load(
     broker: &Broker,
@@ -173,14 +178,15 @@ pub fn load(
     for queue in &queues {
         admin.declare(queue, &workload.arguments())?;
     }
-    let of = |number: usize| queues[number % queues.len()].clone();
     let publishers = (0..workload.producers).map(|number| {
         let (workload, broker) = (workload.clone(), broker.clone());
-        Client::Publisher(Publisher { workload, broker, queue: of(number), number })
+        let queues = share(&queues, number, workload.producers);
+        Client::Publisher(Publisher { workload, broker, queues, number })
     });
     let consumers = (0..workload.consumers).map(|number| {
         let (workload, broker) = (workload.clone(), broker.clone());
-        Client::Consumer(Consumer { workload, broker, queue: of(number) })
+        let queues = share(&queues, number, workload.consumers);
+        Client::Consumer(Consumer { workload, broker, queues })
     });
     let turn = match library {
         Library::Lapin => libraries::queue(broker, workload, &queues)

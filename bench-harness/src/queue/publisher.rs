@@ -8,7 +8,7 @@ use futures_lite::future::or;
 use glommio::timer::sleep;
 
 use super::Broker;
-use super::codec::{Frame, Writer};
+use super::codec::{Frame, Writer, frame_len};
 use super::confirms::Confirms;
 use super::link::{Frames, Link, Outbox};
 use super::workload::Workload;
@@ -27,8 +27,8 @@ pub struct Publisher {
     pub workload: Workload,
     /// Where to.
     pub broker: Broker,
-    /// The queue.
-    pub queue: String,
+    /// The queues.
+    pub queues: Vec<String>,
     /// Which of all producers it is.
     pub number: usize,
 }
@@ -41,19 +41,37 @@ pub struct Ready {
     template: Template,
 }
 
-/// A message in its frames, and where in them its body is.
+/// A message in its frames: the method of each queue, and the content, with where in it the body is.
 struct Template {
-    frames: Vec<u8>,
+    methods: Vec<Vec<u8>>,
+    /// The queue whose turn it is.
+    turn: usize,
+    content: Vec<u8>,
     body: usize,
     size: usize,
 }
 
 impl Template {
-    /// Adds the message, as one that was due then.
-    fn put(&self, due_ns: u64, into: &mut Vec<u8>) {
-        let start = into.len();
-        into.extend_from_slice(&self.frames);
-        let body = start + self.body;
+    fn new(queues: &[String], persistent: bool, body: &[u8], frame_max: u32) -> Template {
+        let mut template =
+            Template { methods: Vec::new(), turn: 0, content: Vec::new(), body: 0, size: body.len() };
+        for queue in queues {
+            let mut writer = Writer::default();
+            let place = writer.publish(queue, persistent, body, frame_max);
+            let method = frame_len(&writer.0).expect("a message begins with its method");
+            template.content = writer.0.split_off(method);
+            template.body = place - method;
+            template.methods.push(writer.0);
+        }
+        template
+    }
+
+    /// Adds the message for the queue whose turn it is, as one that was due then.
+    fn put(&mut self, due_ns: u64, into: &mut Vec<u8>) {
+        into.extend_from_slice(&self.methods[self.turn]);
+        self.turn = (self.turn + 1) % self.methods.len();
+        let body = into.len() + self.body;
+        into.extend_from_slice(&self.content);
         if let Some(bytes) = into.get_mut(body..body + self.size.min(crate::load::STAMP_BYTES)) {
             stamp(bytes, due_ns);
         }
@@ -67,11 +85,8 @@ impl Publisher {
         if self.workload.window().is_some() {
             link.ask(Writer::confirm_select).await?;
         }
-        let mut writer = Writer::default();
-        let size = self.workload.size;
-        let body = payload(size, self.number as u64);
-        let place = writer.publish(&self.queue, self.workload.is_persistent(), &body, link.frame_max);
-        let template = Template { frames: writer.0, body: place, size };
+        let body = payload(self.workload.size, self.number as u64);
+        let template = Template::new(&self.queues, self.workload.is_persistent(), &body, link.frame_max);
         Ok(Ready { workload: self.workload, number: self.number, link, template })
     }
 }
@@ -151,7 +166,7 @@ impl Ready {
             glommio::spawn_local(Rc::clone(&shared).take_confirms(link.frames, workload.window().is_some()));
         let producers = workload.producers;
         let schedule = Schedule::new(window.start_ns, workload.rate * producers as f64, number, producers);
-        let sent = send_all(&shared, &workload, schedule, link.outbox, &template).await;
+        let sent = send_all(&shared, &workload, schedule, link.outbox, template).await;
         shared.ended.set(true);
         // A broker that broke the connection says more by its last frame than by a failed send.
         confirmed.await?;
@@ -224,7 +239,7 @@ async fn send_all(
     workload: &Workload,
     mut schedule: Schedule,
     mut outbox: Outbox,
-    template: &Template,
+    mut template: Template,
 ) -> Result<(), Problem> {
     const SOON_NS: u64 = 100_000_000;
     let until = shared.window.until_ns;

@@ -26,6 +26,15 @@ fn an_address_is_read_as_perftest_reads_it() {
     assert!(why.contains(&port.to_string()), "{why}");
 }
 
+#[test]
+fn clients_share_queues_or_queues_their_clients() {
+    let queues: Vec<String> = (0..5).map(|number| number.to_string()).collect();
+    let of = |number, clients| super::share(&queues, number, clients).concat();
+    assert_eq!((of(0, 2), of(1, 2)), ("024".to_owned(), "13".to_owned()));
+    assert_eq!((of(0, 1), of(4, 5)), ("01234".to_owned(), "4".to_owned()));
+    assert_eq!((of(0, 7), of(6, 7)), ("0".to_owned(), "1".to_owned()));
+}
+
 /// What was written, as the other codec reads it, whole.
 fn read(what: impl FnOnce(&mut Writer)) -> Vec<AMQPFrame> {
     let mut writer = Writer::default();

@@ -8,10 +8,11 @@ use crate::measure::Problem;
 /// A load.
 #[derive(Args, Clone, Debug, Serialize)]
 pub struct Workload {
-    /// Producers, a connection each; producer n publishes to queue n, counted around
+    /// Producers, a connection each; producer n publishes to queue n, counted around, or with more queues than producers to its
+    /// share of them in turn
     #[arg(long, short = 'x', default_value_t = 1)]
     pub producers: usize,
-    /// Consumers, a connection each; consumer n reads queue n, counted around
+    /// Consumers, a connection each; consumer n reads queue n, counted around, or its share of them
     #[arg(long, short = 'y', default_value_t = 1)]
     pub consumers: usize,
     /// Queues; made for each turn, and deleted after it
