@@ -8,6 +8,7 @@ use super::hash::Table;
 use super::{Desk, Index, Name, Queues, token};
 use crate::buffer::Block;
 use crate::error::Refusal;
+use crate::few::Few;
 use crate::limits::{COPIED_BYTES_PER_TURN, DELIVERIES_TOLD_TOGETHER, QUEUE_READS_IN_FLIGHT};
 use crate::queue::{self, Keeper, LeaveReason, Locator, Token};
 use crate::shard::message::{CancelReason, Consume, ConsumerId, DeadLetter, Delivery};
@@ -131,7 +132,8 @@ impl Copying {
 #[derive(Default)]
 pub struct Lines {
     people: Table<Token, Person>,
-    names: BTreeMap<(Name, QueueId), Token>,
+    /// Whoever bears a name: most often one, who has to do with one queue.
+    names: Table<Name, Few<Token>>,
     last: u64,
     /// Those with something in line.
     waiting: BTreeSet<Token>,
@@ -156,8 +158,8 @@ impl Lines {
         &self,
         (shard, consumer, queue): (ShardId, ConsumerId, QueueId),
     ) -> Option<(Index, Keeper)> {
-        let person = self.people.get(self.names.get(&((shard, consumer), queue))?)?;
-        Some((person.index, person.keeper))
+        let mut people = self.tokens_of((shard, consumer)).filter_map(|token| self.people.get(&token));
+        people.find(|person| person.queue == queue).map(|person| (person.index, person.keeper))
     }
 
     /// Whether nobody waits for a message.
@@ -171,8 +173,7 @@ impl Lines {
     }
 
     fn tokens_of(&self, name: Name) -> impl Iterator<Item = Token> {
-        let range = (name, QueueId([0; 16]))..=(name, QueueId([0xff; 16]));
-        self.names.range(range).map(|(_, token)| *token)
+        self.names.get(&name).into_iter().flatten().copied()
     }
 
     fn next_token(&mut self) -> Token {
@@ -181,8 +182,20 @@ impl Lines {
     }
 
     fn add(&mut self, token: Token, person: Person) {
-        self.names.insert((person.name, person.queue), token);
+        let tokens = self.tokens_of(person.name).chain([token]).collect();
+        self.names.insert(person.name, tokens);
         self.people.insert(token, person);
+    }
+
+    fn remove(&mut self, token: Token) -> Option<Person> {
+        let person = self.people.remove(&token)?;
+        let others: Few<Token> = self.tokens_of(person.name).filter(|other| *other != token).collect();
+        if others.is_empty() {
+            self.names.remove(&person.name);
+        } else {
+            self.names.insert(person.name, others);
+        }
+        Some(person)
     }
 
     /// A message for a consumer, whose group counts it as wanted until it is gone.
@@ -227,10 +240,9 @@ impl Lines {
     }
 
     fn forget_if_done(&mut self, token: Token) {
-        let done = |person: &&Person| person.released && person.line.is_empty() && person.ending.is_none();
-        if let Some(person) = self.people.get(&token).filter(done) {
-            self.names.remove(&(person.name, person.queue));
-            self.people.remove(&token);
+        let done = |person: &Person| person.released && person.line.is_empty() && person.ending.is_none();
+        if self.people.get(&token).is_some_and(done) {
+            self.remove(token);
         }
     }
 
@@ -241,9 +253,8 @@ impl Lines {
         gone.sort_unstable();
         for token in gone {
             self.clear_line(groups, token);
-            let Some(person) = self.people.remove(&token) else { continue };
+            let Some(person) = self.remove(token) else { continue };
             let (shard, consumer) = person.name;
-            self.names.remove(&(person.name, queue));
             self.flush_to(desk, shard);
             if let Some((who, consumers)) = person.ending {
                 desk.outputs.push_back(Output::Ordered(who, Reply::Cancelled { consumers }));

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::hash::Table;
 use crate::format::journal::RecordKind;
 use crate::format::message::{encode_pairs, note};
 use crate::journal::{Claim, Journal};
@@ -28,7 +29,9 @@ struct OfQueue {
 /// See the module.
 #[derive(Default)]
 pub struct Pending {
-    queues: BTreeMap<QueueId, OfQueue>,
+    queues: Vec<(QueueId, OfQueue)>,
+    /// Where in that each is.
+    places: Table<QueueId, usize>,
     pairs: usize,
     since: Option<Nanos>,
     /// It is to go out now.
@@ -49,7 +52,11 @@ impl Pending {
     fn of(&mut self, queue: QueueId, now: Nanos) -> &mut OfQueue {
         self.since.get_or_insert(now);
         self.pairs += 1;
-        self.queues.entry(queue).or_default()
+        let place = *self.places.entry(queue).or_insert(self.queues.len());
+        if place == self.queues.len() {
+            self.queues.push((queue, OfQueue::default()));
+        }
+        &mut self.queues[place].1
     }
 
     /// A message is settled.
@@ -93,8 +100,8 @@ impl Pending {
     /// Forgets what is here of a queue that is gone.
     pub fn forget(&mut self, queue: QueueId) {
         // Its place stays: somebody may wait until what was pending when it went is durable.
-        if let Some(of) = self.queues.get_mut(&queue) {
-            *of = OfQueue::default();
+        if let Some(place) = self.places.get(&queue) {
+            self.queues[*place].1 = OfQueue::default();
         }
     }
 
@@ -112,9 +119,8 @@ impl Pending {
     /// Puts it into the open group, as far as there is room. Gives the marks that went there: queue, rank, sequence, record.
     pub fn journal(&mut self, journal: &mut Journal) -> Vec<(QueueId, u8, Seq, Lsn)> {
         let mut marks = Vec::new();
-        while let Some(mut entry) = self.queues.first_entry() {
-            let queue = *entry.key();
-            let of = entry.get_mut();
+        while let Some((queue, of)) = self.queues.last_mut() {
+            let queue = *queue;
             let notes = [
                 (RecordKind::Settled, &mut of.settled),
                 (RecordKind::Failed, &mut of.failed),
@@ -140,7 +146,8 @@ impl Pending {
                 let placed = journal.append(&note(RecordKind::Mark, queue, seq, 0), &[]);
                 marks.push((queue, rank, Seq(seq), placed.lsn));
             }
-            entry.remove();
+            self.places.remove(&queue);
+            self.queues.pop();
         }
         (self.pairs, self.since, self.urgent) = (0, None, false);
         marks
