@@ -11,7 +11,7 @@ use millstream_engine::types::{QueueId, Seq, ShardId};
 use super::channel;
 use super::operations::Who;
 use super::routing::router::Route;
-use crate::limits::AMQP_BODY_COPIED_BYTES_MAX;
+use crate::limits::{AMQP_BODY_COPIED_BYTES_MAX, AMQP_SEND_PIECE_BYTES};
 
 /// Messages that one channel has published one after the other, on their way to queues of a shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,6 +94,8 @@ pub struct Batches {
     shards: BTreeMap<ShardId, Batch>,
     /// Headers and small bodies of all messages.
     bytes: Vec<u8>,
+    /// How much that was the last time: there may be as much again.
+    last_bytes: usize,
     any: bool,
 }
 
@@ -110,6 +112,9 @@ impl Batches {
         published: Published,
     ) -> usize {
         let start = self.bytes.len();
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve(self.last_bytes.min(AMQP_SEND_PIECE_BYTES));
+        }
         header(&mut self.bytes);
         let header = start..self.bytes.len();
         let body = match body {
@@ -180,6 +185,7 @@ impl Batches {
         if !std::mem::take(&mut self.any) {
             return asked;
         }
+        self.last_bytes = self.bytes.len();
         let bytes = Slice::from(std::mem::take(&mut self.bytes));
         for (shard, batch) in &mut self.shards {
             let Batch { publishes, published, settlements, grants } = std::mem::take(batch);
