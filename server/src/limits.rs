@@ -150,7 +150,7 @@ pub const AMQP_TABLE_DEPTH_MAX: usize = 64;
 /// What a partly arrived frame gets reserved at first; more as its bytes come in.
 pub const AMQP_PARTIAL_RESERVE_BYTES: usize = 4 << 10;
 /// Routes that a shard remembers until something changes.
-pub const AMQP_ROUTES_CACHED: usize = 4096;
+pub const AMQP_ROUTES_CACHED: usize = 1 << 14;
 /// The largest weight of a binding at a hashing exchange.
 pub const AMQP_HASH_WEIGHT_MAX: u64 = 10_000;
 /// A body up to this size is copied beside its header; a larger one is passed on where it lies.

@@ -132,6 +132,15 @@ pub(super) struct Way {
 }
 
 impl Way {
+    /// It is another message's now.
+    fn lead(&mut self, epoch: MetadataEpoch, exchange: &[u8], key: &[u8], route: Arc<Route>) {
+        self.exchange.clear();
+        self.exchange.extend_from_slice(exchange);
+        self.key.clear();
+        self.key.extend_from_slice(key);
+        (self.epoch, self.route) = (epoch, route);
+    }
+
     fn is_of(&self, publish: BasicPublish<'_>, epoch: MetadataEpoch) -> bool {
         self.epoch == epoch && self.key == publish.routing_key.0 && self.exchange == publish.exchange.0
     }
@@ -323,9 +332,14 @@ impl Channel {
         // What a transaction sends was checked when it was held, which may be long ago.
         let is_checked = !matches!(self.mode, Mode::Transaction(_));
         if by_key_alone && properties.headers.is_none() && !is_address && is_checked {
-            let epoch = desk.state.topology.epoch();
-            let (exchange, key) = (exchange.to_vec(), key.to_vec());
-            self.way = Some(Way { epoch, exchange, key, route: Arc::clone(&route) });
+            let (epoch, route) = (desk.state.topology.epoch(), Arc::clone(&route));
+            match &mut self.way {
+                Some(way) => way.lead(epoch, exchange, key, route),
+                None => {
+                    let (exchange, key) = (exchange.to_vec(), key.to_vec());
+                    self.way = Some(Way { epoch, exchange, key, route });
+                }
+            }
         }
         (route, is_address && reply(key, arrived, link, desk))
     }

@@ -1,5 +1,7 @@
 //! A hash that spreads messages over bindings by weight, so that a binding more moves as few of them as possible.
 
+use std::hash::Hasher;
+
 /// FNV-1a, with a last stir that spreads its low bits.
 pub fn hash(bytes: &[u8]) -> u64 {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
@@ -20,6 +22,24 @@ pub fn jump(mut key: u64, buckets: u64) -> u64 {
         next = ((bucket + 1) as f64 * step) as u64;
     }
     bucket
+}
+
+/// For tables whose keys are hashes already.
+#[derive(Debug, Default)]
+pub struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = hash(bytes);
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[cfg(test)]

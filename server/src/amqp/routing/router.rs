@@ -1,13 +1,14 @@
 //! The walk from an exchange to queues, and what was found before, as long as nothing has changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use millstream_engine::few::Few;
 use millstream_engine::types::{MetadataEpoch, QueueId, ShardId};
 
 use super::bindings::Addressed;
-use super::hash::hash;
+use super::hash::{Hashed, hash};
 use crate::amqp::codec::Properties;
 use crate::amqp::topology::entries::Destination;
 use crate::amqp::topology::{Topology, Vhost};
@@ -125,7 +126,8 @@ struct Found {
 /// Routes that were found. What depends on more than the key is not kept.
 #[derive(Debug, Default)]
 pub struct Router {
-    found: Vec<Option<Found>>,
+    /// By a hash of the names.
+    found: HashMap<u64, Found, BuildHasherDefault<Hashed>>,
     /// Queues in all of them.
     queues: usize,
 }
@@ -141,12 +143,9 @@ impl Router {
         work: &mut usize,
     ) -> (Arc<Route>, bool) {
         let Sent { exchange, key, more_keys, properties, random } = sent;
-        if self.found.is_empty() {
-            self.found.resize_with(AMQP_ROUTES_CACHED, || None);
-        }
         let place = place(&vhost.name, exchange, key);
         if more_keys.is_empty()
-            && let Some(Some(found)) = self.found.get(place)
+            && let Some(found) = self.found.get(&place)
             && found.epoch == topology.epoch()
             && found.key == key
             && found.exchange == exchange
@@ -174,20 +173,20 @@ impl Router {
         (route, by_key_alone)
     }
 
-    fn keep(&mut self, place: usize, found: Found) {
-        if self.queues + found.route.len() > AMQP_ROUTES_CACHED_QUEUES {
-            self.found.fill_with(|| None);
+    fn keep(&mut self, place: u64, found: Found) {
+        if self.found.len() == AMQP_ROUTES_CACHED
+            || self.queues + found.route.len() > AMQP_ROUTES_CACHED_QUEUES
+        {
+            self.found.clear();
             self.queues = 0;
         }
-        let Some(slot) = self.found.get_mut(place) else { return };
         self.queues += found.route.len();
-        if let Some(old) = slot.replace(found) {
+        if let Some(old) = self.found.insert(place, found) {
             self.queues -= old.route.len();
         }
     }
 }
 
-fn place(vhost: &[u8], exchange: &[u8], key: &[u8]) -> usize {
-    let mixed = hash(vhost).rotate_left(17) ^ hash(exchange).rotate_left(31) ^ hash(key);
-    (mixed % AMQP_ROUTES_CACHED as u64) as usize
+fn place(vhost: &[u8], exchange: &[u8], key: &[u8]) -> u64 {
+    hash(vhost).rotate_left(17) ^ hash(exchange).rotate_left(31) ^ hash(key)
 }
