@@ -1,7 +1,7 @@
 //! What Millstream is to reach beside Kafka and RabbitMQ, in the same run, with the same client.
 
 use super::outcome::{Cell, Outcome};
-use super::plan::{Group, Line, Load, ONE_BY_ONE, QUEUE_RATE, RATE};
+use super::plan::{FEW_OR_MANY, Group, Line, Load, ONE_BY_ONE, QUEUE_RATE, RATE, few_or_many_row};
 use crate::load::turn::{DISK, END_TO_END, PRODUCE, SERVER_CPU};
 use crate::log::workload::{Mode, Workload};
 use crate::peers::{Kind, Protocol};
@@ -26,6 +26,9 @@ const CONFIRM: Bar = Bar::AtMost(1.25);
 /// Bytes that are written by byte of a message, for a queue that keeps up and whose groups are large.
 const WRITTEN: Bar = Bar::AtMost(1.2);
 
+/// Throughput of very many queues over that of one, at the same rate.
+const MANY_QUEUES: Bar = Bar::AtLeast(0.75);
+
 /// The rows of logs whose throughput and processor time are judged.
 const JUDGED: [&str; 4] = ["produce-1k", "produce-100", "produce-1k-default", "produce-100-default"];
 /// The row of queues by which bytes written are judged.
@@ -38,7 +41,10 @@ pub const PEERS: [Kind; 4] = [Kind::Millstream, Kind::Kafka, Kind::RabbitMq, Kin
 pub fn concern(line: &Line) -> bool {
     match &line.load {
         Load::Log(workload) => JUDGED.contains(&line.name.as_str()) || is_latency(workload),
-        Load::Queue(_) => matches!(line.group, Group::QueueThroughput | Group::QueueLatency),
+        Load::Queue(_) => {
+            matches!(line.group, Group::QueueThroughput | Group::QueueLatency)
+                || FEW_OR_MANY.map(few_or_many_row).contains(&line.name)
+        }
     }
 }
 
@@ -62,6 +68,12 @@ pub fn bars(outcome: &Outcome<'_>) -> Vec<Row> {
             }
             _ => {}
         }
+    }
+    let [few, many] = FEW_OR_MANY.map(few_or_many_row);
+    if let Some(line) = outcome.lines.iter().find(|line| line.name == many) {
+        let own = |name: &str| rate(&outcome.cell(name, Kind::Millstream));
+        let name = format!("{}: throughput over that of one queue", line.title);
+        rows.push(over(&name, own(&many), own(&few), MANY_QUEUES));
     }
     if there(Kind::Kafka) && outcome.lines.iter().any(|line| matches!(line.load, Load::Log(_))) {
         let idle = |peer| outcome.facts(peer).and_then(|facts| facts.idle_rss_mib);
@@ -235,6 +247,22 @@ mod tests {
         assert_eq!(outcome_of(1000.0, 5000.0), (">= 10".to_owned(), Some(true)));
         assert_eq!(outcome_of(480.0, 600.0), (">= 4.8".to_owned(), Some(true)));
         assert_eq!(outcome_of(470.0, 600.0), (">= 4.8".to_owned(), Some(false)));
+    }
+
+    #[test]
+    fn many_queues_are_judged_beside_one() {
+        let rows = FEW_OR_MANY.map(few_or_many_row);
+        let all = lines();
+        let bar_of = |many| {
+            let entries = vec![
+                entry(&rows[0], Kind::Millstream, 100.0, 1.0, 1),
+                entry(&rows[1], Kind::Millstream, many, 1.0, 1),
+            ];
+            let lines = all.iter().filter(|line| rows.contains(&line.name)).collect();
+            bars(&Outcome::of(lines, vec![Kind::Millstream], &entries))
+        };
+        let met = |many| bar_of(many).iter().map(|row| row.met).collect::<Vec<_>>();
+        assert_eq!((met(76.0), met(74.0)), (vec![Some(true)], vec![Some(false)]));
     }
 
     #[test]

@@ -114,6 +114,10 @@ impl Load {
                     && workload.key_distribution == Distribution::None
                     && !batches_only
             }
+            // Others take minutes to make so many.
+            Load::Queue(workload) if workload.queues > OTHERS_QUEUES_MAX => {
+                matches!(peer, Kind::Millstream | Kind::Null)
+            }
             Load::Queue(workload) if own_words => workload.is_persistent() && workload.window().is_some(),
             Load::Log(workload) => {
                 let fills_slowly = workload.mode == Mode::Consume && peer == Kind::KafkaFlush;
@@ -164,6 +168,15 @@ pub const QUEUE_RATE: f64 = 5_000.0;
 const QUEUE_RATES: [u32; 4] = [1_000, 10_000, 20_000, 40_000];
 /// Numbers of queues.
 const MANY_QUEUES: [u16; 3] = [1, 10, 100];
+/// One queue, and so many that what one message needs is nowhere near what the one before needed: at the same rate, from and to
+/// as many connections.
+pub const FEW_OR_MANY: [u16; 2] = [1, 10_000];
+/// The rate of those, in messages per second,
+const FEW_OR_MANY_RATE: f64 = 50_000.0;
+/// and their publishers, as many as there are consumers.
+const FEW_OR_MANY_CLIENTS: usize = 16;
+/// Queues that are made for other brokers at most.
+const OTHERS_QUEUES_MAX: u16 = 1_000;
 /// Messages that a publisher may have unconfirmed.
 const WINDOWS: [i64; 2] = [192, 3000];
 /// Numbers of queues whose throughput is measured, each with a publisher and a consumer of its own.
@@ -181,7 +194,10 @@ fn queue_lines() -> Vec<Line> {
         load: Load::Queue(load),
     };
     let mut lines = Vec::new();
-    let through = |queues: u16| if queues == 1 { "one queue".to_owned() } else { format!("{queues} queues") };
+    let through = |queues: u16| match queues {
+        1 => "one queue".to_owned(),
+        queues => format!("{} queues", thousands(queues.into())),
+    };
     for queues in THROUGHPUT_QUEUES {
         for size in SIZES {
             for window in WINDOWS {
@@ -230,11 +246,30 @@ fn queue_lines() -> Vec<Line> {
         let name = format!("queues-{queues}");
         lines.push(line(name, title(QUEUE_RATE, queues), Group::Queues, false, paced(QUEUE_RATE, queues)));
     }
+    for queues in FEW_OR_MANY {
+        let title = format!(
+            "{} persistent messages/s of 100 B from {FEW_OR_MANY_CLIENTS} connections to {FEW_OR_MANY_CLIENTS}, through {}",
+            thousands(FEW_OR_MANY_RATE),
+            through(queues)
+        );
+        let load = Queues {
+            producers: FEW_OR_MANY_CLIENTS,
+            consumers: FEW_OR_MANY_CLIENTS,
+            rate: FEW_OR_MANY_RATE / FEW_OR_MANY_CLIENTS as f64,
+            ..task(100, queues)
+        };
+        lines.push(line(few_or_many_row(queues), title, Group::Queues, false, load));
+    }
     lines
 }
 
 /// The row in which each message waits for the confirm of the one before.
 pub const ONE_BY_ONE: &str = "queue-one-by-one";
+
+/// The name of a row in which one queue is compared with many.
+pub fn few_or_many_row(queues: u16) -> String {
+    format!("few-or-many-{queues}")
+}
 
 /// The name of a row of persistent messages.
 pub fn queue_row(queues: u16, size: usize, window: i64) -> String {
