@@ -137,13 +137,13 @@ pub(super) fn beside_bulk(bench: &Bench, benchmark: &Benchmark) -> Result<Vec<Ro
         let large = large.append("t", 9, Pace::Open(400.0), Until::Span(span));
         vec![(ShardId(0), vec![small, large])]
     };
-    // Long enough to go around the default journal; and short enough for the other's.
-    let span = Duration::from_secs(5);
+    // Long enough to go around the default journal; and short enough for the other's tail.
+    let (span, alone_span) = (Duration::from_secs(5), Nanos::from_millis(1_000));
     let measured = bench.measure(
         [
             Box::new(LoadCase::new("engine, append beside segment writes", &whole, loads)),
             Box::new(AloneCase {
-                load: LoadCase::new("engine, append without segment writes", &alone, loads),
+                load: LoadCase::new("engine, append without segment writes", &alone, |_| loads(alone_span)),
                 host: &alone,
                 topic: "t",
                 partitions: 9,
