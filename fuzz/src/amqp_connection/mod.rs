@@ -23,6 +23,7 @@ use millstream_engine::types::ShardId;
 use millstream_tests::amqp::client::{Came, Client as Reader};
 use millstream_tests::broker::{ANSWERED_IN, Node};
 use millstream_tests::sim::canary::{Cage, Canary};
+use millstream_tests::solo;
 
 use client::{CHANNELS, Client, SLOTS};
 use messages::Messages;
@@ -118,15 +119,7 @@ pub fn run(bytes: &[u8]) {
 
 fn config() -> ServerConfig {
     ServerConfig {
-        engine: Config {
-            shards: 1,
-            journal_bytes: 4 << 20,
-            journal_file_bytes: 1 << 20,
-            metadata_log_bytes: 64 << 10,
-            disk_free_min_bytes: 0,
-            pinned_bytes: 1 << 20,
-            ..Config::default()
-        },
+        engine: Config { shards: 1, ..solo::config() },
         amqp: AmqpConfig { guest_is_local: false, ..AmqpConfig::default() },
         ..ServerConfig::default()
     }
